@@ -1,0 +1,10 @@
+import albumentations as A
+
+
+def upright():
+    """Return a list of albumentations steps that suit an X-ray of a standing leg."""
+    return [
+        A.HorizontalFlip(p=0.5),  # the other leg
+        A.Affine(rotate=(-10, 10), scale=(0.9, 1.1), translate_percent=(-0.05, 0.05), p=0.8),
+        A.RandomBrightnessContrast(p=0.5),  # another exposure
+    ]

@@ -1,0 +1,83 @@
+"""Exercises of lesson 00: start here."""
+
+import numpy as np
+
+from segkit.check.frame import Case, Exercise, Mistake
+
+small = np.array([[0, 0, 0, 0], [0, 1, 1, 0]], np.uint8)
+two_classes = np.array([[0, 1, 0, 2], [0, 1, 0, 2], [0, 0, 0, 2], [0, 0, 0, 0]], np.uint8)
+
+pet_share = Exercise(
+    name="pet_share",
+    reference=lambda mask: (mask == 1).mean(),
+    cases=(
+        Case("a small pet", (small,)),
+        Case("a pet and a ball of class 2", (two_classes,)),
+        Case("no pet", (np.zeros((2, 3), np.uint8),)),
+    ),
+    mistakes=(
+        Mistake(
+            lambda mask: mask.mean(),
+            "The mean of class ids counts a pixel of class 2 twice. Compare with 1 first.",
+        ),
+        Mistake(
+            lambda mask: (mask == 1).sum(),
+            "That is the number of pet pixels. The share is that number by all pixels.",
+        ),
+        Mistake(
+            lambda mask: (mask != 0).mean(),
+            "You count every class that is not background. Pet is class 1 alone.",
+        ),
+        Mistake(
+            lambda mask: 100 * (mask == 1).mean(),
+            "That is in per cent. The share lies between 0 and 1.",
+        ),
+    ),
+)
+
+
+def box_of(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
+    """Return top, bottom, left and right of a class, ready for slices."""
+    rows, columns = np.nonzero(mask == class_id)
+    return rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+
+
+def _swapped(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
+    top, bottom, left, right = box_of(mask, class_id)
+    return left, right, top, bottom
+
+
+def _corners(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
+    top, bottom, left, right = box_of(mask, class_id)
+    return top, left, bottom, right
+
+
+def _sizes(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
+    top, bottom, left, right = box_of(mask, class_id)
+    return top, bottom - top, left, right - left
+
+
+def _last(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
+    top, bottom, left, right = box_of(mask, class_id)
+    return top, bottom - 1, left, right - 1
+
+
+box = Exercise(
+    name="box",
+    reference=box_of,
+    cases=(
+        Case("a small pet", (small, 1)),
+        Case("a ball beside a pet", (two_classes, 2)),
+        Case("one pixel", (np.eye(1, 5, 3, dtype=np.uint8), 1)),
+    ),
+    mistakes=(
+        Mistake(_last, "A slice ends before its second number: bottom and right need + 1."),
+        Mistake(_swapped, "Rows and columns are swapped: top and bottom are rows, and come first."),
+        Mistake(_corners, "All four are right, but the order is top, bottom, left, right."),
+        Mistake(_sizes, "Those are height and width. Asked for is where the box ends."),
+        Mistake(
+            lambda mask, class_id: box_of((mask > 0).astype(np.uint8), 1),
+            "The box is around everything that is not background. Compare with class_id.",
+        ),
+    ),
+)

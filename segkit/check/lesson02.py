@@ -1,0 +1,159 @@
+"""Exercises of lesson 02: data sets and splits."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check.measured import Measured
+
+BREEDS = ["owl" if i in range(1, 24, 3) else "cat" if i % 2 else "dog" for i in range(64)]
+SHARE = 0.25
+
+
+def shares(split: Callable) -> str:
+    """Say whether validation holds a quarter of each label, give or take one picture."""
+    labels, counts = np.unique(BREEDS, return_counts=True)
+    wrong = swapped = False
+    for seed in range(8):
+        val = np.array(BREEDS)[np.asarray(split(seed)[1], dtype=int)]
+        found = np.array([np.sum(val == label) for label in labels])
+        wrong |= bool((abs(found - SHARE * counts) > 1).any())
+        swapped |= bool((abs(found - (1 - SHARE) * counts) <= 1).all())
+    if swapped:
+        return "three quarters of each"
+    return "not the same share of each" if wrong else "a quarter of each"
+
+
+def usage(split: Callable) -> str:
+    """Say whether each index is in exactly one part."""
+    train, val = (np.asarray(part, dtype=int).tolist() for part in split(0))
+    if set(train) & set(val):
+        return "some are in training and validation"
+    return "each once" if sorted(train + val) == list(range(len(BREEDS))) else "some are lost"
+
+
+def randomness(split: Callable) -> str:
+    """Say what becomes of the validation set under the same seed, and under another."""
+    first, again, other = (np.sort(np.asarray(split(seed)[1])) for seed in (1, 1, 2))
+    if not np.array_equal(first, again):
+        return "another set in every call"
+    same = np.array_equal(first, other)
+    return "the same set for every seed" if same else "a set for each seed"
+
+
+QUESTIONS = {
+    "where is each of the pictures?": usage,
+    "how much of each breed is in validation?": shares,
+    "called with seed 1, 1 and 2: which validation sets?": randomness,
+}
+
+
+def measure(answer: Callable, question: str) -> str | None:
+    """Return what a question finds about `answer(labels, share, seed)`."""
+    if answer(list(BREEDS), SHARE, 0) is None:
+        return None
+    return QUESTIONS[question](lambda seed: answer(list(BREEDS), SHARE, seed))
+
+
+def per_breed(labels: Sequence, share: float, seed: int | None, shuffle: bool = True) -> tuple:
+    """Cut each breed by itself; the answer, and with options the base of wrong ones."""
+    labels, rng = np.asarray(labels), np.random.default_rng(seed)
+    train, val = [], []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        members = rng.permutation(members) if shuffle else members
+        cut = round(share * len(members))
+        val.extend(members[:cut].tolist())
+        train.extend(members[cut:].tolist())
+    return train, val
+
+
+def all_at_once(labels: Sequence, share: float, seed: int) -> tuple:
+    """Shuffle and cut without a look at the labels."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    cut = round(share * len(order))
+    return order[cut:], order[:cut]
+
+
+def positions_in_breed(labels: Sequence, share: float, seed: int) -> tuple:
+    """Return places among the pictures of a breed instead of places in the whole list."""
+    labels, rng = np.asarray(labels), np.random.default_rng(seed)
+    train, val = [], []
+    for label in np.unique(labels):
+        order = rng.permutation(np.sum(labels == label))
+        cut = round(share * len(order))
+        val.extend(order[:cut])
+        train.extend(order[cut:])
+    return train, val
+
+
+def drawn_twice(labels: Sequence, share: float, seed: int) -> tuple:
+    """Draw validation, and leave it in training."""
+    return list(range(len(labels))), per_breed(labels, share, seed)[1]
+
+
+stratified = Measured(
+    name="stratified",
+    measure=measure,
+    reference=per_breed,
+    cases=tuple(
+        Case(label, (question,))
+        for label, question in zip(
+            ("every picture once", "a quarter of each breed", "the seed decides"),
+            QUESTIONS,
+            strict=True,
+        )
+    ),
+    mistakes=(
+        Mistake(
+            all_at_once,
+            "One shuffle over all pictures leaves the breeds to luck: cut each breed by itself.",
+        ),
+        Mistake(drawn_twice, "What is in validation must leave training: remove it there."),
+        Mistake(
+            positions_in_breed,
+            "These are places in a breed; np.flatnonzero(labels == breed) has those in the list.",
+        ),
+        Mistake(
+            lambda labels, share, seed: per_breed(labels, share, seed)[::-1],
+            "Validation is to get `share` of each breed, and comes second: return train, val.",
+        ),
+        Mistake(
+            lambda labels, share, seed: per_breed(labels, share, seed, shuffle=False),
+            "The first of each breed are always chosen: shuffle them, with the seed.",
+        ),
+        Mistake(
+            lambda labels, share, seed: per_breed(labels, share, None),
+            "Every call draws anew: make the generator from the seed, default_rng(seed).",
+        ),
+    ),
+    hint="Loop over np.unique(labels), shuffle the indices of each, and cut them at `share`.",
+)
+
+
+def four_splits() -> tuple[list[str], list[tuple[list[int], list[int]]]]:
+    """Return the patient of each of 24 X-rays, and four splits; exactly one leaks a patient."""
+    numbers = [3, 1, 4, 1, 5, 2, 6, 5, 3, 7, 8, 7, 2, 3, 8, 4, 6, 2, 6, 1, 8, 4, 5, 7]
+    patients = [f"patient {number}" for number in numbers]
+    held = [{1, 5}, {2}, {4, 6}, {3, 7, 8}]
+    splits = []
+    for number, names in enumerate(held):
+        val = [i for i, patient in enumerate(numbers) if patient in names]
+        if number == 2:
+            val[-1] = 23  # one picture of patient 4 for one of patient 7
+            val.sort()
+        splits.append(([i for i in range(24) if i not in val], val))
+    return patients, splits
+
+
+leaking_split = Exercise(
+    name="leaking_split",
+    reference=2,
+    mistakes=(
+        Mistake(0, "Split 0 holds out patients 1 and 5, all their pictures: clean."),
+        Mistake(1, "Split 1 holds out a single patient. That is little, but clean."),
+        Mistake(3, "Split 3 holds out three of eight patients. That is much, but clean."),
+    ),
+    hint="The answer is the number of one split: 0, 1, 2 or 3.",
+)

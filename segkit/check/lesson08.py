@@ -1,0 +1,165 @@
+"""Exercises of lesson 08: losses."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from segkit.check.frame import Case, Exercise, Mistake
+from segkit.losses import DiceLoss
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def _soft_dice(prob: Tensor, t: Tensor, smooth: float = 1.0) -> Tensor:
+    return (2 * (prob * t).sum() + smooth) / (prob.sum() + t.sum() + smooth)
+
+
+def _with_sums(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Loss:
+    """Return a loss of the soft counts Σpt, Σp and Σt."""
+
+    def attempt(logits: Tensor, target: Tensor) -> Tensor:
+        prob = logits[:, 0].sigmoid()
+        return loss((prob * target).sum(), prob.sum(), target.sum())
+
+    return attempt
+
+
+def _batch() -> tuple[Tensor, Tensor]:
+    """Return three images: a large object, a small one, none; and logits from −3 to 3."""
+    target = torch.zeros(3, 6, 6, dtype=torch.int64)
+    target[0, 1:, 1:], target[1, 2, 2:4] = 1, 1
+    return torch.linspace(-3, 3, 108).view(3, 1, 6, 6).flip(-1), target
+
+
+LOGITS, TARGET = _batch()
+FITTING = LOGITS / 3 + 4 * TARGET[:, None] - 2  # a network that is right, more or less
+
+dice_loss_by_hand = Exercise(
+    name="dice_loss_by_hand",
+    reference=lambda logits, target: DiceLoss()(logits, target),
+    cases=(
+        Case("one image", (LOGITS[:1], TARGET[:1])),
+        Case("a batch of three", (LOGITS, TARGET)),
+        Case("no object anywhere", (LOGITS[2:], TARGET[2:])),
+        Case("sure and right", (20.0 * (2 * TARGET[:1, None] - 1), TARGET[:1])),
+    ),
+    mistakes=(
+        Mistake(
+            _with_sums(lambda both, said, true: (2 * both + 1) / (said + true + 1)),
+            "That is Dice, which grows with the overlap. A loss falls: 1 minus it.",
+        ),
+        Mistake(
+            lambda logits, target: 1 - _soft_dice(logits[:, 0], target),
+            "You sum logits. Turn them into probabilities first: logits[:, 0].sigmoid().",
+        ),
+        Mistake(
+            lambda logits, target: 1 - _soft_dice(logits.softmax(dim=1)[:, 0], target),
+            "The softmax of one channel is 1 everywhere. One channel needs the sigmoid.",
+        ),
+        Mistake(
+            lambda logits, target: 1 - _soft_dice(logits.sigmoid(), target),
+            "(N, 1, H, W) times (N, H, W) compares every image with every other. Drop the "
+            "channel: logits[:, 0].",
+        ),
+        Mistake(
+            lambda logits, target: 1 - _soft_dice((logits[:, 0] > 0).float(), target),
+            "A mask has no slope: nothing would be learned. Sum probabilities, not masks.",
+        ),
+        Mistake(
+            _with_sums(lambda both, said, true: 1 - (both + 1) / (said + true + 1)),
+            "A perfect mask still costs one half. Twice the intersection stands on top.",
+        ),
+        Mistake(
+            _with_sums(lambda both, said, true: 1 - (both + 1) / (said + true - both + 1)),
+            "That is the Jaccard (IoU) loss. Dice doubles the intersection and adds both sizes.",
+        ),
+        Mistake(
+            _with_sums(lambda both, said, true: 1 - 2 * both / (said + true)),
+            "`smooth` is missing: 1 above and 1 below the line. Without it a blank batch has no "
+            "slope.",
+        ),
+        Mistake(
+            _with_sums(lambda both, said, true: 1 - 2 * both / (said + true + 1)),
+            "`smooth` stands below the line only. It belongs above it as well.",
+        ),
+        Mistake(
+            _with_sums(lambda both, said, true: 1 - (2 * both + 1) / (true + true + 1)),
+            "What was said, Σp, is missing below the line: false positives would be free.",
+        ),
+        Mistake(
+            lambda logits, target: 1 - _squared(logits[:, 0].sigmoid(), target),
+            "You square below the line. That is another variant; here it is Σp + Σt.",
+        ),
+        Mistake(
+            lambda logits, target: torch.stack(
+                [1 - _soft_dice(x[0].sigmoid(), t) for x, t in zip(logits, target, strict=True)]
+            ).mean(),
+            "That is the mean of one loss per image. Here all pixels of the batch are pooled.",
+        ),
+    ),
+    hint="Three sums over all pixels: Σpt, Σp and Σt, with p = logits[:, 0].sigmoid().",
+)
+
+
+def _squared(prob: Tensor, t: Tensor) -> Tensor:
+    return (2 * (prob * t).sum() + 1) / ((prob**2).sum() + (t**2).sum() + 1)
+
+
+def _on_file(mask: Tensor) -> Tensor:
+    """Return a 0/1 mask as it lies in a file: uint8, 0 and 255."""
+    return (255 * mask).to(torch.uint8)
+
+
+def _as_jpeg(mask: Tensor) -> Tensor:
+    """Return a 0/1 mask with greys near its edges, as JPEG leaves them."""
+    blurred = torch.nn.functional.avg_pool2d(mask[None].double(), 3, stride=1, padding=1)[0]
+    return (255 * (0.8 * mask + 0.2 * blurred)).round().to(torch.uint8)
+
+
+def _of_mask(mend: Callable[[Tensor], Tensor]) -> Loss:
+    """Return Dice loss on what `mend` makes of a mask."""
+    return lambda logits, mask: 1 - _soft_dice(logits[:, 0].sigmoid(), mend(mask))
+
+
+mended_loss = Exercise(
+    name="mended_loss",
+    reference=_of_mask(lambda mask: (mask > 127).long()),
+    cases=(
+        Case("a clean mask of 0 and 255", (FITTING[:1], _on_file(TARGET[:1]))),
+        Case("a mask with grey edges", (FITTING, _as_jpeg(TARGET))),
+        Case("a mask of background only", (FITTING[2:], _on_file(TARGET[2:]))),
+    ),
+    mistakes=(
+        Mistake(
+            _of_mask(lambda mask: mask),
+            "The mask still holds 255. Make it 0 and 1 before you sum.",
+        ),
+        Mistake(
+            lambda logits, mask: _of_mask(lambda m: m)(logits, mask).abs(),
+            "abs() hides the sign and keeps the fault. Mend the mask, not the loss.",
+        ),
+        Mistake(
+            lambda logits, mask: _of_mask(lambda m: m)(logits, mask).clamp(min=0),
+            "A clamp hides the fault and takes the slope away. Mend the mask, not the loss.",
+        ),
+        Mistake(
+            _of_mask(lambda mask: mask / 255),
+            "Right for 0 and 255, but greys stay fractions. A pixel is object or it is not: where "
+            "is the mask above 127?",
+        ),
+        Mistake(
+            _of_mask(lambda mask: (mask > 0).long()),
+            "Every grey became object, so objects grow. Cut in the middle: above 127.",
+        ),
+        Mistake(
+            _of_mask(lambda mask: (mask == 255).long()),
+            "Only pure white stayed object, so objects shrink. Cut in the middle: above 127.",
+        ),
+        Mistake(
+            lambda logits, mask: _of_mask(lambda m: (m > 127).long())(255 * logits, mask),
+            "You scaled the logits. They are fine; it is the mask that is on another scale.",
+        ),
+    ),
+    hint="Only the mask is broken. What has it to hold, and of which type?",
+)

@@ -1,0 +1,61 @@
+"""The networks, each behind one call: `build("unet", in_channels=3, classes=1, width=16)`."""
+
+import inspect as _python
+from typing import Any
+
+import torch
+from torch import nn
+
+from .dumbnet import DumbNet
+from .fusionnet import FusionNet
+from .pdr_unet import PDRUNet
+from .resnet34_unet import ResNet34UNet
+from .unet import UNet
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "dumbnet": DumbNet,
+    "unet": UNet,
+    "resnet34_unet": ResNet34UNet,
+    "pdr_unet": PDRUNet,
+    "fusionnet": FusionNet,
+}
+
+
+def names() -> list[str]:
+    """Return the names that `build` knows."""
+    return list(NETWORKS)
+
+
+def options(name: str) -> dict[str, Any]:
+    """Return the options of the network called `name` and their defaults."""
+    parameters = _python.signature(_find(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in ("in_channels", "classes")}
+
+
+def build(
+    name: str, in_channels: int = 3, classes: int = 1, *, seed: int | None = 0, **chosen: Any
+) -> nn.Module:
+    """Return the network called `name`: images `(N, in_channels, H, W)` to logits of `classes`.
+
+    classes: 1 is binary (sigmoid), more are exclusive (softmax). seed: of the initial weights;
+    the global random state is left as it was, or, with `None`, is what the weights are drawn
+    from. chosen: the network's own options (`options(name)` lists them).
+    Raises ValueError for a name, and TypeError for an option, that does not exist.
+    """
+    network = _find(name)
+    unknown = [option for option in chosen if option not in options(name)]
+    if unknown:
+        known = ", ".join(f"{key}={value!r}" for key, value in options(name).items())
+        raise TypeError(f"{name} has no option {', '.join(unknown)}; there are: {known}")
+    if seed is None:
+        return network(in_channels=in_channels, classes=classes, **chosen)
+    with torch.random.fork_rng(devices=[]):
+        # The CPU generator alone: torch.manual_seed would reseed every GPU as well.
+        torch.random.default_generator.manual_seed(seed)
+        return network(in_channels=in_channels, classes=classes, **chosen)
+
+
+def _find(name: str) -> type[nn.Module]:
+    if name not in NETWORKS:
+        raise ValueError(f"no network {name!r}; there are: {', '.join(names())}")
+    return NETWORKS[name]

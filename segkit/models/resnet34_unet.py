@@ -1,0 +1,214 @@
+"""A U-Net whose encoder is ResNet-34, from scratch or with torchvision's ImageNet weights."""
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import MaxPool, crop, double_conv, one_of, upsample
+
+
+class ResNet34UNet(nn.Module):
+    """ResNet-34 contracts in five steps, a U-Net's decoder expands in five.
+
+    Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`. Every step
+    down rounds up, so the decoder crops a surplus pixel, as in `UNet`.
+
+    pretrained: `True` loads torchvision's ImageNet weights (downloaded once, checksummed), a path
+    loads such a file; only with `width=64` and `projection="when-needed"`. Give such a network
+    images normalised with ImageNet's mean (0.485, 0.456, 0.406) and deviation (0.229, 0.224,
+    0.225). With other than 3 channels, each channel of the first layer gets an equal share of
+    the summed colour weights: the same picture in every channel gives the features of grey.
+    projection: "when-needed" has a 1×1 convolution on a shortcut where the shape changes, as
+    ResNet has; "always" in every block, for 919,168 parameters more and no pretrained weights.
+    width: channels of the first level.
+
+    Sources: He et al. 2015, https://arxiv.org/abs/1512.03385 (encoder); an NYCU deep-learning
+    lab's ResNet34_UNet (decoder: bilinear with 1×1 convolution; it projects "always").
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 1,
+        pretrained: bool | str | PathLike = False,
+        projection: str = "when-needed",
+        width: int = 64,
+    ) -> None:
+        super().__init__()
+        w = width
+        self.encoder = ResNet34Encoder(in_channels, projection, w)
+        self.bottleneck = double_conv(8 * w, 8 * w)
+        ups = ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w, w // 2), (w, w // 2))
+        self.up = nn.ModuleList(upsample("bilinear", before, after) for before, after in ups)
+        blocks = ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w + w // 2, w))
+        self.decoder = nn.ModuleList(double_conv(before, after) for before, after in blocks)
+        self.out = nn.Conv2d(w // 2, classes, kernel_size=1)
+        self.frozen = False
+        if pretrained is not False:
+            if width != 64 or projection == "always":
+                raise ValueError(
+                    "ImageNet weights exist for ResNet-34 itself: pretrained needs "
+                    'width=64 and projection="when-needed"'
+                )
+            self.encoder.load_imagenet(None if pretrained is True else pretrained)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `(N, classes, H, W)` for images `(N, in_channels, H, W)`."""
+        half, quarter, eighth, sixteenth, last = self.encoder(x)
+        up1, up2, up3, up4, up5 = self.up
+        block1, block2, block3, block4 = self.decoder
+        y = self.bottleneck(last)
+        y = block1(_join(sixteenth, up1(y)))
+        y = block2(_join(eighth, up2(y)))
+        y = block3(_join(quarter, up3(y)))
+        y = block4(_join(half, up4(y)))
+        return self.out(crop(up5(y), like=x))
+
+    def freeze_encoder(self) -> None:
+        """Stop the encoder from learning, its batch normalisation included.
+
+        Its running means would otherwise drift with every batch, although no weight changes;
+        so it stays in evaluation mode, through `train()` too, until `unfreeze_encoder()`.
+        """
+        self.frozen = True
+        self.encoder.requires_grad_(False).eval()
+
+    def unfreeze_encoder(self) -> None:
+        """Let the encoder learn again."""
+        self.frozen = False
+        self.encoder.requires_grad_(True).train(self.training)
+
+    def train(self, mode: bool = True) -> "ResNet34UNet":
+        """Set training or evaluation mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def parameter_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
+        """Return an optimiser's groups: the encoder at `encoder_lr`, all the rest at `lr`.
+
+        Both hold their parameters whether frozen or not, so unfreezing needs no new optimiser.
+        """
+        encoder = list(self.encoder.parameters())
+        ids = {id(p) for p in encoder}
+        rest = [p for p in self.parameters() if id(p) not in ids]
+        return [
+            {"name": "encoder", "params": encoder, "lr": encoder_lr},
+            {"name": "decoder", "params": rest, "lr": lr},
+        ]
+
+
+def _join(skip: Tensor, x: Tensor) -> Tensor:
+    return torch.cat([skip, crop(x, like=skip)], dim=1)
+
+
+class ResNet34Encoder(nn.Module):
+    """ResNet-34 without its classifier; returns the maps at 1/2, 1/4, 1/8, 1/16, 1/32.
+
+    Modules are named as torchvision names them, so their weights fit: 21,284,672 parameters,
+    216 tensors for 3 channels.
+    """
+
+    def __init__(
+        self, in_channels: int = 3, projection: str = "when-needed", width: int = 64
+    ) -> None:
+        super().__init__()
+        one_of("projection", projection, ("when-needed", "always"))
+        always = projection == "always"
+        w = width
+        self.conv1 = nn.Conv2d(in_channels, w, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(w)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = MaxPool(kernel=3)
+        self.layer1 = _layer(w, w, 3, 1, always)
+        self.layer2 = _layer(w, 2 * w, 4, 2, always)
+        self.layer3 = _layer(2 * w, 4 * w, 6, 2, always)
+        self.layer4 = _layer(4 * w, 8 * w, 3, 2, always)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return five maps, `width`, `width`, 2, 4 and 8 times `width` channels."""
+        half = self.relu(self.bn1(self.conv1(x)))
+        quarter = self.layer1(self.maxpool(half))
+        eighth = self.layer2(quarter)
+        sixteenth = self.layer3(eighth)
+        return half, quarter, eighth, sixteenth, self.layer4(sixteenth)
+
+    def load_imagenet(self, path: str | PathLike | None = None) -> None:
+        """Load torchvision's ResNet-34 weights, from `path` or through torchvision's loader.
+
+        Every tensor must be there and fit; only the classifier (`fc`) is left out, and the
+        first layer shared out when the images do not have 3 channels.
+        """
+        state = imagenet_weights() if path is None else _read(Path(path))
+        state = {name: t for name, t in state.items() if not name.startswith("fc.")}
+        channels = self.conv1.in_channels
+        if channels != 3 and "conv1.weight" in state:
+            grey = state["conv1.weight"].sum(dim=1, keepdim=True)
+            state["conv1.weight"] = grey.repeat(1, channels, 1, 1) / channels
+        self.load_state_dict(state, strict=True)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions plus the input, or a 1×1 projection of it where the shape changes."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, project: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if project:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False),
+                nn.BatchNorm2d(channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(N, channels, H / stride, W / stride)`, rounded up."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + shortcut)
+
+
+def _layer(
+    in_channels: int, channels: int, blocks: int, stride: int, always: bool
+) -> nn.Sequential:
+    changes = always or stride != 1 or in_channels != channels
+    first = ResidualBlock(in_channels, channels, stride, changes)
+    rest = (ResidualBlock(channels, channels, 1, always) for _ in range(blocks - 1))
+    return nn.Sequential(first, *rest)
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """Return torchvision's ResNet-34 weights: from its cache, else downloaded and checksummed.
+
+    Raises FileNotFoundError, saying which file to put where, when the download fails.
+    """
+    from torchvision.models import ResNet34_Weights
+
+    weights = ResNet34_Weights.IMAGENET1K_V1
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:  # urllib's errors are OSErrors
+        raise FileNotFoundError(
+            f"could not download ResNet-34's ImageNet weights ({error}). Download {weights.url} "
+            f"elsewhere and put the file into {folder}, or pass pretrained=PATH of that file; "
+            "pretrained=False trains from scratch"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"pretrained={str(path)!r}: there is no such file")
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,31 @@
+"""Where things are, whatever directory a notebook or a command was started from."""
+
+import os
+from pathlib import Path
+
+
+def root() -> Path:
+    """Return the root of the course: the folder that holds `notebooks/` and `pyproject.toml`.
+
+    Raises FileNotFoundError when segkit is installed without the course around it.
+    """
+    here = Path(__file__).resolve().parent.parent
+    for folder in (here, Path.cwd(), *Path.cwd().parents):
+        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    raise FileNotFoundError(
+        "the course's notebooks are not beside segkit: clone the repository and run inside it"
+    )
+
+
+def data_dir() -> Path:
+    """Return the folder for downloads and caches: $SEGKIT_DATA, else `data/` of the course.
+
+    Outside a checkout it is `~/.cache/segkit`. The folder is not created here.
+    """
+    if os.environ.get("SEGKIT_DATA"):
+        return Path(os.environ["SEGKIT_DATA"]).expanduser()
+    try:
+        return root() / "data"
+    except FileNotFoundError:
+        return Path.home() / ".cache" / "segkit"

@@ -1,0 +1,347 @@
+"""Speed of training: `python tests/bench/bench_train.py [--save]`.
+
+On the CPU: this engine against the loop as people write it first (decode in each epoch, `.item()`
+in each step, float32), against a bare step, and against segmentation-models-pytorch in the loop of
+its own examples. With a CUDA GPU also: images a second by precision, and the share of what the
+arithmetic units could do. The two sides of a row take turns; the best rounds are compared.
+`--save` writes figures/results/bench_train.json. Real pets come from SEGKIT_REAL_DATA if set.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from bench_data import make_pets
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import OxfordIIITPet
+
+from segkit import paths, train
+from segkit.data import SegmentationDataset, load
+from segkit.data.trimap import from_trimap
+from segkit.losses import BCELoss, DiceLoss
+from segkit.models import build
+from segkit.train import distributed, loop, setup
+from segkit.train.schedules import Schedule
+from segkit.train.trouble import Guard
+
+SIZE, WIDTH, BATCH, EPOCHS = 128, 16, 16, 3
+ITEMS, VAL_ITEMS, ROUNDS = 64, 32, 4
+UNMEASURED = "not yet measured"
+# Forward and backward, GFLOP per image of 256 × 256 (torch.utils.flop_counter).
+GFLOP = {"unet": 288.8, "resnet34_unet": 57.0}
+GPU = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+PEAK = 790.0 if "H200" in GPU else None  # TFLOP/s, dense bf16
+
+
+class Pets(Dataset):
+    """Pairs decoded and resized each time they are asked for, as dictionaries."""
+
+    def __init__(self, root: Path, names: set[str]) -> None:
+        self.files = OxfordIIITPet(root, "test", "segmentation")
+        self.chosen = [i for i, f in enumerate(self.files._images) if f.stem in names]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        image, trimap = self.files[self.chosen[i]]
+        pixels = np.array(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR), np.float32) / 255
+        mask = from_trimap(np.array(trimap.resize((SIZE, SIZE), Image.Resampling.NEAREST)), "pet")
+        return {
+            "image": torch.from_numpy(pixels.transpose(2, 0, 1).copy()),
+            "mask": torch.from_numpy(mask.astype(np.float32))[None],
+        }
+
+
+def first_loop(model: nn.Module, batches: dict, device: str = "cpu", epochs: int = EPOCHS) -> None:
+    """Train as a first lab report does: sigmoid and BCELoss, numpy Dice and `.item()` each step."""
+    optimizer, criterion = torch.optim.Adam(model.parameters(), lr=1e-3), nn.BCELoss()
+
+    def dice(output: torch.Tensor, mask: torch.Tensor) -> float:
+        said, true = (output > 0.5).float().cpu().numpy(), mask.cpu().numpy()
+        return 2 * (said * true).sum() / (said.sum() + true.sum() + 1e-8)
+
+    for _ in range(epochs):
+        for part, fed in batches.items():
+            model.train(part == "train")
+            scores, losses = [], []
+            with torch.set_grad_enabled(part == "train"):
+                for batch in fed:
+                    image, mask = batch["image"].to(device), batch["mask"].to(device)
+                    output = torch.sigmoid(model(image))
+                    loss = criterion(output, mask)
+                    if part == "train":
+                        optimizer.zero_grad()
+                        loss.backward()
+                        optimizer.step()
+                    scores.append(dice(output.detach(), mask))
+                    losses.append(loss.item())
+
+
+def lightning_loop(model: nn.Module, fed: DataLoader) -> None:
+    """Train an epoch as segmentation-models-pytorch's pets example does."""
+    criterion = smp.losses.DiceLoss(smp.losses.BINARY_MODE, from_logits=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(fed), eta_min=1e-5)
+    outputs = []
+    model.train()
+    for image, mask in fed:
+        logits = model(image)
+        loss = criterion(logits, mask[:, None].float())
+        said = (logits.sigmoid() > 0.5).long()
+        stats = smp.metrics.get_stats(said, mask[:, None], mode="binary")
+        outputs.append({"loss": loss, "stats": stats})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    stats = [torch.cat(parts) for parts in zip(*(o["stats"] for o in outputs), strict=True)]
+    for reduction in ("micro-imagewise", "micro"):
+        smp.metrics.iou_score(*stats, reduction=reduction).item()
+
+
+def bare(model: nn.Module, machine: loop.Machine, batches: list) -> Callable[[], None]:
+    """Return an epoch of nothing but forward, backward and step, with the engine's settings."""
+    model.to(machine.device, memory_format=machine.layout).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
+    def epoch() -> None:
+        for images, masks in batches:
+            images = images.to(memory_format=machine.layout)
+            with machine.precision.autocast():
+                logits = model(images)
+            loss = F.binary_cross_entropy_with_logits(logits[:, 0].float(), masks.float())
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return epoch
+
+
+def engine(
+    model: nn.Module, machine: loop.Machine, batches: list, compile: bool = False
+) -> Callable[[], None]:
+    """Return an epoch of the engine over the same batches."""
+    model.to(machine.device, memory_format=machine.layout)
+    optimizer = setup.optimizer("adamw", model, 1e-3, None)
+    course = Schedule().start(optimizer, 1000, len(batches))
+    called = torch.compile(model) if compile else model
+    guard = Guard(machine.device)
+    run = loop.Run(model, called, BCELoss(), optimizer, course, machine, guard)
+
+    def epoch() -> None:
+        totals = torch.zeros(2, device=machine.device)
+        for _ in loop.train_epoch(run, iter(batches), totals):
+            pass
+
+    return epoch
+
+
+def in_turns(*works: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
+    """Return the best seconds of each, run in turns, after one round that is not counted."""
+    times = []
+    for _ in range(rounds + 1):
+        times.append([])
+        for work in works:
+            began = time.perf_counter()
+            work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times[-1].append(time.perf_counter() - began)
+    return [min(column) for column in zip(*times[1:], strict=True)]
+
+
+def unet(**options: int) -> nn.Module:
+    return build("unet", in_channels=3, classes=1, **({"width": WIDTH} | options))
+
+
+def end_to_end(root: Path) -> list[dict]:
+    """Compare training from the files on, decoding included, with the loop written first."""
+    how = {"border": "pet", "data_dir": root, "cache": False, "transform": None}
+    names = load("oxford-pet", "test", SIZE, count=ITEMS + VAL_ITEMS, **how).names
+    parts = {"train": set(names[:ITEMS]), "val": set(names[ITEMS:])}
+
+    def theirs() -> None:
+        fed = {
+            part: DataLoader(Pets(root, chosen), BATCH, shuffle=part == "train")
+            for part, chosen in parts.items()
+        }
+        first_loop(unet(), fed)
+
+    def ours(precision: str) -> None:
+        data = load("oxford-pet", "test", SIZE, count=ITEMS + VAL_ITEMS, **how)
+        options = {"epochs": EPOCHS, "batch_size": BATCH, "precision": precision, "log": None}
+        train.fit(
+            unet(), data.subset(range(ITEMS)), data.subset(range(ITEMS, len(data))), **options
+        )
+
+    slow, fast, full = in_turns(theirs, lambda: ours("auto"), lambda: ours("fp32"))
+    images = EPOCHS * ITEMS
+    return [
+        row("fit against the loop written first, files to weights", images, fast, slow, "≥ 1.5"),
+        row("the same, fit in fp32 too", images, full, slow),
+    ]
+
+
+def overhead(batches: list) -> list[dict]:
+    """Compare the engine with a bare forward, backward and step on the same batches."""
+    rows = []
+    for precision in dict.fromkeys((train.precision.choose("auto").name, "fp32")):
+        machine = setup.machine("cpu", precision, True)
+        plain, ours = in_turns(
+            bare(unet(), machine, batches), engine(unet(), machine, batches), rounds=3 * ROUNDS
+        )
+        images = sum(len(masks) for _, masks in batches)
+        rows.append(row(f"engine against a bare step, {precision}", images, ours, plain, "≥ 0.97"))
+    return rows
+
+
+def against_smp(data: SegmentationDataset) -> list[dict]:
+    """Compare an epoch of the same library network in its own loop and in ours."""
+    options = {"epochs": 1, "batch_size": BATCH, "log": None, "optimizer": "adam", "lr": 2e-4}
+
+    def network() -> nn.Module:
+        return smp.Unet("resnet34", encoder_weights=None, in_channels=3, classes=1)
+
+    theirs, ours = in_turns(
+        lambda: lightning_loop(network(), DataLoader(data, BATCH, shuffle=True)),
+        lambda: train.fit(network(), data, loss=DiceLoss(), schedule="cosine", **options),
+    )
+    return [row("smp Unet(resnet34): fit against its example's loop", len(data), ours, theirs)]
+
+
+def row(what: str, images: int, ours: float, theirs: float, aim: str = "") -> dict:
+    """Return a row of the CPU table from the seconds of both sides."""
+    speed = {"images_per_second": images / ours, "against": images / theirs}
+    return {"what": what, **speed, "ratio": theirs / ours, "aim": aim}
+
+
+class Epochs:
+    """A loader's batches, another epoch each time they are asked for."""
+
+    def __init__(self, fed: DataLoader) -> None:
+        self.fed, self.epoch = fed, 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.fed.dataset) / self.fed.batch_size)
+
+    def __iter__(self) -> Iterator:
+        self.epoch += 1
+        return distributed.epoch_batches(self.fed, self.epoch, seed=0)
+
+
+def on_gpu(
+    device: str = "cuda", size: int = 256, width: int = 64, batch: int = 64, steps: int = 40
+) -> list[dict]:
+    """Measure images per second by network and precision, batches at hand and through a loader."""
+    there = device == "cpu" or torch.cuda.is_available()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch * steps if there else 1, size, size, 3), dtype=np.uint8)
+    data = SegmentationDataset(images, images[..., 0] // 128, ("background", "thing"))
+    rows = []
+    for network, options in (("unet", {"width": width}), ("resnet34_unet", {})):
+        for mode in ("first loop", "fp32", "tf32", "bf16", "bf16 compiled"):
+            for loading in (False, True)[: 1 if mode == "first loop" else 2]:
+                what = f"{network} at {size}², {mode}" + (", with loading" if loading else "")
+                rows.append({"what": what, "images_per_second": UNMEASURED, "share_of_peak": None})
+                if there:
+                    model = build(network, in_channels=3, classes=1, **options).to(device)
+                    speed = len(data) / gpu_epoch(model, mode, loading, data, batch, device)
+                    rows[-1]["images_per_second"] = speed
+                    if PEAK and size == 256:
+                        rows[-1]["share_of_peak"] = speed * GFLOP[network] / 1e3 / PEAK
+    return rows
+
+
+def gpu_epoch(
+    model: nn.Module, mode: str, loading: bool, data: SegmentationDataset, batch: int, device: str
+) -> float:
+    """Return the seconds of one epoch of `data`; without loading, of its first batch repeated."""
+    images, masks = (
+        torch.stack(t).to(device) for t in zip(*map(data.__getitem__, range(batch)), strict=True)
+    )
+    if mode == "first loop":
+        batches = [{"image": images, "mask": masks[:, None].float()}] * (len(data) // batch)
+        return in_turns(lambda: first_loop(model, {"train": batches}, device, 1), rounds=2)[0]
+    machine = setup.machine(device, "fp32" if device == "cpu" else mode.split()[0], True)
+    batches = [(images, masks)] * (len(data) // batch)
+    if loading:
+        workers = max(1, os.cpu_count() - 2)
+        batches = Epochs(distributed.feed(data, batch, 0, workers, training=True))
+    with machine.precision.numerics(deterministic=False):
+        epoch = engine(model, machine, batches, compile="compiled" in mode and device == "cuda")
+        return in_turns(epoch, rounds=2)[0]
+
+
+def hardware() -> dict:
+    """Return what the figures were measured on."""
+    machine = setup.machine(None, "auto", True)
+    return {
+        "device": setup.device_name(machine.device),
+        "cpu": setup.device_name(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        "auto precision": str(machine.precision),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                     "segmentation-models-pytorch": smp.__version__},
+        "git": setup.revision(),
+        "command": "python " + " ".join(sys.argv),
+    }  # fmt: skip
+
+
+def show(cpu: list[dict], gpu: list[dict]) -> None:
+    """Print both tables."""
+    table = Table("on the CPU", "images/s", "against", "ratio", "aim")
+    for r in cpu:
+        speeds = (f"{r[key]:.1f}" for key in ("images_per_second", "against"))
+        table.add_row(r["what"], *speeds, f"{r['ratio']:.3f}", r["aim"])
+    Console(width=110).print(table)
+    table = Table("on a GPU", "images/s", "share of peak")
+    for r in gpu:
+        speed, share = r["images_per_second"], r["share_of_peak"]
+        table.add_row(
+            r["what"],
+            speed if isinstance(speed, str) else f"{speed:,.0f}",
+            "" if share is None else f"{share:.0%}",
+        )
+    Console(width=110).print(table)
+
+
+def main() -> None:
+    """Measure everything, print it, and save it if asked."""
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--save", action="store_true", help="write figures/results/…json")
+    save = arguments.parse_args().save
+    with tempfile.TemporaryDirectory() as home:
+        real = os.environ.get("SEGKIT_REAL_DATA")
+        root = Path(real) if real else make_pets(Path(home))
+        how = {"border": "pet", "data_dir": root, "cache": False, "transform": None}
+        data = load("oxford-pet", "test", SIZE, count=ITEMS, **how)
+        batches = list(distributed.feed(data, BATCH, 0, 0, training=True))
+        cpu = [*end_to_end(root), *overhead(batches), *against_smp(data)]
+    gpu = on_gpu()
+    show(cpu, gpu)
+    if save:
+        file = paths.root() / "figures" / "results" / "bench_train.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        facts = {"data": "real pets" if real else "made-up pets", **hardware()}
+        file.write_text(json.dumps({**facts, "cpu_rows": cpu, "gpu_rows": gpu}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

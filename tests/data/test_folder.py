@@ -1,0 +1,382 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.data import folder, load
+from segkit.data.dataset import DataError
+from segkit.data.folder import open_folder, value_rule
+
+REAL = os.environ.get("SEGKIT_REAL_DATA")
+real = pytest.mark.skipif(not REAL, reason="SEGKIT_REAL_DATA is not set")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGKIT_DATA", str(tmp_path / "data"))
+
+
+def blob(i, ids=(0, 1), size=(20, 24)):
+    """Return a mask with a rectangle per id, at a place that depends on i."""
+    mask = np.full(size, ids[0], np.uint8)
+    for k, value in enumerate(ids[1:]):
+        mask[2 + i % 5 : 12 + i % 5, 2 + 5 * k : 6 + 5 * k] = value
+    return mask
+
+
+def fill(place, n=10, ids=(0, 255), colour=True, start=0):
+    """Write n pairs; the image is 20 × the item's number, so that pairs can be told."""
+    for sub in ("images", "masks"):
+        (place / sub).mkdir(parents=True, exist_ok=True)
+    for i in range(start, start + n):
+        shape = (20, 24, 3) if colour else (20, 24)
+        Image.fromarray(np.full(shape, 5 * i, np.uint8)).save(place / "images" / f"p{i:02d}.png")
+        Image.fromarray(blob(i, ids)).save(place / "masks" / f"p{i:02d}.png")
+    return place
+
+
+@pytest.fixture
+def root(tmp_path):
+    return fill(tmp_path / "mine")
+
+
+def opened(root, **options):
+    return {s: open_folder(root, s, 16, **options) for s in folder.SPLITS}
+
+
+def refused(root, *words, split="train", **options):
+    with pytest.raises(DataError) as error:
+        open_folder(root, split, 16, **options)
+    for word in words:
+        assert word in str(error.value)
+    return str(error.value)
+
+
+# What is found
+
+
+def test_one_folder_is_split_by_seed_and_pairs_stay_together(root):
+    parts = opened(root)
+    assert [len(part) for part in parts.values()] == [7, 1, 2]
+    names = [name for part in parts.values() for name in part.names]
+    assert sorted(names) == [f"p{i:02d}" for i in range(10)]
+    for part in parts.values():
+        assert part.images.shape == (len(part), 16, 16, 3)
+        assert part.class_names == ("background", "foreground")
+        for (image, mask), name in zip(map(part.raw, range(len(part))), part.names, strict=True):
+            i = int(name[1:])
+            assert (image == 5 * i).all()
+            source = Image.fromarray(blob(i)).resize((16, 16), Image.Resampling.NEAREST)
+            assert np.array_equal(mask, np.array(source))
+    assert opened(root)["train"].names == parts["train"].names
+    assert opened(root, seed=1)["train"].names != parts["train"].names
+
+
+def test_the_same_values_with_and_without_cache(root):
+    a, b = opened(root), opened(root, cache=False)
+    for split in folder.SPLITS:
+        assert np.array_equal(a[split].images, b[split].images)
+        assert np.array_equal(a[split].masks, b[split].masks)
+
+
+def test_ready_splits_are_taken_as_they_are(tmp_path):
+    for k, split in enumerate(folder.SPLITS):
+        fill(tmp_path / split, n=3 + k, start=10 * k)
+    parts = opened(tmp_path, seed=3)
+    assert parts["train"].names == ("p00", "p01", "p02")
+    assert parts["val"].names == ("p10", "p11", "p12", "p13")
+    assert len(parts["test"]) == 5
+
+
+def test_a_split_that_is_not_there_is_refused(tmp_path):
+    fill(tmp_path / "train", n=3)
+    assert len(open_folder(tmp_path, "train", 16)) == 3
+    refused(tmp_path, "no split 'val' in this folder, only train", split="val")
+    with pytest.raises(ValueError, match="split='dev': choose one of train, val, test"):
+        open_folder(tmp_path, "dev", 16)
+
+
+def test_grey_colour_and_asked_channels(tmp_path):
+    grey = fill(tmp_path / "grey", colour=False)
+    assert open_folder(grey, "train", 16).images.shape == (7, 16, 16)
+    assert open_folder(grey, "train", 16, channels=3).images.shape == (7, 16, 16, 3)
+    mixed = fill(fill(tmp_path / "mixed", colour=False), n=1, start=20)
+    assert open_folder(mixed, "train", 16).channels == 3
+    assert open_folder(mixed, "train", 16, channels=1).channels == 1
+
+
+def test_sizes_need_not_be_square(root):
+    assert open_folder(root, "test", (8, 12)).masks.shape == (2, 8, 12)
+
+
+def test_count_is_a_seeded_choice(tmp_path):
+    fill(tmp_path, n=40)
+    few = open_folder(tmp_path, "train", 16, count=9)
+    assert len(few) == 9
+    assert set(few.names) <= set(open_folder(tmp_path, "train", 16).names)
+    assert few.names == open_folder(tmp_path, "train", 16, count=9).names
+    assert few.names != open_folder(tmp_path, "train", 16, count=9, seed=1).names
+    refused(tmp_path, "count=29, but there are 28 items", count=29)
+
+
+@pytest.mark.parametrize(
+    "group_by",
+    [r"^p\d", r"^p(\d)", lambda name: name[1]],
+    ids=["match", "first group", "function"],
+)
+def test_groups_are_not_split_apart(tmp_path, group_by):
+    fill(tmp_path, n=50)  # p00 … p49: five groups of ten
+    parts = opened(tmp_path, group_by=group_by, fractions=(0.6, 0.2, 0.2))
+    groups = [set(part.groups) for part in parts.values()]
+    assert [len(group) for group in groups] == [3, 1, 1]
+    assert len(set.union(*groups)) == 5
+    for part in parts.values():
+        assert all(
+            group[-1] == name[1] for group, name in zip(part.groups, part.names, strict=True)
+        )
+
+
+def test_a_group_pattern_that_misses_names_is_refused(root):
+    refused(root, "group_by='p01' is found in 1 of 10 names, not in p00", group_by="p01")
+
+
+def test_load_reaches_it(root):
+    data = load("folder", "test", 16, data_dir=root, channels=1, values="0/255")
+    image, mask = data[0]
+    assert tuple(image.shape) == (1, 16, 16)
+    assert set(mask.unique().tolist()) == {0, 1}
+
+
+def test_the_cache_follows_the_files(root):
+    before = open_folder(root, "train", 16)
+    name = before.names[0]
+    Image.fromarray(np.full((20, 24, 3), 250, np.uint8)).save(root / "images" / f"{name}.png")
+    after = open_folder(root, "train", 16)
+    assert after.images[0].min() == 250
+    assert np.array_equal(before.images[1:], after.images[1:])
+    Image.fromarray(np.full((20, 24), 7, np.uint8)).save(root / "masks" / f"{name}.png")
+    refused(root, f"{name}.png: 7")
+
+
+# What does not fit
+
+
+def test_missing_and_surplus_masks_are_listed_together(root):
+    (root / "masks" / "p03.png").unlink()
+    (root / "masks" / "p04.png").unlink()
+    (root / "images" / "p07.png").unlink()
+    refused(
+        root,
+        "2 faults",
+        "2 of 9 images have no mask of the same name (p03.png, p04.png)",
+        "add it (all 0 if nothing is there)",
+        "1 of 8 masks have no image of the same name (p07.png)",
+    )
+
+
+def test_two_files_with_one_stem_are_refused(root):
+    shutil.copy(root / "images" / "p00.png", root / "images" / "p00.jpg")
+    refused(root, "several files with one stem (p00.jpg, p00.png)", "rename or remove")
+
+
+def test_empty_and_absent_folders_are_refused(tmp_path):
+    fill(tmp_path / "a", n=0)
+    refused(tmp_path / "a", "2 faults", "images: holds no pictures", "masks: holds no pictures")
+    with pytest.raises(FileNotFoundError, match=r"nowhere holds .* no such folder"):
+        open_folder(tmp_path / "nowhere", "train", 16)
+    (tmp_path / "b" / "pictures").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="it holds pictures"):
+        open_folder(tmp_path / "b", "train", 16)
+
+
+def test_sidecars_other_files_and_folders_are_left_out(root):
+    for sub in ("images", "masks"):
+        (root / sub / "._p00.png").write_bytes(b"\x00\x05\x16\x07")
+        (root / sub / ".DS_Store").write_bytes(b"")
+        (root / sub / "Thumbs.db").write_bytes(b"")
+        (root / sub / "folder.png").mkdir()
+    assert sum(len(part) for part in opened(root).values()) == 10
+
+
+def test_a_mask_of_another_size_is_refused(root):
+    Image.fromarray(blob(0, size=(20, 25))).save(root / "masks" / "p03.png")
+    refused(root, "p03.png: is 25×20 pixels, its image 24×20", "export it again")
+
+
+def test_a_transposed_mask_is_refused(root):
+    Image.fromarray(blob(0).T.copy()).save(root / "masks" / "p03.png")
+    refused(root, "p03.png: is 20×24 pixels, its image 24×20")
+
+
+def test_several_bad_files_are_listed_together(root):
+    Image.new("CMYK", (24, 20)).save(root / "images" / "p01.jpg")
+    (root / "images" / "p01.png").unlink()
+    (root / "masks" / "p02.png").write_bytes(b"nothing")
+    Image.new("I;16", (24, 20)).save(root / "masks" / "p03.png")
+    refused(root, "3 faults", "p01.jpg: its colours are CMYK", "p02.png: cannot", "p03.png: a mask")
+
+
+def test_images_that_come_out_bad_only_when_decoded(root):
+    for i in range(10):
+        file = root / "images" / f"p{i:02d}.png"
+        if i % 2:
+            file.write_bytes(file.read_bytes()[:-30])
+        else:
+            Image.new("RGBA", (24, 20), (9, 9, 9, 9)).save(file)
+    message = refused(root, "7 faults", "cannot be read", "transparent in places")
+    assert message == refused(root, cache=False)
+
+
+# What the values mean
+
+
+def held(*files):
+    return {f"m{i}.png": list(values) for i, values in enumerate(files)}
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "wanted"),
+    [
+        ([(0, 255), (0,)], 0, ("0/255", 2)),
+        ([(255,), (0,)], 2, ("0/255", 2)),
+        ([(0, 1), (0,)], 0, ("ids", 2)),
+        ([(0,), (0,)], 0, ("ids", 2)),
+        ([(0, 1), (0, 1, 255), (0, 255)], 0, ("ids", 2)),
+        ([(0, 1, 2), (0, 3)], 0, ("ids", 4)),
+        ([(0, 7), (0, 3, 255)], 8, ("ids", 8)),
+        ([(0, 1)], 5, ("ids", 5)),
+        ([tuple(range(32))], 0, ("ids", 32)),
+        ([tuple(range(40))], 40, ("ids", 40)),
+    ],
+)
+def test_auto_decides_over_all_files(files, named, wanted):
+    assert value_rule(held(*files), named) == wanted
+
+
+def test_the_rule_is_not_decided_file_by_file(tmp_path):
+    fill(tmp_path, n=10, ids=(0, 1, 255))  # 255 is ignored, also in the mask that has no 1
+    Image.fromarray(blob(3, (0, 255))).save(tmp_path / "masks" / "p03.png")
+    for part in opened(tmp_path).values():
+        assert all(255 in mask for mask in part.masks)
+    fill(tmp_path / "b", n=10, ids=(0, 255))
+    Image.fromarray(blob(3, (0, 0))).save(tmp_path / "b" / "masks" / "p03.png")
+    for part in opened(tmp_path / "b").values():
+        assert set(np.unique(part.masks)) <= {0, 1}
+
+
+def test_each_rule_has_a_cache_entry_of_its_own(root):
+    for values, held in (("auto", {0, 1}), ("ids", {0, 255}), ("0/255", {0, 1})):
+        assert set(np.unique(open_folder(root, "train", 16, values=values).masks)) == held
+
+
+def test_an_option_overrides_what_the_values_suggest():
+    assert value_rule(held((0, 255)), 0, "ids") == ("ids", 2)
+    assert value_rule(held((0,)), 0, "0/255") == ("0/255", 2)
+    with pytest.raises(DataError, match=r"m0.png: 1\n"):
+        value_rule(held((0, 1, 255)), 0, "0/255")
+    with pytest.raises(ValueError, match="values='masks': choose"):
+        value_rule(held((0,)), 0, "masks")
+
+
+def test_values_outside_the_classes_are_listed():
+    with pytest.raises(DataError) as error:
+        value_rule(held((0, 1), (0, 5, 9), (0, 2)), 3)
+    message = str(error.value)
+    assert message.startswith(
+        "1 of 3 masks hold values other than the ids 0 to 2, 255 for ignored:\n- m1.png: 5, 9\n"
+    )
+    assert "give class_names" in message
+
+
+def test_ids_with_a_gap_are_refused_unless_named():
+    with pytest.raises(DataError, match=r"m1.png: 3\n"):
+        value_rule(held((0, 1), (0, 3)), 0)
+    with pytest.raises(DataError, match=r"m0.png: 2, 3\n"):
+        value_rule(held((1, 2, 3)), 0)
+    assert value_rule(held((1, 2, 3)), 4) == ("ids", 4)
+
+
+def test_a_mixture_of_0_1_and_0_255_is_refused():
+    with pytest.raises(DataError) as error:
+        value_rule(held((0, 1), (0, 255), (0,)), 0)
+    assert "1 masks hold 0 and 255 (m1.png), others ids (m0.png)" in str(error.value)
+    assert value_rule(held((0, 1), (0, 255)), 0, "ids") == ("ids", 2)
+
+
+def test_two_values_for_three_classes_are_refused():
+    with pytest.raises(DataError, match='3 classes are named: say values="ids"'):
+        value_rule(held((0, 255)), 3)
+
+
+def test_interpolated_masks_are_refused_with_the_reason(root):
+    for i in (2, 5):
+        file = root / "masks" / f"p{i:02d}.png"
+        small = Image.open(file).resize((12, 10), Image.Resampling.BILINEAR)
+        small.resize((24, 20), Image.Resampling.BILINEAR).save(file)
+    refused(root, "2 of 10 masks hold values other than 0 and 255", "p02.png: ", "nearest")
+
+
+def test_masks_interpolated_to_every_value_are_refused(tmp_path):
+    fill(tmp_path, n=3)
+    ramp = np.tile(np.linspace(0, 255, 24).round().astype(np.uint8), (20, 1))
+    for i in range(3):
+        Image.fromarray(np.vstack([ramp[:10], 255 - ramp[10:]])).save(
+            tmp_path / "masks" / f"p{i:02d}.png"
+        )
+    refused(tmp_path, "3 of 3 masks", "mixed neighbouring ids")
+    everything = np.resize(np.arange(256, dtype=np.uint8), (20, 24))
+    for i in range(3):
+        Image.fromarray(everything).save(tmp_path / "masks" / f"p{i:02d}.png")
+    refused(tmp_path, "3 of 3 masks hold values other than the ids 0 to 31", "32, 33")
+
+
+def test_jpeg_masks_are_refused_as_such(root):
+    for file in list((root / "masks").iterdir()):
+        Image.open(file).save(file.with_suffix(".jpg"), quality=80)
+        file.unlink()
+    refused(root, "JPEG changes values near edges")
+
+
+@pytest.mark.parametrize("names", ["background", ["one"], ["a", "a"], []])
+def test_class_names_must_be_a_list_of_different_names(root, names):
+    with pytest.raises(ValueError, match="give a list of two or more different names"):
+        open_folder(root, "train", 16, class_names=names)
+
+
+def test_class_names_reach_the_data_set(tmp_path):
+    fill(tmp_path, ids=(0, 1, 2, 255))
+    assert open_folder(tmp_path, "train", 16).class_names == ("background", "class 1", "class 2")
+    named = open_folder(tmp_path, "train", 16, class_names=["sky", "cat", "dog"])
+    assert named.class_names == ("sky", "cat", "dog")
+    assert named.classes == 3
+    assert set(np.unique(named.masks)) == {0, 1, 2, 255}
+
+
+# Real data
+
+
+@real
+def test_the_teeth_x_rays():
+    patients = {"cate5-00091": "cate5-00055", "cate4-00107": "cate4-00101"}
+    parts = opened(
+        Path(REAL, "teeth-xray"), channels=1, group_by=lambda name: patients.get(name, name)
+    )
+    assert [len(part) for part in parts.values()] == pytest.approx([297, 64, 64], abs=2)
+    assert sum(len(part) for part in parts.values()) == 425
+    assert all(part.images.ndim == 3 for part in parts.values())
+    assert all(set(np.unique(part.masks)) == {0, 1} for part in parts.values())
+    (home,) = [part for part in parts.values() if "cate5-00055" in part.names]
+    assert "cate5-00091" in home.names
+
+
+@real
+def test_the_nuclei_with_their_opaque_alpha():
+    parts = opened(Path(REAL, "nuclei"))
+    assert sum(len(part) for part in parts.values()) == 320
+    assert parts["train"].images.shape == (224, 16, 16, 3)
+    grey = open_folder(Path(REAL, "nuclei"), "test", 16, channels=1)
+    assert grey.channels == 1
+    assert 0.02 < grey.masks.mean() < 0.5

@@ -1,0 +1,268 @@
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segkit.data import read
+from segkit.data.dataset import DataError
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(array_or_picture, name="a.png", **options):
+        picture = array_or_picture
+        if isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture)
+        picture.save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return write
+
+
+def noise(*shape, top=256):
+    return np.random.default_rng(0).integers(0, top, shape).astype(np.uint8)
+
+
+def refused(reader, file, *words):
+    with pytest.raises(DataError) as error:
+        reader(file)
+    for word in (str(file), *words):
+        assert word in str(error.value)
+
+
+# Images
+
+
+def test_colour_and_grey_come_as_they_are(save):
+    colour, grey = noise(9, 7, 3), noise(9, 7)
+    assert np.array_equal(read.image(save(colour, "c.png")), colour)
+    assert np.array_equal(read.image(save(grey, "g.png")), grey)
+
+
+def test_grey_becomes_three_equal_channels_and_back_without_loss(save):
+    grey = noise(9, 7)
+    colour = read.image(save(grey, "g.png"), channels=3)
+    assert colour.shape == (9, 7, 3)
+    assert np.array_equal(read.image(save(colour, "c.png"), channels=1), grey)
+
+
+def test_channels_1_takes_the_luminance_of_colour(save):
+    colour = noise(9, 7, 3)
+    grey = read.image(save(colour), channels=1)
+    assert np.abs(grey - colour @ (0.299, 0.587, 0.114)).max() <= 0.51
+
+
+def test_palette_and_bilevel_images(save):
+    colour = noise(8, 8, 3, top=4) * 60
+    palette = Image.fromarray(colour).quantize(64)
+    assert np.array_equal(read.image(save(palette, "p.png")), np.array(palette.convert("RGB")))
+    assert set(read.image(save(Image.fromarray(noise(8, 8)).convert("1"), "1.png")).flat) == {
+        0,
+        255,
+    }
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_opaque_alpha_is_dropped_and_real_transparency_refused(save, mode):
+    picture = Image.fromarray(noise(6, 5, 3)).convert(mode)
+    kept = read.image(save(picture, "opaque.png"))
+    assert np.array_equal(kept, np.array(picture.convert("L" if mode == "LA" else "RGB")))
+    picture.putpixel((2, 3), (9, 9, 9, 254) if mode == "RGBA" else (9, 254))
+    refused(read.image, save(picture, "clear.png"), "transparent", "Image.alpha_composite")
+
+
+def test_a_transparent_colour_counts_only_where_it_shows(save):
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert read.image(save(black, "a.png", transparency=(1, 2, 3))).max() == 0
+    refused(read.image, save(black, "b.png", transparency=(0, 0, 0)), "transparent")
+
+
+def test_cmyk_is_refused(save):
+    refused(read.image, save(Image.new("CMYK", (4, 4)), "a.jpg"), "CMYK", '.convert("RGB")')
+
+
+def test_16_bit_and_float_images_are_refused(save, tmp_path):
+    deep = (noise(4, 4, 3).astype(np.uint16)) * 257
+    cv2.imwrite(str(tmp_path / "rgb16.png"), deep)
+    cv2.imwrite(str(tmp_path / "rgb16.tif"), deep)
+    for file in (
+        save(deep[..., 0], "grey16.png"),
+        save(Image.new("F", (4, 4)), "float.tif"),
+        save(Image.new("I", (4, 4)), "int.tif"),
+        tmp_path / "rgb16.png",
+        tmp_path / "rgb16.tif",
+    ):
+        refused(read.image, file, "more than 8 bits", "save it as 8-bit PNG")
+        refused(read.image_header, file, "more than 8 bits")
+
+
+@pytest.mark.parametrize("turn", [3, 6, 8])
+def test_an_exif_rotation_is_refused_or_applied(save, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    stored = noise(6, 10, 3)
+    file = save(stored, "turned.png", exif=exif)
+    refused(read.image, file, f"EXIF orientation {turn}", "exif_transpose")
+    refused(read.image_header, file, f"EXIF orientation {turn}")
+    refused(read.mask, save(stored[..., 0], "mask.png", exif=exif), "EXIF orientation")
+    steps = {3: 2, 6: 3, 8: 1}[turn]  # anticlockwise quarter turns
+    assert np.array_equal(read.image(file, exif="apply"), np.rot90(stored, steps))
+
+
+def test_a_rotation_noted_behind_the_pixels_of_a_png_is_found(save):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = save(noise(6, 10), exif=exif)
+    content = file.read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + struct.unpack(">I", content[start : start + 4])[0]
+    last = content.index(b"IEND") - 4
+    file.write_bytes(content[:start] + content[end:last] + content[start:end] + content[last:])
+    refused(read.image, file, "EXIF orientation 6")
+    refused(read.mask, file, "EXIF orientation 6")
+    assert read.image(file, exif="apply").shape == (10, 6)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_an_upright_exif_mark_is_no_rotation(save, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert read.image(save(noise(6, 10, 3), "a.png", exif=exif)).shape == (6, 10, 3)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("reader", [read.image, read.mask])
+def test_truncated_files_are_refused(save, suffix, reader):
+    file = save(noise(64, 64), f"a.{suffix}")
+    content = file.read_bytes()
+    for share in (0, 0.1, 0.5, 0.9):
+        file.write_bytes(content[: int(len(content) * share)])
+        refused(reader, file, "cannot be read", "fetch it again")
+
+
+@pytest.mark.parametrize("reader", [read.image, read.mask, read.image_header])
+def test_what_is_no_picture_is_refused(tmp_path, reader):
+    for content in (b"", b"<html>404 not found</html>", b"\x89PNG\r\n\x1a\n" + bytes(50)):
+        (tmp_path / "a.png").write_bytes(content)
+        refused(reader, tmp_path / "a.png", "cannot be read")
+    refused(reader, tmp_path / "none.png", "there is no such file")
+
+
+def test_several_pictures_in_one_file_are_refused(save):
+    frames = [Image.fromarray(noise(4, 4) // (i + 1)) for i in range(2)]
+    file = save(frames[0], "a.tif", save_all=True, append_images=frames[1:])
+    refused(read.image, file, "holds 2 pictures")
+    refused(read.mask, file, "holds 2 pictures")
+
+
+def test_header_tells_size_and_channels(save):
+    assert read.image_header(save(noise(6, 10, 3), "c.jpg")) == ((6, 10), 3)
+    assert read.image_header(save(noise(6, 10), "g.jpg")) == ((6, 10), 1)
+
+
+def test_impossible_options_are_refused(save):
+    with pytest.raises(ValueError, match="channels=2: choose 1"):
+        read.image(save(noise(4, 4)), channels=2)
+    with pytest.raises(ValueError, match="exif='turn': choose"):
+        read.image(save(noise(4, 4)), exif="turn")
+    with pytest.raises(ValueError, match="size=0"):
+        read.as_size(0)
+    assert read.as_size(5) == (5, 5)
+    assert read.as_size((4, 6)) == (4, 6)
+
+
+# Masks
+
+
+def test_ids_bilevel_and_palette_masks_keep_their_values(save):
+    ids = noise(9, 7, top=5)
+    assert np.array_equal(read.mask(save(ids, "ids.png")), ids)
+    palette = Image.fromarray(ids)
+    palette.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200, 9, 9, 9, 7, 7, 7])
+    assert np.array_equal(read.mask(save(palette, "palette.png")), ids)
+    bilevel = Image.fromarray(ids > 2)
+    assert bilevel.mode == "1"
+    assert np.array_equal(read.mask(save(bilevel, "bilevel.png")), (ids > 2).astype(np.uint8))
+
+
+def test_a_mask_saved_as_equal_channels_is_read_and_a_coloured_one_refused(save):
+    ids = noise(9, 7, top=5)
+    same = np.stack([ids] * 3, axis=2)
+    assert np.array_equal(read.mask(save(same, "same.png")), ids)
+    assert np.array_equal(read.mask(save(Image.fromarray(same).convert("RGBA"), "a.png")), ids)
+    same[0, 0] = 200, 0, 0
+    refused(read.mask, save(same, "red.png"), "6 colours", "turn each colour into its id")
+    refused(read.mask, save(noise(64, 64, 3), "photo.png"), "hundreds of colours")
+
+
+def test_float_and_16_bit_masks_are_refused(save):
+    ids = noise(9, 7, top=3)
+    for file in (
+        save(ids.astype(np.float32) / 2, "float.tif"),
+        save(ids.astype(np.uint16), "grey16.png"),
+        save(ids.astype(np.int32), "int.tif"),
+        save(Image.new("CMYK", (4, 4)), "cmyk.tif"),
+    ):
+        refused(read.mask, file, "class ids 0..255 in 8 bits", 'ids.astype("uint8")')
+
+
+def test_a_stretched_low_bit_grey_png_is_refused(tmp_path):
+    # Pillow cannot write one: 2 bits a pixel, grey, one row of the values 0 1 2 3.
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 4, 1, 2, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes([0, 0b00011011]))
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+    assert read.image(tmp_path / "a.png").tolist() == [[0, 85, 170, 255]]
+    refused(read.mask, tmp_path / "a.png", "less than 8 bits", "8-bit PNG")
+
+
+@pytest.mark.parametrize("size", [(5, 9), (8, 8), (40, 23), (16, 12), (77, 100)])
+def test_a_resized_mask_takes_the_value_under_each_pixels_centre(save, size):
+    rows, columns = np.mgrid[:16, :12].astype(np.uint8)
+    for stored, axis in ((rows, 0), (columns, 1)):
+        resized = read.mask(save(stored), size).astype(int)
+        places = np.arange(size[axis]) + 0.5
+        centres = places * stored.shape[axis] / size[axis]
+        centres = centres[:, None] if axis == 0 else centres[None]
+        # Half a pixel away at most: the centre lies within the pixel taken, or on its edge.
+        assert np.abs(resized + 0.5 - centres).max() <= 0.5 + 1e-9
+
+
+def test_resizing_a_mask_agrees_with_nearest_exact(save):
+    ids = noise(64, 48, top=7)
+    wanted = torch.nn.functional.interpolate(
+        torch.from_numpy(ids)[None, None].float(), (37, 29), mode="nearest-exact"
+    )
+    assert np.array_equal(read.mask(save(ids), (37, 29)), wanted[0, 0].numpy())
+
+
+def test_images_shrink_with_antialiasing(save):
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    shrunk = read.image(save(stripes), size=(16, 16))
+    assert shrunk.shape == (16, 16)
+    assert np.abs(shrunk[:, 1:-1].astype(int) - 127).max() <= 8  # neither all black nor all white
+
+
+def test_values_lists_what_is_there():
+    assert read.values(np.array([[0, 255], [3, 3]], np.uint8)) == [0, 3, 255]
+
+
+def test_faults_are_listed_together():
+    read.refuse([], "here")
+    with pytest.raises(DataError, match=r"^only one$"):
+        read.refuse(["only one"], "here")
+    with pytest.raises(DataError) as error:
+        read.refuse([f"fault {i}" for i in range(11)], "here")
+    lines = str(error.value).splitlines()
+    assert lines[:2] == ["11 faults in here:", "- fault 0"]
+    assert lines[-1] == "- and 3 more"

@@ -1,0 +1,173 @@
+"""What every network promises: any size, gradients, formats, compilation, export, seeds."""
+
+import copy
+
+import pytest
+import torch
+from torch.export import Dim
+
+from segkit.models import build, names, options
+from segkit.models.blocks import MaxPool
+
+NARROW = {
+    "dumbnet": {"width": 4},
+    "unet": {"width": 4},
+    "resnet34_unet": {"width": 4},
+    "pdr_unet": {"filters": 4, "dropout": 0.0},
+    "fusionnet": {"width": 4},
+}
+NETWORKS = pytest.mark.parametrize("name", NARROW)
+
+
+def narrow(name: str, in_channels: int = 3, classes: int = 1, **more):
+    return build(name, in_channels, classes, **{**NARROW[name], **more})
+
+
+def image(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_network_is_tested():
+    assert set(NARROW) == set(names())
+
+
+@NETWORKS
+@pytest.mark.parametrize("batch, height, width", [(2, 64, 64), (2, 67, 71), (1, 33, 200)])
+def test_forward_and_backward_at_any_size(name, batch, height, width):
+    model = narrow(name, in_channels=2, classes=3)
+    logits = model(image(batch, 2, height, width))
+    assert logits.shape == (batch, 3, height, width)
+    (logits * image(batch, 3, height, width, seed=1)).mean().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{key} is not used"
+        assert parameter.grad.isfinite().all(), key
+        if parameter.dim() > 1:
+            assert parameter.grad.abs().max() > 0, f"{key} never learns"
+
+
+@NETWORKS
+def test_single_pixel_and_single_row(name):
+    model = narrow(name).eval()
+    for size in [(1, 1), (1, 50), (50, 2)]:
+        assert model(image(1, 3, *size)).shape == (1, 1, *size)
+
+
+@NETWORKS
+def test_channels_last_gives_the_same(name):
+    model, x = narrow(name).eval(), image(2, 3, 64, 48)
+    expected = model(x)
+    got = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+@NETWORKS
+def test_bfloat16_autocast(name):
+    model, x = narrow(name, classes=2), image(2, 3, 64, 64)
+    expected = model(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = model(x)
+    assert got.dtype == torch.bfloat16
+    assert got.isfinite().all()
+    both = torch.stack([got.float().flatten(), expected.flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.8  # rounding grows through 26 normalised layers
+
+
+def test_compiled_network_takes_another_size():
+    torch.compiler.reset()
+    model = narrow("unet", depth=2).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for size in [(64, 64), (67, 71)]:
+        x = image(1, 3, *size)
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+@NETWORKS
+def test_training_step_compiles_as_one_graph(name):
+    torch.compiler.reset()
+    plain = narrow(name)
+    other = copy.deepcopy(plain)
+    x = image(2, 3, 40, 39)
+    plain(x).square().mean().backward()
+    torch.compile(other, fullgraph=True, backend="eager")(x).square().mean().backward()
+    for (key, a), b in zip(plain.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=key)
+
+
+@NETWORKS
+def test_exports_with_dynamic_batch_and_size(name):
+    model = narrow(name).eval()
+    dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(model, (image(2, 3, 96, 70),), dynamic_shapes=(dynamic,))
+    exported = program.module()
+    for shape in [(1, 3, 67, 71), (3, 3, 40, 200), (2, 3, 64, 64)]:
+        x = image(*shape)
+        torch.testing.assert_close(exported(x), model(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_exported_max_pooling_is_max_pooling(kernel):
+    pool = MaxPool(kernel)
+    dynamic = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(pool, (image(1, 2, 8, 9),), dynamic_shapes=(dynamic,))
+    for size in [(8, 8), (7, 10), (33, 5)]:
+        x = image(1, 2, *size) - 5  # negative, so that padding with zeros would show
+        assert pool(x).shape[-2:] == tuple((n + 1) // 2 for n in size)
+        assert torch.equal(program.module()(x), pool(x))
+
+
+@NETWORKS
+def test_state_dict_round_trip(name, tmp_path):
+    model, x = narrow(name), image(2, 3, 64, 64)
+    model(x)  # moves the running means off their initial values
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    again = narrow(name, seed=7)
+    again.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert torch.equal(again.eval()(x), model.eval()(x))
+
+
+@NETWORKS
+def test_weights_come_from_the_seed_alone(name):
+    torch.manual_seed(123)
+    first = narrow(name).state_dict()
+    drawn = torch.rand(3)
+    torch.manual_seed(456)
+    second, other = narrow(name).state_dict(), narrow(name, seed=1).state_dict()
+    torch.manual_seed(123)
+    assert torch.equal(torch.rand(3), drawn), "build disturbed the global random state"
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_without_a_seed_the_global_state_decides():
+    torch.manual_seed(5)
+    first = narrow("dumbnet", seed=None)
+    torch.manual_seed(5)
+    second, third = narrow("dumbnet", seed=None), narrow("dumbnet", seed=None)
+    assert torch.equal(first.out.weight, second.out.weight)
+    assert not torch.equal(first.out.weight, third.out.weight)
+
+
+def test_a_misspelt_name_lists_the_networks():
+    with pytest.raises(ValueError, match="no network 'u-net'; there are: dumbnet, unet, resnet34"):
+        build("u-net")
+
+
+def test_a_misspelt_option_lists_the_options():
+    with pytest.raises(TypeError, match=r"unet has no option widht; there are: width=64, depth=4"):
+        build("unet", widht=8)
+    assert options("unet")["up"] == "transposed"
+
+
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        ("unet", {"down": "avgpool"}),
+        ("unet", {"up": "bicubic"}),
+        ("unet", {"padding": "reflect"}),
+        ("pdr_unet", {"shortcut": "none"}),
+        ("resnet34_unet", {"projection": "never"}),
+    ],
+)
+def test_a_misspelt_value_lists_the_values(name, option):
+    with pytest.raises(ValueError, match=r"does not exist; there are: .*, "):
+        build(name, **option)

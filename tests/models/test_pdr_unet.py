@@ -1,0 +1,90 @@
+"""PDR-UNet: checkpointing changes nothing but memory; dropout is where the paper has it."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from segkit.models import build
+from segkit.models.inspect import parameters
+
+
+def bench():
+    path = Path(__file__).parents[1] / "bench" / "bench_models.py"
+    spec = importlib.util.spec_from_file_location("bench_models", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("shortcut", ["first-conv", "input"])
+def test_checkpointing_gives_the_same_gradients_and_statistics(shortcut):
+    options = {"filters": 4, "shortcut": shortcut, "dropout": 0.3}
+    plain = build("pdr_unet", 1, 1, **options)
+    lean = build("pdr_unet", 1, 1, checkpointing=True, **options)
+    x = torch.randn(2, 1, 24, 31, generator=torch.Generator().manual_seed(0))
+    for model in (plain, lean):
+        for step in range(2):
+            torch.manual_seed(step)  # the same dropout
+            model(x).square().mean().backward()
+    for (key, a), b in zip(plain.named_parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, msg=key)
+    for (key, a), b in zip(plain.named_buffers(), lean.buffers(), strict=True):
+        assert torch.equal(a, b), f"{key}: a recomputed batch was counted twice"
+    assert all(m.momentum == 0.1 for m in lean.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_checkpointing_leaves_compilation_alone():
+    torch.compiler.reset()
+    plain, lean = (build("pdr_unet", 1, filters=2, dropout=0.0, checkpointing=c) for c in (0, 1))
+    x = torch.randn(2, 1, 16, 16)
+    plain(x).square().mean().backward()
+    torch.compile(lean, fullgraph=True, backend="eager")(x).square().mean().backward()
+    for (key, a), b in zip(plain.named_parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, msg=key)
+
+
+def test_checkpointing_needs_less_than_half_of_the_memory():
+    measure = bench().peak_bytes
+    x = torch.randn(1, 1, 64, 64)
+    plain, lean = build("pdr_unet", 1, 1), build("pdr_unet", 1, 1, checkpointing=True)
+    assert measure(lean, x) < 0.5 * measure(plain, x)
+
+
+def test_peak_memory_counts_what_is_alive_and_not_what_is_gone():
+    with bench().PeakMemory() as memory:
+        for _ in range(5):
+            kept = torch.zeros(1000)  # 4,000 bytes; the previous one goes after this one is made
+        view = kept[10:20]
+    assert memory.peak == 8_000
+    assert memory.now == 4_000
+    assert view.shape == (10,)
+
+
+def test_dropout_follows_blocks_6_and_7_and_leaves_evaluation_alone():
+    model = build("pdr_unet", 1, 1, filters=4, dropout=0.5)
+    x = torch.randn(1, 1, 32, 32)
+    reached = {}
+    for i, drop in enumerate(model.dropout):
+        drop.register_forward_hook(lambda m, args, out, i=i: reached.update({i: (args[0], out)}))
+    for i in (5, 6):
+        model.blocks[i].register_forward_hook(lambda m, a, out, i=i: reached.update({f"b{i}": out}))
+    model(x)
+    for i in (0, 1):
+        before, after = reached[i]
+        assert before is reached[f"b{i + 5}"]
+        alive = before > 0
+        assert 0.3 < (after[alive] == 0).float().mean() < 0.7
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_no_block_is_dead():
+    model = build("pdr_unet", 1, 1, filters=4)
+    called = set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda m, args, out, name=name: called.add(name))
+    model(torch.randn(2, 1, 16, 16))
+    assert called >= {name for name, m in model.named_modules() if parameters(m) and "." in name}

@@ -1,0 +1,216 @@
+"""The command line: what it refuses, what it passes on, and what it answers a script."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from segkit import cli, course, environment, paths
+from segkit.course import run as running
+from segkit.course.report import Outcome
+from segkit.train import precision
+
+ROOT = paths.root()
+
+
+def call(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["segkit", *map(str, words)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return left.value.code
+
+
+def commands(group: click.Group, name: str = "segkit") -> Iterator[tuple[str, click.Command]]:
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} {word}")
+        else:
+            yield f"{name} {word}", command
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [pytest.param(*pair, id=pair[0]) for pair in commands(typer.main.get_command(cli.app))],
+)
+def test_every_command_and_option_says_what_it_is(name: str, command: click.Command) -> None:
+    assert command.help and command.help.strip().endswith("."), name
+    for parameter in command.params:
+        assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"torch", "numpy", "papermill", "nbformat", "matplotlib", "psutil", "segkit.course"}
+    program = (
+        "import sys; sys.argv = ['segkit', '--help']\n"
+        "from segkit import cli\n"
+        "try: cli.main()\n"
+        f"except SystemExit: sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "course" in done.stdout and "doctor" in done.stdout
+
+
+def test_list_answers_people_and_scripts() -> None:
+    code, text = call("course", "list", "--json")
+    rows = json.loads(text)
+    assert code == 0
+    assert [row["name"] for row in rows] == [lesson.stem for lesson in course.lessons()]
+    if rows:
+        assert set(rows[0]) == {
+            "number", "name", "title", "promise", "minutes", "parameters", "path"
+        }  # fmt: skip
+        assert rows[0]["name"] in call("course", "list")[1]
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict:
+    """What `run` was called with, in place of running anything; "status" says how it ends."""
+    said = {"status": "passed"}
+    source = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": ""}
+    for stem, declared in (("00_a", "seed = 0"), ("04_b", "seed = 0\ndata_dir = None\nrate = 1.0")):
+        cells = [source | {"source": f'profile = "quick"\n{declared}'}]
+        (tmp_path / f"{stem}.ipynb").write_text(json.dumps({"cells": cells}))
+
+    def run(parameters: dict, out: Path, watcher: object, **options: object) -> list[Outcome]:
+        said.update(parameters={p.stem: v for p, v in parameters.items()}, out=out, **options)
+        if said["status"] == "interrupted":
+            raise KeyboardInterrupt
+        return [Outcome("00_a", "A", said["status"], 1.0, 1, {}, "")]
+
+    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(course.paths, "root", lambda: tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for path in tmp_path.glob("*.ipynb"):
+        path.rename(tmp_path / "notebooks" / path.name)
+    monkeypatch.chdir(tmp_path)
+    return said
+
+
+def test_run_passes_everything_on(ran: dict, tmp_path: Path) -> None:
+    code, text = call(
+        "course", "run", "4", "--profile", "full", "--seed", 3, "--data-dir", "../d", "-p",
+        "rate=2", "--jobs", 2, "--out", "o", "--resume", "--timeout", 60, "--no-pages",
+    )  # fmt: skip
+    assert code == 0, text
+    assert ran["parameters"] == {
+        "04_b": {"profile": "full", "seed": 3, "data_dir": str(tmp_path.parent / "d"), "rate": 2.0}
+    }
+    assert ran["out"] == Path("o")
+    assert [ran[key] for key in ("jobs", "resume", "timeout", "pages")] == [2, True, 60.0, False]
+    assert "Report: o/index.html" in text and "1 of 1 lessons passed" in text
+
+
+def test_run_without_options_leaves_lessons_as_they_stand(ran: dict) -> None:
+    assert call("course", "run")[0] == 0
+    assert ran["parameters"] == {"00_a": {}, "04_b": {}}
+    assert ran["out"] == Path("build/course")
+    assert [ran[key] for key in ("jobs", "resume", "timeout", "pages")] == [1, False, None, True]
+
+
+def test_the_whole_course_takes_what_it_can(ran: dict) -> None:
+    assert call("course", "run", "-p", "rate=3")[0] == 0
+    assert ran["parameters"] == {"00_a": {}, "04_b": {"rate": 3.0}}
+
+
+@pytest.mark.parametrize(("status", "code"), [("passed", 0), ("failed", 1), ("interrupted", 130)])
+def test_exit_codes(ran: dict, status: str, code: int) -> None:
+    ran["status"] = status
+    assert call("course", "run")[0] == code
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["04_net"], "no lesson '04_net'; there are: 00_a, 04_b"),
+        (["00", "-p", "rate=1"], "no parameter 'rate' in 00_a (it has: profile, seed)"),
+        (["-p", "rat=1"], "no parameter 'rat'"),
+        (["--dataset", "toy-pets"], "no parameter 'dataset'"),
+        (["--profile", "fast"], "no profile 'fast'; there are: quick, full"),
+        (["04", "-p", "rate=much"], "rate is of type float (as 1.0), not 'much'"),
+    ],
+)
+def test_what_is_misspelt_is_refused_before_anything_runs(
+    ran: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, words: list[str],
+    message: str,
+) -> None:  # fmt: skip
+    assert main(monkeypatch, "course", "run", *words) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert "parameters" not in ran and not Path("build").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--sed", "3"], ["--jobs", "0"], ["--timeout", "0"], ["-p", "rate"], ["--seed", "x"]]
+)
+def test_what_typer_refuses(ran: dict, words: list[str]) -> None:
+    assert call("course", "run", *words)[0] == 2
+    assert "parameters" not in ran
+
+
+def test_a_fault_of_ours_keeps_its_traceback(ran: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "run", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["segkit", "course", "run"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+# ---------------------------------------------------------------- doctor
+
+
+def test_doctor_reports_this_machine() -> None:
+    code, text = call("doctor", "--json")
+    found = json.loads(text)
+    assert code == 0 and found["missing"] == []
+    assert found["packages"]["torch"].startswith(torch.__version__.partition("+")[0])
+    assert found["threads"] == torch.get_num_threads()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert found["precision"] == str(precision.choose("auto", device))
+    assert str(paths.data_dir()) in found["data folder"]
+    code, text = call("doctor")
+    assert code == 0 and re.search(r"missing +nothing", text)
+
+
+def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = environment.version
+    absent = ("scipy", "torch", "onnx")
+    monkeypatch.setattr(environment, "version", lambda n: None if n in absent else real(n))
+    code, text = call("doctor", "--json")
+    found = json.loads(text)
+    assert code == 1 and found["missing"] == ["torch", "scipy"]
+    assert found["packages"]["torch"] is None and "device" not in found
+    assert found["extras"]["export (ONNX, lesson 18)"] == "lacks onnx"
+    assert "torch, scipy" in call("doctor")[1]
+
+
+def test_the_requirements_are_those_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    required, extras = environment.requirements()
+    names = [re.match(r"[\w.-]+", line)[0] for line in project["dependencies"]]
+    assert required == names
+    assert set(extras) == set(project["optional-dependencies"]) == set(environment.USES)
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SEGKIT_DATA", str(tmp_path / "new" / "deep"))
+    assert "GiB free" in environment.folder()
+    monkeypatch.setattr(environment.os, "access", lambda path, mode: False)
+    assert "not writable; set SEGKIT_DATA" in environment.folder()

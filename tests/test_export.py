@@ -1,0 +1,223 @@
+"""Exports compute what the network computes, at any size, with nothing of segkit beside them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from segkit import export, models, onnx_predictor, predict
+from segkit.model_file import ModelFacts
+from segkit.onnx_predictor import OnnxNetwork
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+FACTS = ModelFacts(
+    "dumbnet",
+    ("background", "cat", "dog"),
+    (0.5, 0.4, 0.3),
+    (0.2, 0.3, 0.25),
+    (32, 48),
+    classes=3,
+    options={"width": 4},
+)
+
+
+def trained(name="dumbnet", channels=3, classes=3):
+    """Return a network with the statistics of its images and logits of a trained one's size."""
+    options = {"filters": 4} if name == "pdr_unet" else {"width": 4}
+    facts = replace(
+        FACTS,
+        network=name,
+        class_names=FACTS.class_names[: max(2, classes)],
+        classes=classes,
+        in_channels=channels,
+        mean=FACTS.mean[:channels],
+        std=FACTS.std[:channels],
+        options=options,
+        threshold=0.4,
+    )
+    model = facts.build()
+    image = noise(75, 50, 3) if channels == 3 else noise(75, 50)
+    batch = torch.from_numpy(onnx_predictor.normalise(image[None], facts.mean, facts.std))
+    with torch.no_grad():
+        for _ in range(20):
+            model.train()(batch)
+        logits = model.eval()(batch)
+        scale = 3 / logits.std()
+        model.out.weight *= scale
+        model.out.bias.copy_((model.out.bias - logits.mean(dim=(0, 2, 3))) * scale)
+    return model, facts
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """Return a function that exports a network once: its model, facts, file, and max |Δlogit|."""
+
+    @cache
+    def export_once(name):
+        path = tmp_path_factory.mktemp(name) / "m.onnx"
+        model, facts = trained(name, *{"unet": (1, 3), "dumbnet": (3, 3)}.get(name, (3, 1)))
+        return model, facts, path, export.export_onnx(path, model, facts)
+
+    return export_once
+
+
+@pytest.fixture
+def exported(exports):
+    return exports("dumbnet")
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_onnxruntime_gives_the_same_masks(exports, name):
+    model, facts, path, difference = exports(name)
+    channels, classes = facts.in_channels, facts.classes
+    assert difference <= 1e-4
+    shapes = [(1, 1, 1), (1, 2, 3), (2, 16, 9), (3, 45, 64), (1, 160, 100)]  # none seen before
+    difference, largest = export.compare(model, OnnxNetwork(path), facts, shapes, seed=7)
+    assert difference <= 1e-4 and largest > 1
+    image = noise(75, 50) if channels == 1 else noise(75, 50, 3)
+    for window in (None, 48):
+        ours = predict.Predictor(predict.as_network(model, facts), facts, window=window)
+        theirs = predict.Predictor.load(path, window=window)
+        assert theirs.facts == facts
+        logits = np.sort(ours.logits(image), axis=0)
+        margin = logits[-1] - logits[-2] if classes > 1 else abs(logits[0] - np.log(0.4 / 0.6))
+        sure = margin > 2e-4
+        assert sure.mean() > 0.99
+        np.testing.assert_array_equal(ours.mask(image)[sure], theirs.mask(image)[sure])
+        assert 0.02 < (ours.mask(image) > 0).mean() < 0.98
+
+
+def test_the_exported_input_is_free_in_batch_and_size(exported):
+    path = exported[2]
+    (image,) = OnnxNetwork(path).session.get_inputs()
+    assert image.shape == ["batch", 3, "height", "width"]
+    assert {p.name for p in path.parent.iterdir()} == {"m.onnx", "onnx_predictor.py"}
+
+
+def test_exporting_leaves_the_network_as_it_was():
+    model, _ = trained()
+    model.train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    export.export_program(model, 3)
+    assert model.training
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_a_program_is_the_network(tmp_path):
+    model, facts = trained("unet", 3, 1)
+    export.save_program(tmp_path / "m.pt2", model, facts)
+    extra = {"segkit": ""}
+    program = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
+    assert ModelFacts(**json.loads(extra["segkit"])) == facts
+    for shape in ((1, 33, 47), (4, 64, 64), (2, 17, 100)):
+        x = torch.randn(shape[0], 3, *shape[1:])
+        assert (program(x) - model(x)).abs().max() <= 1e-4
+
+
+class Undecided(nn.Module):
+    def forward(self, x):
+        return x if x.mean() > 0 else -x
+
+
+def test_what_cannot_be_exported_is_explained(tmp_path):
+    with pytest.raises(export.ExportError, match=r'Undecided cannot be exported.*"if" on values'):
+        export.export_program(Undecided(), 3)
+
+
+def test_an_export_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+    model, facts = trained()
+    right = OnnxNetwork.__call__
+    monkeypatch.setattr(OnnxNetwork, "__call__", lambda *given: right(*given) + 1e-3)
+    with pytest.raises(export.ExportError, match=r"m\.onnx was not written"):
+        export.export_onnx(tmp_path / "m.onnx", model, facts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_difference_is_found_and_nan_is_not_hidden():
+    model, facts = trained()
+    ours = predict.as_network(model, facts)
+
+    def off(by):
+        calls = iter((0, by, 0, 0))
+        return lambda images: ours(images) + next(calls)
+
+    assert export.compare(model, ours, facts)[0] < 1e-5
+    assert export.compare(model, off(0.25), facts)[0] == pytest.approx(0.25, abs=1e-5)
+    assert np.isnan(export.compare(model, off(np.nan), facts)[0])
+
+
+ALONE = """
+import runpy, sys
+
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "segkit", "cv2", "scipy", "albumentations"):
+            raise ImportError(f"{name} is not there")
+
+sys.meta_path.insert(0, Only())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def alone(tmp_path, *arguments):
+    command = [sys.executable, "-c", ALONE, "onnx_predictor.py", "m.onnx", *arguments]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+
+def test_the_predictor_works_alone(exported, tmp_path):
+    shutil.copytree(exported[2].parent, tmp_path, dirs_exist_ok=True)
+    Image.fromarray(noise(75, 50, 3)).save(tmp_path / "a.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    done = alone(tmp_path, "a.png", "broken.jpg", "none.png", "--out", "whole")
+    assert done.returncode == 1
+    assert "broken.jpg:" in done.stderr and "none.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.split() == ["whole/a.png"]
+    assert alone(tmp_path, "a.png", "--window", "32", "--out", "window").returncode == 0
+    for window, out in ((None, "whole"), (32, "window")):
+        predictor = predict.Predictor.load(tmp_path / "m.onnx", window=window)
+        with Image.open(tmp_path / out / "a.png") as mask:
+            np.testing.assert_array_equal(np.array(mask), predictor.mask(noise(75, 50, 3)))
+
+
+def test_foreign_and_damaged_onnx_files_are_refused(exported, tmp_path):
+    path = exported[2]
+    proto = onnx.load(path)
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "foreign.onnx")
+    (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:2000])
+    expected = {"foreign": "segkit did not export it", "cut": "damaged", "none": "no such file"}
+    for name, message in expected.items():
+        with pytest.raises(ValueError, match=rf"{name}\.onnx.*{message}"):
+            OnnxNetwork(tmp_path / f"{name}.onnx")
+
+
+def test_latency_times_every_runner_at_every_shape(exported):
+    model, _, path, _ = exported
+    runners = export.runners(model, path)
+    x = torch.randn(1, 3, 20, 20)
+    given = [np.asarray(run(x)) for run in runners.values()]
+    np.testing.assert_allclose(given[0], np.reshape(given[1], given[0].shape), atol=1e-4)
+    shapes = [(1, 3, 16, 16), (2, 3, 128, 128)]
+    rows = export.latency(runners, shapes, repeats=4)
+    assert [(row.name, row.shape) for row in rows] == [(n, s) for s in shapes for n in runners]
+    assert all(0 < row.median <= row.p90 for row in rows)
+    assert rows[-1].median > rows[1].median
+    text = export.table(rows)
+    assert text.count("\n") == len(rows) and "2×3×128×128" in text

@@ -1,0 +1,543 @@
+import doctest
+import math
+
+import pytest
+import torch
+from batches import NoWaiting, batches, random_batch, some
+from hypothesis import given
+
+from segkit import metrics
+from segkit.check.cases import CASES, case
+from segkit.metrics import (
+    THRESHOLDS,
+    Counts,
+    bootstrap,
+    boundary_counts,
+    calibration,
+    counts,
+    hausdorff,
+    sweep,
+)
+
+SCORES = ("iou", "dice", "f1", "precision", "recall", "specificity", "accuracy")
+
+
+def count_by_hand(logits, target, threshold=0.5):
+    """Count pixel by pixel in Python: slow, and short enough to be seen right."""
+    images, channels = logits.shape[:2]
+    result = torch.zeros(4, images, channels, dtype=torch.int64)
+    for n in range(images):
+        for y in range(target.shape[1]):
+            for x in range(target.shape[2]):
+                true, here = target[n, y, x].item(), logits[n, :, y, x].tolist()
+                if true == 255:
+                    continue
+                if channels == 1:
+                    said = int(1 / (1 + math.exp(-here[0])) > threshold)
+                    columns = [(0, said == 1, true == 1)]
+                else:
+                    said = here.index(max(here))
+                    columns = [(c, said == c, true == c) for c in range(channels)]
+                for c, positive, is_true in columns:
+                    which = {(1, 1): 0, (1, 0): 1, (0, 1): 2, (0, 0): 3}[positive, is_true]
+                    result[which, n, c] += 1
+    return result
+
+
+@pytest.mark.parametrize("example", CASES, ids=lambda c: c.name)
+def test_worked_cases(example):
+    found = counts(example.logits(), example.target())
+    for name in ("tp", "fp", "fn", "tn"):
+        assert getattr(found, name).tolist() == [list(getattr(example, name))], name
+    for name in ("iou", "dice"):
+        expected = torch.tensor([example.score(name)], dtype=torch.float64)
+        torch.testing.assert_close(getattr(found, name)("none"), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("example", CASES, ids=lambda c: c.name)
+def test_worked_cases_are_consistent(example):
+    judged = sum(pixel != "x" for row in example.true for pixel in row)
+    for cells in zip(example.tp, example.fp, example.fn, example.tn, strict=True):
+        assert sum(cells) == judged
+    for iou, dice in zip(example.score("iou"), example.score("dice"), strict=True):
+        assert dice == pytest.approx(2 * iou / (1 + iou), nan_ok=True)
+
+
+def test_doctest():
+    result = doctest.testmod(metrics)
+    assert result.attempted > 3 and result.failed == 0
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+def test_counts_equal_counting_by_hand(classes, threshold):
+    logits, target = random_batch(3, classes)
+    found = counts(logits, target, threshold)
+    assert found.tp.dtype == torch.int64 and found.tp.shape == (3, classes)
+    assert torch.equal(found.stacked(), count_by_hand(logits, target, threshold))
+
+
+def test_threshold_is_exclusive_and_reaches_the_ends():
+    logits = torch.tensor([0.0, 1e4, -1e4, 1.0]).view(1, 1, 2, 2)
+    target = torch.ones(1, 2, 2, dtype=torch.int64)
+    assert counts(logits, target).tp.item() == 2  # a logit of 0, probability 0.5, is background
+    assert counts(logits, target, threshold=0).tp.item() == 4
+    assert counts(logits, target, threshold=1).tp.item() == 0
+    with pytest.raises(ValueError, match="0 to 1"):
+        counts(logits, target, threshold=127)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("classes", [1, 4])
+def test_counts_in_other_precisions(dtype, classes):
+    logits, target = random_batch(2, classes)
+    logits = logits.to(dtype)
+    assert torch.equal(counts(logits, target).stacked(), count_by_hand(logits.double(), target))
+
+
+@pytest.mark.parametrize("ignore_index", [None, -100, 1])
+def test_other_ignore_index(ignore_index):
+    logits, target = random_batch(2, 3, ignored=0)
+    if ignore_index == -100:
+        target[:, 0] = -100
+    found = counts(logits, target, ignore_index=ignore_index)
+    relabelled = target if ignore_index is None else target.masked_fill(target == ignore_index, 255)
+    assert torch.equal(found.stacked(), count_by_hand(logits, relabelled))
+
+
+def test_ignored_pixels_are_in_no_count():
+    logits, target = random_batch(2, 3)
+    before = counts(logits, target).stacked()
+    moved = torch.where(target[:, None] == 255, -logits, logits)
+    assert not torch.equal(moved, logits)
+    assert torch.equal(counts(moved, target).stacked(), before)
+    assert torch.equal(before.sum(dim=0), (target != 255).sum(dim=(1, 2))[:, None].expand(-1, 3))
+    assert counts(logits, torch.full_like(target, 255)).stacked().sum() == 0
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_counting_in_any_batching_gives_the_same_integers(classes):
+    logits, target = random_batch(7, classes)
+    whole = counts(logits, target)
+    for size in (1, 2, 3, 7):
+        parts = zip(logits.split(size), target.split(size), strict=True)
+        joined = sum((counts(*part) for part in parts), Counts.empty(classes))
+        assert torch.equal(joined.stacked(), whole.stacked())
+        assert len(joined) == 7
+    each = [counts(logits[n : n + 1], target[n : n + 1]).total().stacked() for n in range(7)]
+    total = Counts(*sum(each))
+    assert torch.equal(total.stacked(), whole.total().stacked())
+    for score in SCORES:
+        for reduction in ("micro", "macro", "weighted"):
+            assert getattr(total, score)(reduction) == getattr(whole, score)(reduction)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_order_of_images_and_pixels_changes_nothing(classes):
+    logits, target = random_batch(5, classes)
+    whole = counts(logits, target)
+    images = torch.randperm(5, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(counts(logits[images], target[images]).stacked(), whole[images].stacked())
+    pixels = torch.randperm(56, generator=torch.Generator().manual_seed(2))
+    moved = logits.flatten(2)[..., pixels].view_as(logits)
+    moved_target = target.flatten(1)[..., pixels].view_as(target)
+    assert torch.equal(counts(moved, moved_target).stacked(), whole.stacked())
+    for reduction in metrics.REDUCTIONS[:-1]:
+        torch.testing.assert_close(whole[images].iou(reduction), whole.iou(reduction))
+
+
+@some
+@given(batches())
+def test_dice_is_f1_and_twice_iou_over_one_plus_iou(batch):
+    c = counts(*batch)
+    iou, dice = c.iou("none"), c.dice("none")
+    torch.testing.assert_close(dice, 2 * iou / (1 + iou), equal_nan=True)
+    assert torch.equal(dice.nan_to_num(7), c.f1("none").nan_to_num(7))
+    p, r = c.precision("none", zero_division=0), c.recall("none", zero_division=0)
+    harmonic = torch.where(p + r > 0, 2 * p * r / (p + r), 0)
+    torch.testing.assert_close(dice.nan_to_num(0), harmonic)
+    assert (dice.nan_to_num(1) >= iou.nan_to_num(1)).all()
+
+
+# Two images, two classes, made so that every reduction answers differently.
+#            image 0      image 1
+#             tp fp fn     tp fp fn
+# class 0      4  1  3      2  2  1     IoU 4/8, 2/5; pooled 6/13
+# class 1      2  3  1      0  0  3     IoU 2/6, 0/3; pooled 2/9
+TWO = Counts(
+    tp=torch.tensor([[4, 2], [2, 0]]),
+    fp=torch.tensor([[1, 3], [2, 0]]),
+    fn=torch.tensor([[3, 1], [1, 3]]),
+    tn=torch.tensor([[2, 4], [0, 2]]),
+)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [
+        ("micro", 8 / 22),
+        ("macro", (6 / 13 + 2 / 9) / 2),
+        ("weighted", (10 * 6 / 13 + 6 * 2 / 9) / 16),
+        ("micro-imagewise", (6 / 14 + 2 / 8) / 2),
+        ("macro-imagewise", ((4 / 8 + 2 / 6) / 2 + (2 / 5 + 0 / 3) / 2) / 2),
+        ("none", [[4 / 8, 2 / 6], [2 / 5, 0 / 3]]),
+    ],
+)
+def test_reductions_by_hand(reduction, expected):
+    torch.testing.assert_close(TWO.iou(reduction), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        ("dice", 2 * 6 / (2 * 6 + 3 + 4)),
+        ("f1", 2 * 6 / (2 * 6 + 3 + 4)),
+        ("precision", 6 / 9),
+        ("recall", 6 / 10),
+        ("specificity", 2 / 5),
+        ("accuracy", 8 / 15),
+    ],
+)
+def test_scores_by_hand(score, expected):
+    one_class = Counts(*TWO.stacked()[..., :1])
+    assert getattr(one_class, score)().item() == pytest.approx(expected)
+
+
+def test_classes_are_averaged_in_each_image_before_the_images():
+    c = Counts(
+        *torch.tensor([[[1, 0], [3, 0]], [[1, 0], [0, 0]], [[0, 2], [0, 0]], [[9, 9], [8, 11]]])
+    )
+    # image 0: IoU 1/2 and 0; image 1: IoU 1, and a class in neither mask
+    assert c.iou("macro-imagewise").item() == ((1 / 2 + 0) / 2 + 1) / 2
+
+
+def test_precision_and_recall_differ_when_errors_do():
+    c = Counts(*torch.tensor([6, 1, 3, 10]).view(4, 1, 1))
+    assert (c.precision().item(), c.recall().item()) == pytest.approx((6 / 7, 6 / 9))
+    assert c.specificity().item() == pytest.approx(10 / 11)
+
+
+def test_per_class_over_the_data_set():
+    assert TWO.total().iou("none").tolist() == [[6 / 13, 2 / 9]]
+
+
+def test_accuracy_of_exclusive_classes_is_the_share_of_right_pixels():
+    logits, target = random_batch(4, 5)
+    valid = target != 255
+    right = (logits.argmax(dim=1) == target) & valid
+    c = counts(logits, target)
+    assert c.accuracy().item() == pytest.approx((right.sum() / valid.sum()).item())
+    by_image = right.sum(dim=(1, 2)) / valid.sum(dim=(1, 2))
+    assert c.accuracy("micro-imagewise").item() == pytest.approx(by_image.mean().item())
+    per_class = (c.tp + c.tn).sum(0) / c.stacked().sum(dim=(0, 1))
+    assert c.accuracy("macro").item() == pytest.approx(per_class.mean().item())
+
+
+def test_background_can_be_left_out():
+    assert TWO.iou("macro", include_background=False).item() == 2 / 9
+    assert TWO.iou("none", include_background=False).shape == (2, 1)
+    binary = counts(*random_batch(3, 1))
+    assert binary.iou(include_background=False) == binary.iou()
+
+
+@pytest.mark.parametrize(
+    ("reduction", "zero_division", "expected"),
+    [
+        ("macro-imagewise", "skip", 1 / 2),
+        ("macro-imagewise", 1.0, (1 / 2 + 1) / 2),
+        ("macro-imagewise", 0.0, (1 / 2 + 0) / 2),
+        ("micro", "skip", 1 / 2),
+        ("none", 1.0, [[1 / 2], [1.0]]),
+    ],
+)
+def test_blank_image_predicted_blank(reduction, zero_division, expected):
+    c = Counts(*torch.tensor([[[2], [0]], [[1], [0]], [[1], [0]], [[5], [9]]]))
+    found = c.iou(reduction, zero_division=zero_division)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_absent_class_changes_no_mean_unless_asked_to():
+    logits, target = random_batch(3, 3)
+    padded = torch.cat([logits, torch.full_like(logits[:, :2], -99)], dim=1)
+    three, five = counts(logits, target), counts(padded, target)
+    for score in ("iou", "dice", "precision", "recall"):
+        for reduction in metrics.REDUCTIONS[:-1]:
+            torch.testing.assert_close(
+                getattr(five, score)(reduction), getattr(three, score)(reduction)
+            )
+    gift = five.iou("macro", zero_division=1.0)
+    assert gift.item() == pytest.approx((3 * three.iou("macro").item() + 2) / 5)
+
+
+def test_class_that_is_absent_but_predicted_scores_zero():
+    c = counts(torch.tensor([[1.0, 9.0]]).view(1, 2, 1, 1), torch.zeros(1, 1, 1).long())
+    assert c.iou("none").tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("reduction", metrics.REDUCTIONS)
+def test_nothing_at_all_is_nan_or_what_was_asked_for(reduction):
+    c = counts(torch.zeros(2, 1, 3, 3), torch.full((2, 3, 3), 255))
+    assert c.iou(reduction).isnan().all()
+    assert (c.iou(reduction, zero_division=0.25) == 0.25).all()
+
+
+def test_unknown_reduction_names_the_known():
+    with pytest.raises(ValueError, match=r"'mean'.*macro-imagewise"):
+        TWO.iou("mean")
+
+
+@pytest.mark.parametrize(
+    ("target", "cure"),
+    [
+        (torch.zeros(2, 0, 4).long(), "need"),
+        (torch.rand(2, 4, 4), "nearest"),
+        (torch.zeros(2, 4, 4, dtype=torch.uint8), r"target\.long\(\)"),
+        (torch.zeros(2, 1, 4, 4).long(), r"target\[:, 0\]"),
+        (torch.zeros(2, 4, 5).long(), r"need \(2, 4, 4\)"),
+        (torch.full((2, 4, 4), 2), "as many channels"),
+        (torch.full((2, 4, 4), -1), "as many channels"),
+        (torch.full((2, 4, 4), 254), "as many channels"),
+    ],
+)
+def test_target_that_cannot_be_right_is_refused(target, cure):
+    with pytest.raises(ValueError, match=cure):
+        counts(torch.zeros(2, 1, 4, 4), target)
+
+
+def test_values_are_named_and_ignore_none_refuses_255():
+    with pytest.raises(ValueError, match=r"values 0, 255, .*\(mask > 127\)"):
+        counts(torch.zeros(1, 1, 1, 2), torch.tensor([[[0, 255]]]), ignore_index=None)
+    with pytest.raises(ValueError, match=r"0 to 2.*4 classes need"):
+        counts(torch.zeros(1, 3, 1, 2), torch.tensor([[[0, 3]]]))
+
+
+def test_logits_of_the_wrong_kind_are_refused():
+    with pytest.raises(ValueError, match="nothing to judge"):
+        counts(torch.zeros(0, 1, 4, 4), torch.zeros(0, 4, 4).long())
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
+        counts(torch.zeros(2, 4, 4), torch.zeros(2, 4, 4).long())
+    with pytest.raises(ValueError, match="int64"):
+        counts(torch.zeros(2, 1, 4, 4).long(), torch.zeros(2, 4, 4).long())
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_counts_never_wait_for_the_device(monkeypatch, classes):
+    logits, target = random_batch(2, classes)
+    with pytest.raises(AssertionError, match="waits"), NoWaiting():
+        counts(logits, target)  # on a CPU the values are looked at
+    monkeypatch.setattr(metrics, "at_hand", lambda tensor: False)
+    with NoWaiting():
+        counts(logits, target) + counts(logits, target).total()
+
+
+def test_wrong_class_id_far_away_is_refused_when_scored(monkeypatch):
+    monkeypatch.setattr(metrics, "at_hand", lambda tensor: False)
+    logits, target = random_batch(2, 3)
+    target[1, 0, 0] = 3
+    found = counts(logits, target)
+    with pytest.raises(ValueError, match="class ids the logits lack"):
+        (found + counts(*random_batch(2, 3))).total().iou()
+
+
+def test_sweep_equals_counts_at_every_threshold():
+    logits, target = random_batch(3, 1)
+    logits[0, 0, 0] = torch.tensor([metrics.logit(t) for t in THRESHOLDS[45:53]])
+    swept = sweep(logits, target)
+    assert swept.tp.shape == (99, 3, 1)
+    for k, threshold in enumerate(THRESHOLDS):
+        at_k = torch.stack([t[k] for t in (swept.tp, swept.fp, swept.fn, swept.tn)])
+        assert torch.equal(at_k, counts(logits, target, threshold).stacked()), threshold
+    halves = sweep(logits[:1], target[:1]) + sweep(logits[1:], target[1:])
+    assert torch.equal(halves.stacked(), swept.stacked())
+    for reduction in metrics.REDUCTIONS[:-1]:
+        assert swept.iou(reduction)[49] == counts(logits, target).iou(reduction)
+
+
+def test_sweep_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="must rise"):
+        sweep(*random_batch(1, 1), thresholds=[0.5, 0.2])
+    with pytest.raises(ValueError, match="one channel"):
+        sweep(*random_batch(1, 3))
+
+
+def square(top, left, side, size=40):
+    mask = torch.zeros(1, size, size, dtype=torch.int64)
+    mask[:, top : top + side, left : left + side] = 1
+    return mask
+
+
+def as_logits(mask):
+    return (mask[:, None] * 4 - 2).float()
+
+
+def test_boundary_iou_by_hand():
+    # Diagonal 56.6, ratio 0.02: d = 1. Rims of two 10-squares shifted by 1: 36 pixels each.
+    # Shared: on row 11 and row 19 nothing but the crossings; of the columns, two per side.
+    said, true = square(11, 10, 10), square(10, 10, 10)
+    found = boundary_counts(as_logits(said), true)
+    rim_said, rim_true = set(), set()
+    for rim, top in ((rim_said, 11), (rim_true, 10)):
+        for k in range(10):
+            rim |= {(top, 10 + k), (top + 9, 10 + k), (top + k, 10), (top + k, 19)}
+    assert found.tp.item() == len(rim_said & rim_true) == 18
+    assert found.fp.item() == found.fn.item() == 36 - 18
+    assert found.iou().item() == 18 / 54
+    assert boundary_counts(as_logits(true), true).iou() == 1
+
+
+def test_boundary_is_as_wide_as_the_ratio_says_and_runs_along_the_image_edge():
+    everything = torch.ones(1, 30, 40, dtype=torch.int64)  # diagonal 50
+    for ratio, width in ((0.001, 1), (0.06, 3)):
+        rim = boundary_counts(as_logits(everything), everything, ratio=ratio)
+        assert rim.tp.item() == 30 * 40 - (30 - 2 * width) * (40 - 2 * width)
+
+
+def test_boundary_of_several_classes_and_ignored_pixels():
+    true = square(10, 10, 10)
+    two = torch.cat([-as_logits(true), as_logits(true)], dim=1)
+    found = boundary_counts(two, true)
+    assert found.tp[0, 1] == 36 and found.tp[0, 0] > 36
+    ignored = true.clone()
+    ignored[:, :20] = 255
+    assert boundary_counts(as_logits(true), ignored).stacked()[:3].sum() == 0
+
+
+def test_hausdorff_by_hand():
+    said, true = square(13, 14, 5), square(10, 10, 5)
+    assert hausdorff(as_logits(said), true, percentile=100).item() == 5.0  # corner: 3 and 4
+    assert hausdorff(as_logits(true), true).item() == 0
+    assert hausdorff(as_logits(said), true, percentile=100, spacing=(2, 2)).item() == 10.0
+    outlier = square(10, 10, 10)
+    outlier[0, 30, 15] = 1  # one pixel of 37 is 11 away: the maximum sees it, 95 % do not
+    assert hausdorff(as_logits(outlier), square(10, 10, 10), percentile=100).item() == 11
+    assert hausdorff(as_logits(outlier), square(10, 10, 10)).item() == 0
+    assert hausdorff(as_logits(square(10, 10, 10)), outlier).item() == 0
+
+
+def test_hausdorff_takes_the_larger_direction():
+    small, large = square(10, 10, 2), square(10, 10, 20)
+    there = hausdorff(as_logits(small), large, percentile=100)
+    assert there == hausdorff(as_logits(large), small, percentile=100)
+    assert there.item() == pytest.approx(math.hypot(18, 18))
+
+
+def test_hausdorff_measures_contours_not_areas():
+    whole, holed = square(10, 10, 11), square(10, 10, 11)
+    holed[0, 15, 15] = 0  # the four pixels around the hole are 4 from the outer contour
+    assert hausdorff(as_logits(holed), whole, percentile=100).item() == 4
+
+
+def test_what_is_predicted_on_ignored_pixels_has_no_contour():
+    true = square(10, 10, 10)
+    said = true | square(10, 14, 10) | square(30, 30, 5)
+    true[said != true] = 255
+    assert hausdorff(as_logits(said), true, percentile=100).item() == 0
+    assert boundary_counts(as_logits(said), true).iou() == 1
+
+
+def test_hausdorff_of_empty_masks():
+    blank, some = square(0, 0, 0), square(3, 3, 4)
+    assert hausdorff(as_logits(blank), blank).isnan().item()
+    assert hausdorff(as_logits(some), blank).item() == math.inf
+    assert hausdorff(as_logits(blank), some).item() == math.inf
+    three = torch.cat([-as_logits(some), as_logits(some), -9 + as_logits(some)], dim=1)
+    distances = hausdorff(three, some)
+    assert distances.shape == (1, 3) and distances[0, :2].tolist() == [0, 0]
+    assert distances[0, 2].isnan()
+
+
+def test_calibration_by_hand():
+    probabilities = torch.tensor([0.1, 0.1, 0.9, 0.9, 0.9, 0.7])
+    target = torch.tensor([0, 1, 1, 1, 0, 255]).view(1, 1, 6)
+    found = calibration(probabilities.logit().view(1, 1, 1, 6), target, bins=5)
+    assert found.pixels.tolist() == [2, 0, 0, 0, 3]
+    confidence, right = found.curve()
+    assert confidence[[0, 4]].tolist() == pytest.approx([0.1, 0.9])
+    assert right[[0, 4]].tolist() == pytest.approx([1 / 2, 2 / 3])
+    assert right[1:4].isnan().all()
+    expected = (2 * abs(1 / 2 - 0.1) + 3 * abs(2 / 3 - 0.9)) / 5
+    assert found.error().item() == pytest.approx(expected)
+    assert (found + found).error().item() == pytest.approx(expected)
+
+
+def test_calibrated_predictions_have_little_error():
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(4, 1, 100, 100, generator=generator)
+    target = (torch.rand(4, 100, 100, generator=generator) < p[:, 0]).long()
+    assert calibration(p.logit(), target).error() < 0.01
+    assert calibration(4 * p.logit(), target).error() > 0.1  # overconfident
+
+
+def test_calibration_of_several_classes_takes_the_winner():
+    logits = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 0.0]]).T.view(1, 3, 1, 2)
+    found = calibration(logits, torch.tensor([[[1, 2]]]), bins=10)
+    first, second = math.e**2 / (math.e**2 + 2), math.e**3 / (math.e**3 + 2)
+    assert found.error().item() == pytest.approx((abs(1 - first) + second) / 2)
+
+
+def test_bootstrap_is_the_spread_of_the_mean():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
+    found = bootstrap(lambda v: v.mean(-1), values)
+    error = values.std().item() / 20
+    assert found.value == values.mean().item()
+    assert found.high - found.value == pytest.approx(1.96 * error, rel=0.1)
+    assert found.value - found.low == pytest.approx(1.96 * error, rel=0.1)
+    assert found == bootstrap(lambda v: v.mean(-1), values)
+    assert found != bootstrap(lambda v: v.mean(-1), values, seed=1)
+    narrow = bootstrap(lambda v: v.mean(-1), values, level=0.5)
+    assert found.low < narrow.low < narrow.high < found.high
+
+
+def test_bootstrap_of_counts_draws_images():
+    c = counts(*random_batch(30, 3))
+    found = bootstrap(lambda c: c.iou("macro"), c, resamples=300)
+    assert found.value == c.iou("macro").item() and found.low < found.value < found.high
+    alike = Counts(*c[:1].stacked().expand(-1, 30, -1))
+    assert bootstrap(lambda c: c.iou(), alike) == (alike.iou().item(),) * 3
+
+
+def test_paired_bootstrap_sees_what_two_intervals_hide():
+    generator = torch.Generator().manual_seed(0)
+    easy = torch.randint(20, 100, (40, 1), generator=generator)
+    rest, none = 100 - easy, torch.zeros_like(easy)
+    a, b = Counts(easy, none, rest, none), Counts(easy - 2, none, rest + 2, none)
+    apart = [bootstrap(lambda c: c.iou(), c) for c in (a, b)]
+    assert apart[0].low < apart[1].high  # the two intervals overlap
+    together = bootstrap(lambda a, b: a.iou() - b.iou(), a, b)
+    assert together.low == pytest.approx(0.02) == together.high
+
+
+def test_bootstrap_refuses_unpaired_or_single_images():
+    c = counts(*random_batch(3, 1))
+    with pytest.raises(ValueError, match="same images"):
+        bootstrap(lambda a, b: a.iou() - b.iou(), c, c[:2])
+    with pytest.raises(ValueError, match="spread"):
+        bootstrap(lambda c: c.iou(), c[:1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("classes", [1, 21])
+def test_on_a_gpu_the_same_integers_without_a_wait(classes):
+    logits, target = random_batch(4, classes, size=60)
+    there = logits.cuda(), target.cuda()
+    counts(*there)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = counts(*there) + counts(*there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert found.tp.is_cuda
+    assert torch.equal(found[:4].stacked().cpu(), counts(logits, target).stacked())
+    if classes == 1:
+        assert torch.equal(sweep(*there).stacked().cpu(), sweep(logits, target).stacked())
+    assert torch.equal(
+        boundary_counts(*there).stacked().cpu(), boundary_counts(logits, target).stacked()
+    )
+    there[1][0, 0, 0] = 99
+    with pytest.raises(ValueError, match="class ids the logits lack"):
+        counts(*there).iou()
+
+
+def test_half_found_case_is_the_textbook_pair():
+    c = counts(case("half found").logits(), case("half found").target())
+    assert c.dice() == 2 * c.iou() / (1 + c.iou()) == c.f1()

@@ -1,0 +1,196 @@
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch._dynamo  # optimizers and DDP load it when first used: here, once, not in each child
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from nets import net, quick, toy
+from torch import nn
+
+from segkit import train
+from segkit.data.dataset import DataError
+from segkit.metrics import counts
+from segkit.train import checkpoint, distributed
+from segkit.train.__main__ import from_config
+
+
+def join(rank, ranks, port):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    torch.set_num_threads(1)
+
+
+def several(function, tmp_path, ranks=2):
+    """Run `function(rank, folder)` in `ranks` processes that form a group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.start_processes(_member, (function, ranks, port, tmp_path), ranks, start_method="fork")
+
+
+def _member(rank, function, ranks, port, folder):
+    join(rank, ranks, port)
+    with distributed.joined():
+        function(rank, folder)
+
+
+OPTIONS = {"epochs": 2, "batch_size": 8, "optimizer": "sgd", "lr": 0.1, "accumulate": 2}
+
+
+def both(rank, folder):
+    val = toy(11, seed=1)  # an odd number: the shares differ in size
+    _, history = quick(net(), toy(40), val, out=folder / "two", save_every=1, **OPTIONS)
+    (folder / f"seen by {rank}").write_text(history.to_csv())
+    model = net()
+    fed = distributed.feed(val, 4, 0, 0, training=False)
+    machine = train.setup.machine("cpu", "fp32", True)
+    _, own = train.loop.evaluate(model, fed, train.loop.default_loss(1), machine)
+    summed = distributed.all_sum(own.total().stacked())
+    torch.save(summed, folder / f"counts {rank}")
+
+
+def test_two_processes_equal_one(tmp_path):
+    several(both, tmp_path)
+    _, one = quick(net(), toy(40), toy(11, seed=1), **OPTIONS)
+    two = list(csv.DictReader((tmp_path / "two" / "history.csv").open()))
+    for mine, theirs in zip(one.rows, two, strict=True):
+        for column in ("train_loss", "val_loss"):
+            assert float(theirs[column]) == pytest.approx(mine[column], abs=1e-6)
+        assert float(theirs["val_iou"]) == pytest.approx(mine["val_iou"], abs=1e-3)
+    seen = [(tmp_path / f"seen by {rank}").read_text().splitlines() for rank in (0, 1)]
+    assert [r.rsplit(",", 1)[0] for r in seen[0]] == [r.rsplit(",", 1)[0] for r in seen[1]]
+
+    val = toy(11, seed=1)
+    model = net().eval()
+    with torch.no_grad():
+        logits = model(torch.stack([val[i][0] for i in range(11)]))
+    expected = counts(logits, torch.from_numpy(val.masks).long()).total().stacked()
+    for rank in (0, 1):
+        assert torch.equal(torch.load(tmp_path / f"counts {rank}"), expected)
+
+
+def cut_and_go_on(rank, folder):
+    data, options = toy(40), {"batch_size": 8, "epochs": 2, "save_every": 1}
+
+    def loss(logits, target):
+        if (folder / "last.safetensors").exists():
+            place = checkpoint.read(folder / "last.safetensors")[0]["place"]
+            if (place["epoch"], place["batch"]) == (1, 2):
+                raise InterruptedError
+        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.float())
+
+    def same_loss(logits, target):
+        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.float())
+
+    same_loss.__name__ = "loss"
+    with pytest.raises(InterruptedError):
+        quick(net(dropout=0.4), data, loss=loss, out=folder, **options)
+    dist.barrier()
+    model, _ = quick(net(dropout=0.4), data, loss=same_loss, out=folder, resume=True, **options)
+    whole, _ = quick(net(dropout=0.4), data, loss=same_loss, epochs=2, batch_size=8)
+    same = all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters(),
+                                                 strict=True))  # fmt: skip
+    (folder / f"same {rank}").write_text(json.dumps(same))
+
+
+def test_two_processes_go_on_bit_identical(tmp_path):
+    several(cut_and_go_on, tmp_path)
+    assert [json.loads((tmp_path / f"same {rank}").read_text()) for rank in (0, 1)] == [True, True]
+    with pytest.raises(train.CheckpointError, match=r"trained with .*processes=2; .*processes=1"):
+        quick(net(dropout=0.4), toy(40), epochs=2, out=tmp_path, resume=True)
+
+
+def shared_norm(rank, folder):
+    whole = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 3 + 2
+    reference, shared = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    for module in (reference, shared):
+        nn.init.uniform_(module.weight, generator=torch.Generator().manual_seed(1))
+        nn.init.uniform_(module.bias, generator=torch.Generator().manual_seed(2))
+    shared = distributed.share_norms(nn.Sequential(shared), torch.device("cpu"))
+    all_x = whole.clone().requires_grad_()
+    own_x = whole[rank::2].clone().requires_grad_()
+    expected, found = reference(all_x)[rank::2], shared(own_x)
+    torch.testing.assert_close(found, expected)
+    slope = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(3))
+    reference(whole)  # a second pass moves the running statistics once more
+    shared(whole[rank::2])
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(shared.state_dict()[f"0.{name}"], value)
+    (reference(all_x) * slope).sum().backward()
+    (shared(own_x) * slope[rank::2]).sum().backward()
+    torch.testing.assert_close(own_x.grad, all_x.grad[rank::2], atol=1e-5, rtol=1e-4)
+
+
+def test_shared_batch_norm_is_that_of_the_whole_batch(tmp_path):
+    several(shared_norm, tmp_path)
+
+
+def refuses(rank, folder):
+    with pytest.raises(ValueError, match="batch_size=5 is that of all 2 processes"):
+        quick(batch_size=5)
+    with pytest.raises(DataError, match="1 items cannot be shared among 2 processes"):
+        quick(val=toy(1))
+    with pytest.raises(ValueError, match="give data sets, not loaders"):
+        quick(data=torch.utils.data.DataLoader(list(toy(4))))
+
+
+def test_what_cannot_be_shared_is_refused(tmp_path):
+    several(refuses, tmp_path)
+
+
+def test_shares_of_a_step_make_the_batch_of_one_process(monkeypatch):
+    def batches(rank, ranks):
+        monkeypatch.setattr(distributed, "rank", lambda: rank)
+        monkeypatch.setattr(distributed, "ranks", lambda: ranks)
+        fed = distributed.feed(toy(24), 8, 3, 0, training=True)
+        fed.sampler.set_epoch(1)
+        return [[index for index, _ in group] for group in fed.batch_sampler]
+
+    single = batches(0, 1)
+    for ranks in (2, 4):
+        shares = zip(*(batches(rank, ranks) for rank in range(ranks)), strict=True)
+        for one, parts in zip(single, shares, strict=True):
+            assert sorted(one) == sorted(np.concatenate(parts).tolist())
+
+
+CONFIG = {
+    "data": {"name": "toy-embryo", "size": 32, "count": 16, "val_count": 7},
+    "model": {"name": "unet", "width": 4, "depth": 2},
+    "fit": {"epochs": 2, "batch_size": 8, "precision": "fp32",
+            "schedule": {"name": "cosine", "warmup": 0.5}},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_torchrun_trains_a_unet_as_one_process_does(tmp_path):
+    """Batch normalisation and AdamW included, from a config file."""
+    config = CONFIG | {"fit": CONFIG["fit"] | {"out": str(tmp_path / "two")}}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    done = subprocess.run(
+        [*command, "-m", "segkit.train", str(tmp_path / "config.yaml")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1/2") == 1  # process 0 alone prints
+    one = from_config(CONFIG | {"fit": CONFIG["fit"] | {"log": None}})
+    two = list(csv.DictReader((tmp_path / "two" / "history.csv").open()))
+    for mine, theirs in zip(one.rows, two, strict=True):
+        for column in ("train_loss", "val_loss"):
+            assert float(theirs[column]) == pytest.approx(mine[column], abs=1e-5)
+        assert float(theirs["val_iou"]) == mine["val_iou"]
+        assert float(theirs["lr"]) == mine["lr"]
+
+
+def test_config_with_an_unknown_part_is_refused():
+    with pytest.raises(ValueError, match="a config has the parts data, fit, model"):
+        from_config({"data": {}, "models": {}})

@@ -1,0 +1,239 @@
+import math
+
+import pytest
+import torch
+from nets import jitter, net, numbers, quick, same, toy, weights
+from torch import nn
+from torch.utils.data import DataLoader
+
+from segkit import train
+from segkit.data.dataset import loader
+from segkit.losses import DiceLoss
+from segkit.metrics import Counts, counts
+
+
+def test_learns_and_reports_one_line_per_epoch():
+    lines = []
+    _, history = quick(val=toy(16, seed=1), epochs=8, lr=0.05, log=lines.append)
+    assert history.last["val_iou"] > 0.9 > history.rows[0]["val_iou"]
+    assert history["epoch"] == list(range(1, 9))
+    assert len(lines) == 9  # device and precision, then the epochs
+    assert lines[0] == "cpu, fp32: as asked"
+    assert lines[3].startswith("epoch 3/8  loss 0.") and " val IoU " in lines[3]
+
+
+def test_row_is_what_the_network_scores_on_its_own():
+    val = toy(13, seed=1)
+    model, history = quick(val=val)
+    model.eval()
+    images = torch.stack([val[i][0] for i in range(13)])
+    masks = torch.stack([val[i][1] for i in range(13)])
+    with torch.no_grad():
+        logits = model(images)
+    expected = nn.functional.binary_cross_entropy_with_logits(logits[:, 0], masks.float())
+    assert history.last["val_loss"] == pytest.approx(expected.item(), abs=1e-6)
+    pooled = counts(logits, masks).total()
+    assert history.last["val_iou"] == pooled.iou("macro").item()
+    assert history.last["val_dice"] == pooled.dice("macro").item()
+
+
+def test_train_loss_is_the_mean_over_images_not_over_batches():
+    data = toy(10)
+    model, history = quick(net(norm=False), data, epochs=1, lr=0.0, batch_size=8)
+    loss, per_image = train.evaluate(model, data, precision="fp32")
+    assert history.last["train_loss"] == pytest.approx(loss, abs=1e-6)
+    assert isinstance(per_image, Counts) and len(per_image) == 10
+
+
+def test_several_classes_use_cross_entropy_and_mean_iou():
+    val = toy(16, seed=1, classes=3)
+    _, history = quick(net(classes=3), toy(classes=3), val, epochs=10, lr=0.05)
+    assert history.config["settings"]["loss"].startswith("CrossEntropyLoss")
+    assert history.last["val_iou"] > 0.7
+    assert history.rows[0]["train_loss"] == pytest.approx(math.log(3), abs=0.4)
+
+
+def test_same_seed_same_numbers_with_any_number_of_workers():
+    data, val = toy(transform=jitter), toy(8, seed=1)
+    runs = [quick(net(dropout=0.3), data, val, seed=3, workers=n) for n in (0, 2)]
+    (model_a, a), (model_b, b) = runs
+    assert numbers(a) == numbers(b)
+    assert same(weights(model_a), weights(model_b))
+
+
+@pytest.mark.parametrize("what", ["order", "augmentation", "dropout"])
+def test_seed_reaches_everything_random(what):
+    data = toy(8 if what != "order" else 32, transform=jitter if what == "augmentation" else None)
+    model = {"dropout": lambda: net(dropout=0.5)}.get(what, net)
+    runs = [quick(model(), data, seed=seed)[1]["train_loss"] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_caller_keeps_random_state():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    quick(net(dropout=0.5), val=toy(8, seed=1), seed=9)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_augmentation_differs_between_epochs():
+    _, history = quick(net(norm=False), toy(8, transform=jitter), lr=0.0, epochs=3)
+    assert len(set(history["train_loss"])) == 3
+
+
+def test_takes_loaders_of_any_kind():
+    data = toy(24)
+    model, _ = quick(data=loader(data, 8, shuffle=True), val=loader(toy(8, seed=1), 8))
+    assert same(weights(model), weights(quick(data=data)[0]))
+    plain = DataLoader(list(data), batch_size=8, shuffle=True)
+    runs = [quick(data=plain, seed=seed)[1]["train_loss"] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_without_val_the_training_loss_chooses():
+    _, history = quick(epochs=3, lr=0.05)
+    assert history.monitor == "train_loss"
+    assert history["val_iou"] == [None, None, None]
+    assert history.best["train_loss"] == min(history["train_loss"])
+
+
+def test_patience_ends_training():
+    _, history = quick(net(norm=False), val=toy(8, seed=1), lr=0.0, epochs=20, patience=3)
+    assert len(history) == 4
+    assert history.stopped == "no better val_iou in 3 epochs"
+
+
+@pytest.mark.parametrize("folder", [True, False])
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_keep_leaves_the_weights_that_were_asked_for(keep, folder, tmp_path):
+    val = toy(8, seed=1)
+    val.masks = 1 - val.masks  # the better it learns, the worse it does here
+    out = tmp_path if folder else None
+    model, history = quick(val=val, lr=0.1, epochs=4, monitor="val_loss", keep=keep, out=out)
+    assert history.best["epoch"] < history.last["epoch"]
+    wanted = history.best if keep == "best" else history.last
+    assert train.evaluate(model, val, precision="fp32")[0] == wanted["val_loss"]
+
+
+def test_accumulated_batches_make_one_large_one():
+    options = {"optimizer": "sgd", "lr": 0.1}  # Adam would not see a gradient four times as large
+    large, _ = quick(net(norm=False), batch_size=16, **options)
+    small, _ = quick(net(norm=False), batch_size=4, accumulate=4, **options)
+    for a, b in zip(weights(large).values(), weights(small).values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_incomplete_last_group_is_a_mean_too():
+    one, _ = quick(net(norm=False), toy(8), batch_size=8, optimizer="sgd", lr=0.1)
+    part, _ = quick(net(norm=False), toy(8), batch_size=8, accumulate=4, optimizer="sgd", lr=0.1)
+    assert same(weights(one), weights(part))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_clipping_bounds_the_step(precision):
+    model = net(norm=False)
+    before = weights(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    quick(model, toy(8), epochs=1, optimizer=optimizer, clip=0.01, precision=precision)
+    moved = sum((model.state_dict()[k] - before[k]).square().sum() for k in before).sqrt()
+    assert moved.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_average_is_what_is_judged_and_kept():
+    val, data = toy(8, seed=1), toy(16)
+    seen = []
+
+    class Recorder(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            seen.append(self.param_groups[0]["params"][0].detach().clone())
+
+    model = net(norm=False)
+    _, history = quick(
+        model, data, val, optimizer=Recorder(model.parameters(), lr=0.5), ema=0.6, epochs=3
+    )
+    expected = seen[0]
+    for value in seen[1:]:
+        expected = 0.6 * expected + 0.4 * value
+    torch.testing.assert_close(model[0].weight.detach(), expected)
+    assert not torch.allclose(seen[-1], expected)
+    assert train.evaluate(model, val, precision="fp32")[0] == history.last["val_loss"]
+
+
+def test_optimizers_by_name_differ_and_decay():
+    found = {name: quick(optimizer=name)[1].last["train_loss"] for name in ("adamw", "adam", "sgd")}
+    assert len(set(found.values())) == 3
+    decayed = quick(weight_decay=50.0, lr=0.01)[0]
+    assert decayed[0].weight.abs().sum() < quick(lr=0.01)[0][0].weight.abs().sum() / 2
+
+
+def test_frozen_weights_stay():
+    model = net()
+    model[0].weight.requires_grad_(False)
+    before = weights(model)
+    quick(model)
+    assert torch.equal(model[0].weight, before["0.weight"])
+    assert not torch.equal(model[4].weight, before["4.weight"])
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="every weight of the network is frozen"):
+        quick(model)
+
+
+def test_own_loss_and_evaluate_agree():
+    data = toy(8)
+    model, history = quick(net(norm=False), data, loss=DiceLoss(), lr=0.0, epochs=1, batch_size=8)
+    loss, _ = train.evaluate(model, data, loss=DiceLoss(), batch_size=8, precision="fp32")
+    assert history.last["train_loss"] == pytest.approx(loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_memory_layout_is_used_and_changes_no_result(channels_last):
+    model, history = quick(channels_last=channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert model[0].weight.is_contiguous(memory_format=layout)
+    assert history.last["train_loss"] == pytest.approx(0.6, abs=0.2)
+
+
+def test_compiled_network_trains_the_given_one(monkeypatch, tmp_path):
+    compiled, real = [], torch.compile
+
+    def compile_quickly(model):
+        compiled.append(model)
+        return real(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compile_quickly)
+    val = toy(8, seed=1)
+    model, history = quick(val=val, compile=True, keep="best", out=tmp_path)
+    assert compiled == [model]
+    plain, expected = quick(val=val, keep="best")
+    assert same(weights(model), weights(plain)) and numbers(history) == numbers(expected)
+    assert train.load_weights(tmp_path / "best.safetensors", net())["row"] == history.best
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "adamm"}, "no optimizer 'adamm'; there are: adamw, adam, sgd"),
+        ({"schedule": "cosin"}, "no schedule 'cosin'; there are: constant"),
+        ({"precision": "half"}, "no precision 'half'; there are: auto"),
+        ({"accumulate": 0}, "accumulate=0: give at least 1"),
+        ({"keep": "first"}, 'say "last" or "best"'),
+        ({"resume": True}, 'need a folder: out="runs/name"'),
+        ({"ema": 1.5}, "ema=1.5 is not a decay"),
+        ({"monitor": "val_acc"}, "monitor='val_acc' is not a score or loss of this run"),
+        ({"monitor": "val_iou"}, "monitor='val_iou' is not a score or loss of this run"),
+        ({"trackers": ["mlflow"]}, "no tracker 'mlflow'; there are: tensorboard, wandb"),
+        ({"trackers": ["wandb"]}, "wandb needs a folder"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**options)
+
+
+def test_wrong_channels_and_data_are_refused():
+    with pytest.raises(ValueError, match=r"cannot take images of shape \(1, 3, 16, 16\)"):
+        quick(nn.Conv2d(1, 1, 3, padding=1))
+    with pytest.raises(TypeError, match="list is neither a SegmentationDataset nor a DataLoader"):
+        quick(data=[1, 2])
