@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from segkit import data, models
-from segkit.train import History, Schedule, fit
+from segkit.train import History, Schedule, distributed, fit
 
 PARTS = {"data", "model", "fit"}
 
@@ -42,3 +42,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     from_config(yaml.safe_load(Path(sys.argv[1]).read_text()))
+    distributed.leave()

@@ -12,6 +12,7 @@ digit, does.)
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,6 +41,18 @@ def joined() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def leave() -> None:
+    """End this process with code 0 if it is one of those that torchrun started.
+
+    The threads in which gloo works may still ask for the interpreter while it shuts down, and
+    that aborts a process whose work is done; torchrun would then stop the others as well.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def ranks() -> int:
