@@ -26,7 +26,7 @@ def one_process(rank, folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not distributed.is_available(), reason="torch without distributed")
 def test_two_processes_count_the_same_integers_as_one(tmp_path):
-    multiprocessing.spawn(one_process, (tmp_path,), nprocs=2)
+    multiprocessing.start_processes(one_process, (tmp_path,), 2, start_method="fork")
     whole = counts(*random_batch(IMAGES, CLASSES))
     order = torch.tensor([0, 2, 4, 1, 3])
     for rank in range(2):
