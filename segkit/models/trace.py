@@ -242,6 +242,11 @@ def _pool2d(n, out, kernel_size, stride=None, padding=0, dilation=1, **_):
     return _window(out, _last(kernel_size), _last(stride), _last(padding), _last(dilation))
 
 
+def _avg_pool2d(n, out, kernel_size, stride=None, padding=0, *_, **__):
+    # nn.AvgPool2d passes ceil_mode by position where max_pool2d has its dilation
+    return _pool2d(n, out, kernel_size, stride, padding)
+
+
 def _interpolate(n, out, size=None, scale_factor=None, mode="nearest", align_corners=None, **_):
     columns = torch.arange(out)
     if mode == "nearest":
@@ -269,7 +274,7 @@ _TAPS: dict[str, Callable[..., Tensor]] = {
     "conv2d": _conv2d,
     "conv_transpose2d": _conv_transpose2d,
     "max_pool2d": _pool2d,
-    "avg_pool2d": _pool2d,
+    "avg_pool2d": _avg_pool2d,
     "interpolate": _interpolate,
     "__getitem__": _getitem,
     "pad": _pad,

@@ -135,6 +135,21 @@ def test_odd_operations_too():
     assert receptive_field(Odd()) == widest(Odd(), 96, phases=30)
 
 
+@pytest.mark.parametrize(
+    "pool, field",
+    [
+        (nn.AvgPool2d(2), 8),
+        (nn.AvgPool2d(3, stride=2, padding=1), 9),
+        (nn.AvgPool2d(2, ceil_mode=True), 8),
+        (nn.AvgPool2d((3, 2)), 8),
+    ],
+)
+def test_average_pooling_as_a_module(pool, field):
+    model = nn.Sequential(nn.Conv2d(1, 1, 3), pool, nn.Conv2d(1, 1, 3))
+    assert receptive_field(model) == field
+    assert extent(gradient_support(model, 41))[1] == field
+
+
 def test_an_operation_without_a_rule_is_refused():
     class Shuffled(nn.Module):
         def __init__(self):
