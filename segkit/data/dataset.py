@@ -14,7 +14,14 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 class DataError(ValueError):
-    """Data that would train a wrong model; the message names the file and the cure."""
+    """Data that would train a wrong model; the message names the file and the cure.
+
+    code: a word for the kind of fault, files: those that have it, where the data doctor asks.
+    """
+
+    def __init__(self, message: str, code: str = "", files: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.code, self.files = code, tuple(files)
 
 
 @dataclass

@@ -32,11 +32,12 @@ def opened(path: str | Path, data: bytes | None = None) -> Iterator[Image.Image]
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
+        raise DataError(f"{path}: there is no such file", "unreadable") from error
     except Exception as error:  # decoders raise far more than OSError on arbitrary bytes
         raise DataError(
             f"{path}: cannot be read ({error}). The file is truncated, damaged or no picture: "
-            "fetch it again, or remove it together with its mask"
+            "fetch it again, or remove it together with its mask",
+            "unreadable",
         ) from error
 
 
@@ -146,12 +147,14 @@ def _check_image(path: str | Path, picture: Image.Image) -> None:
         raise DataError(
             f"{path}: has more than 8 bits a channel ({_raw_mode(picture)}), and cutting them off "
             "loses contrast: scale it to 0..255 yourself (the same scale for every image) and "
-            "save it as 8-bit PNG"
+            "save it as 8-bit PNG",
+            "bit-depth",
         )
     if picture.mode not in EIGHT_BIT:
         raise DataError(
             f"{path}: its colours are {picture.mode}, not RGB or grey: "
-            'Image.open(path).convert("RGB"), look at the result, and save it as PNG'
+            'Image.open(path).convert("RGB"), look at the result, and save it as PNG',
+            "colour-space",
         )
     _check_frames(path, picture)
 
@@ -161,12 +164,14 @@ def _check_mask(path: str | Path, picture: Image.Image) -> None:
         raise DataError(
             f"{path}: a mask holds class ids 0..255 in 8 bits, this one is {_raw_mode(picture)}: "
             "round nothing, go back to the ids and save "
-            'Image.fromarray(ids.astype("uint8")) as PNG'
+            'Image.fromarray(ids.astype("uint8")) as PNG',
+            "bit-depth",
         )
     if _raw_mode(picture) in ("L;2", "L;4"):
         raise DataError(
             f"{path}: a grey PNG of less than 8 bits, whose values readers stretch to 0..255: "
-            "save the ids as 8-bit PNG"
+            "save the ids as 8-bit PNG",
+            "bit-depth",
         )
     _check_frames(path, picture)
 
@@ -176,7 +181,8 @@ def _check_frames(path: str | Path, picture: Image.Image) -> None:
     if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
         raise DataError(
             f"{path}: holds {picture.n_frames} pictures, of which one would be used: "
-            "save each as a file of its own"
+            "save each as a file of its own",
+            "frames",
         )
 
 
@@ -188,7 +194,8 @@ def _check_upright(path: str | Path, picture: Image.Image) -> None:
         raise DataError(
             f"{path}: is stored turned (EXIF orientation {turn}), so viewers show it another way "
             "round than its pixels, and perhaps its mask, are: save "
-            "PIL.ImageOps.exif_transpose(image) and check that the mask fits"
+            "PIL.ImageOps.exif_transpose(image) and check that the mask fits",
+            "exif",
         )
 
 
@@ -201,7 +208,8 @@ def _without_alpha(path: str | Path, picture: Image.Image) -> Image.Image:
         raise DataError(
             f"{path}: is transparent in places, and what shows there depends on the viewer: lay it "
             'on a background, e.g. Image.alpha_composite(Image.new("RGBA", image.size, "white"), '
-            'image).convert("RGB")'
+            'image).convert("RGB")',
+            "transparent",
         )
     return rgba.convert("L" if _channels(picture.mode) == 1 else "RGB")
 
@@ -216,7 +224,8 @@ def _single_channel(path: str | Path, picture: Image.Image) -> Image.Image:
     found = f"{len(colours)} colours" if colours else "hundreds of colours (JPEG or interpolated?)"
     raise DataError(
         f"{path}: a colour picture ({found}), not class ids: turn each colour into its id, "
-        "ids[(rgb == colour).all(-1)] = id, and save the ids as 8-bit PNG"
+        "ids[(rgb == colour).all(-1)] = id, and save the ids as 8-bit PNG",
+        "mask-colours",
     )
 
 
