@@ -236,6 +236,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())  # else a power cut may leave the name without its content
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

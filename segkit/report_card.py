@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from segkit import environment, judge, plot
 from segkit.data.dataset import IGNORE, SegmentationDataset
+from segkit.files import write_atomic
 from segkit.judge import Judgement
 from segkit.metrics import THRESHOLDS, Counts, Interval
 from segkit.model_file import ModelFacts
-from segkit.onnx_predictor import decide, whole_file
+from segkit.onnx_predictor import decide
 from segkit.page import Raw, page, picture, table
 
 CELL = 150  # pixels of a picture's longer side, in the cases
@@ -68,8 +69,7 @@ def report_card(
         _facts(model, judged),
     ]
     html = page(title or f"Report card: {facts.network}", "\n".join(parts), STYLE)
-    with whole_file(out) as part:
-        part.write_text(html, encoding="utf-8")
+    write_atomic(out, html)
     numbers = {
         "images": len(data),
         "threshold": facts.threshold if judged.binary else None,

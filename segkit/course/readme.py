@@ -9,7 +9,7 @@ from PIL import Image
 
 from segkit import paths
 from segkit.course import CourseError, Lesson
-from segkit.course.files import write_atomic
+from segkit.files import write_atomic
 
 BEGIN, END = "<!-- lessons: made by `make refresh` -->", "<!-- end of lessons -->"
 WIDTH = 240  # pixels of a thumbnail

@@ -7,9 +7,9 @@ from pathlib import Path
 import nbformat
 
 from segkit.course import CourseError, Lesson
-from segkit.course.files import write_atomic
 from segkit.course.report import Outcome
 from segkit.course.run import Job, Watcher, execute
+from segkit.files import write_atomic
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 VOLATILE = ("papermill", "execution", "ExecuteTime", "lines_to_next_cell")

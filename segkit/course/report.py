@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import platform
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -14,10 +13,33 @@ from pathlib import Path
 from typing import Any
 
 from segkit import environment
-from segkit.course.files import write_atomic
+from segkit.files import write_atomic
+from segkit.page import page as frame
+from segkit.page import picture
 
 PICTURES = 3  # of each lesson
 WIDTH, HEIGHT = 320, 200  # at most, in pixels
+COLUMNS = ("Lesson", "Outcome", "Time", "Peak memory", "First pictures, or error", "Open")
+STYLE = """
+:root { --good: #1a6b33; --goodback: #dff3e4; --bad: #9c1c1c; --badback: #fbe3e1; }
+@media (prefers-color-scheme: dark) { :root {
+  --good: #8fe0a6; --goodback: #16351f; --bad: #ffb3ab; --badback: #46191a; } }
+table { width: 100%; }
+th:nth-child(3), td:nth-child(3), th:nth-child(4), td:nth-child(4) { text-align: right;
+  white-space: nowrap; font-variant-numeric: tabular-nums; }
+th small { display: block; }
+td img { height: 5rem; margin: 0 .4rem .4rem 0; max-width: none; width: auto; }
+.badge { background: var(--goodback); border-radius: 1rem; color: var(--good);
+  padding: .1rem .6rem; white-space: nowrap; }
+.failed .badge, .timeout .badge { background: var(--badback); color: var(--bad); }
+pre { background: var(--badback); border-radius: 4px; color: var(--bad); margin: 0;
+  max-width: 34rem; overflow-x: auto; padding: .5rem .7rem; white-space: pre-wrap; }
+@media (max-width: 45rem) {
+  thead { display: none; }
+  tr, tr > th, tr > td:nth-child(n) { border: 0; display: block; padding: .15rem 0;
+    text-align: left; }
+  tr { border-bottom: 1px solid var(--line); padding: .6rem 0; } }
+"""
 WORDS = {"passed": "passed", "failed": "failed", "timeout": "timed out"}
 
 
@@ -87,8 +109,17 @@ def page(out: Path, rows: list[Outcome]) -> str:
     summary = f"{len(rows)} lessons: {len(rows) - bad} passed, {bad} not, in {_time(seconds)}."
     body = "".join(_row(out, row) for row in rows)
     facts = ", ".join(f"{name} {value}" for name, value in machine().items())
-    texts = {"{summary}": escape(summary), "{machine}": escape(facts), "{rows}": body}
-    return re.sub(r"\{(summary|machine|rows)\}", lambda place: texts[place[0]], _PAGE)
+    heads = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
+    return frame(
+        "Course report",
+        f"<p>{escape(summary)}</p>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Lessons"><table>'
+        f"<thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table></div>"
+        "<p><small>Time counts the start of the kernel. Peak memory is the highest sum seen, twice "
+        f"a second, over the kernel and the processes it started. Run with {escape(facts)}."
+        "</small></p>",
+        STYLE,
+    )
 
 
 def machine() -> dict[str, Any]:
@@ -137,14 +168,14 @@ def _pictures(notebook: Path, title: str) -> str:
         return ""
     images = _thumbnails(notebook, changed)
     return "".join(
-        f'<img src="{data}" alt="{escape(alt or f"picture {number} of {title}")}">'
-        for number, (data, alt) in enumerate(images, 1)
+        picture(png, "png", alt or f"picture {number} of {title}", width)
+        for number, (png, width, alt) in enumerate(images, 1)
     )
 
 
 @lru_cache(maxsize=256)
-def _thumbnails(notebook: Path, changed: int) -> list[tuple[str, str]]:
-    """Return (data URI, alternative text) of the first pictures of a notebook on disk."""
+def _thumbnails(notebook: Path, changed: int) -> list[tuple[bytes, int, str]]:
+    """Return PNG, width and alternative text of the first pictures of a notebook on disk."""
     from PIL import Image
 
     cells = json.loads(notebook.read_text("utf-8"))["cells"]
@@ -157,56 +188,6 @@ def _thumbnails(notebook: Path, changed: int) -> list[tuple[str, str]]:
             image.thumbnail((WIDTH, HEIGHT))
             buffer = io.BytesIO()
             image.save(buffer, "PNG", optimize=True)
-            data = base64.b64encode(buffer.getvalue()).decode()
             alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-            found.append((f"data:image/png;base64,{data}", alt))
+            found.append((buffer.getvalue(), image.width, alt))
     return found
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Course report</title>
-<style>
-:root { color-scheme: light dark; --line: #d5d9de; --quiet: #56606b; --good: #1a6b33;
-  --goodback: #dff3e4; --bad: #9c1c1c; --badback: #fbe3e1; }
-@media (prefers-color-scheme: dark) { :root { --line: #3a4148; --quiet: #a4adb7;
-  --good: #8fe0a6; --goodback: #16351f; --bad: #ffb3ab; --badback: #46191a; } }
-body { font: 16px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem;
-  padding: 0 1rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td { border-bottom: 1px solid var(--line); padding: .6rem .7rem; text-align: left;
-  vertical-align: top; }
-th:nth-child(3), td:nth-child(3), th:nth-child(4), td:nth-child(4) { text-align: right;
-  white-space: nowrap; font-variant-numeric: tabular-nums; }
-small { color: var(--quiet); display: block; font-weight: normal; }
-img { background: #fff; border-radius: 4px; height: 5rem; margin: 0 .4rem .4rem 0; }
-.badge { background: var(--goodback); border-radius: 1rem; color: var(--good);
-  padding: .1rem .6rem; white-space: nowrap; }
-.failed .badge, .timeout .badge { background: var(--badback); color: var(--bad); }
-pre { background: var(--badback); border-radius: 4px; color: var(--bad); margin: 0;
-  max-width: 34rem; overflow-x: auto; padding: .5rem .7rem; white-space: pre-wrap; }
-@media (max-width: 45rem) {
-  thead { display: none; }
-  tr, tr > th, tr > td:nth-child(n) { border: 0; display: block; padding: .15rem 0;
-    text-align: left; }
-  tr { border-bottom: 1px solid var(--line); padding: .6rem 0; } }
-</style>
-<h1>Course report</h1>
-<p>{summary}</p>
-<div class="scroll" tabindex="0" role="region" aria-label="Lessons">
-<table>
-<thead><tr><th scope="col">Lesson</th><th scope="col">Outcome</th><th scope="col">Time</th>
-<th scope="col">Peak memory</th><th scope="col">First pictures, or error</th>
-<th scope="col">Open</th></tr>
-</thead>
-<tbody>
-{rows}</tbody>
-</table>
-</div>
-<p><small>Time counts the start of the kernel. Peak memory is the highest sum seen, twice a
-second, over the kernel and the processes it started. Run with {machine}.</small></p>
-</html>
-"""

@@ -25,7 +25,7 @@ import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
-from segkit.course.files import write_atomic
+from segkit.files import write_atomic
 
 SOURCE_LINE = 80  # characters of a cell's first line that a message shows
 

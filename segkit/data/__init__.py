@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any, get_args
 
 from segkit.data import transforms
 from segkit.data.dataset import IGNORE, DataError, SeededSampler, SegmentationDataset, loader
@@ -19,6 +20,8 @@ SOURCES = {
     "labelme": "labelme:open_labelme",
 }
 
+OF_LOAD = {"root", "split", "size", "border", "count", "seed"}  # that `load` names itself
+
 __all__ = [
     "IGNORE",
     "DataError",
@@ -27,6 +30,7 @@ __all__ = [
     "load",
     "loader",
     "names",
+    "options",
     "transforms",
 ]
 
@@ -34,6 +38,14 @@ __all__ = [
 def names() -> list[str]:
     """Return the names of the data sets that `load` opens."""
     return list(SOURCES)
+
+
+def options(name: str) -> list[str]:
+    """Return the names of all that `load` takes for the data set `name`, but for `name` itself."""
+    known = _parameters(_opener(name))
+    general = set(inspect.signature(load).parameters) - {"name", "options"}
+    unused = {"border"} - set(known) | ({"data_dir"} if "root" not in known else set())
+    return sorted(general - unused | set(known) - {"root"})
 
 
 def load(
@@ -59,15 +71,12 @@ def load(
 
     Raises ValueError for a name or option that does not exist, and DataError for bad data.
     """
-    if name not in SOURCES:
-        raise ValueError(f"no data set {name!r}; there are: {', '.join(SOURCES)}")
-    module, function = SOURCES[name].split(":")
-    opener = getattr(import_module(f"segkit.data.{module}"), function)
-    known = inspect.signature(opener).parameters
+    opener = _opener(name)
+    known = _parameters(opener)
     surplus = sorted(set(options) - set(known))
     if surplus:
-        own = sorted(set(known) - {"root", "split", "size", "border", "count", "seed"})
-        raise ValueError(f"{name} has no option {', '.join(surplus)}; it has: {', '.join(own)}")
+        own = ", ".join(sorted(set(known) - OF_LOAD)) or "none"
+        raise ValueError(f"{name} has no option {', '.join(surplus)}; it has: {own}")
     if "border" in known:
         if border is None:
             raise ValueError(
@@ -75,7 +84,7 @@ def load(
                 'border="ignore", "pet", "background" or "class"'
             )
         options["border"] = border
-    if known.get("root") and known["root"].default is inspect.Parameter.empty and not data_dir:
+    if known.get("root") is inspect.Parameter.empty and not data_dir:
         raise ValueError(f'{name} reads your own files: say where they are with data_dir="..."')
     where = [data_dir] if "root" in known else []
     dataset = opener(*where, split, size, count=count, seed=seed, **options)
@@ -83,3 +92,21 @@ def load(
         transform = transforms.build(transform, dataset.channels)
     dataset.transform, dataset.seed = transform, seed
     return dataset
+
+
+def _opener(name: str) -> Callable[..., SegmentationDataset]:
+    if name not in SOURCES:
+        raise ValueError(f"no data set {name!r}; there are: {', '.join(SOURCES)}")
+    module, function = SOURCES[name].split(":")
+    return getattr(import_module(f"segkit.data.{module}"), function)
+
+
+def _parameters(opener: Callable) -> dict[str, Any]:
+    """Return the parameters of an opener and their defaults; of those in its `Choice`, None."""
+    found: dict[str, Any] = {}
+    for p in inspect.signature(opener).parameters.values():
+        if p.kind is p.VAR_KEYWORD:
+            found |= dict.fromkeys(get_args(p.annotation)[0].__annotations__)
+        else:
+            found[p.name] = p.default
+    return found

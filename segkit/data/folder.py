@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
 
@@ -22,6 +22,21 @@ MANY = 32  # more classes than this are believed only when they are named
 
 GroupBy = str | Callable[[str], str] | None
 Named = TypeVar("Named")
+
+
+class Choice(TypedDict, total=False):
+    """Which items of a folder make up a split: options of `open_folder` and `open_labelme`.
+
+    seed, fractions (default 0.7, 0.15, 0.15): of the split, where the folder brings none.
+    group_by: what belongs together and is not split apart, a function of the file's stem or a
+    regular expression, whose first group or whole match it is.
+    count: a seeded choice of so many of the split (default: all).
+    """
+
+    seed: int
+    fractions: tuple[float, float, float]
+    group_by: GroupBy
+    count: int | None
 
 
 @dataclass(frozen=True)
@@ -41,20 +56,16 @@ def open_folder(
     channels: int | None = None,
     class_names: Sequence[str] | None = None,
     values: str = "auto",
-    seed: int = 0,
-    count: int | None = None,
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
-    group_by: GroupBy = None,
     cache: bool = True,
+    **choice: Unpack[Choice],
 ) -> SegmentationDataset:
     """Return one split ("train", "val", "test") of a folder, everything resized to `size`.
 
     channels: 1 or 3; None takes 1 if all images are stored grey, else 3. class_names: one per
     id, the background first; None counts the ids. values: what the masks hold, "ids" (255 is
     ignored), "0/255" (255 is the foreground), or "auto", decided over all masks of all splits
-    together (see `value_rule`). group_by: what belongs together and is not split apart, a
-    function of the file's stem or a regular expression, whose first group or whole match it is.
-    seed, fractions: of the split, where the folder brings none. count: a seeded choice of so many.
+    together (see `value_rule`). cache: keep the resized images on disk. choice: seed, fractions,
+    group_by and count, see `Choice`.
     Raises DataError, with a list of what was found, for anything that does not fit.
     """
     size = read.as_size(size)
@@ -66,7 +77,7 @@ def open_folder(
     held = {str(item.mask): values for item, (_, values) in zip(items, facts, strict=True)}
     rule, classes = value_rule(held, len(names), values)
     channels = channels or max(found for found, _ in facts)
-    chosen, groups = choose(parts, split, seed, fractions, group_by, count)
+    chosen, groups = choose(parts, split, **choice)
     ids = np.arange(256, dtype=np.uint8)
     if rule == "0/255":
         ids[255] = 1
@@ -92,19 +103,27 @@ def find(root: Path) -> dict[str, list[Item]]:
 
     Raises DataError with everything that has no partner, and FileNotFoundError without a layout.
     """
-    places = {split: root / split for split in SPLITS if (root / split / "images").is_dir()}
-    if not places and (root / "images").is_dir():
-        places = {"": root}
-    if not places:
+    parts, faults = {}, []
+    for split, place in places(root).items():
+        parts[split] = _pair(match(place), faults)
+    read.refuse(faults, root)
+    return parts
+
+
+def places(root: Path) -> dict[str, Path]:
+    """Return the folder of each split, or `root` under "" where there are no splits.
+
+    Raises FileNotFoundError without a layout.
+    """
+    found = {split: root / split for split in SPLITS if (root / split / "images").is_dir()}
+    if not found and (root / "images").is_dir():
+        found = {"": root}
+    if not found:
         raise FileNotFoundError(
             f"{root.absolute()} holds neither images/ and masks/ nor train/images, train/masks, "
             f"val/images, …; {_content(root)}"
         )
-    parts, faults = {}, []
-    for split, place in places.items():
-        parts[split] = _pair(place, faults)
-    read.refuse(faults, root)
-    return parts
+    return found
 
 
 def survey(items: Sequence[Item], content: dict[Path, str], keep: bool) -> list:
@@ -148,27 +167,30 @@ def value_rule(held: dict[str, list[int]], named: int, values: str = "auto") -> 
     if rule == "0/255" and named not in (0, 2):
         raise DataError(
             f'the masks hold 0 and 255 only, but {named} classes are named: say values="ids" if '
-            "255 is to be ignored, or name two classes"
+            "255 is to be ignored, or name two classes",
+            "class-names",
+            list(held),
         )
     allowed = {0, 255} if rule == "0/255" else {*range(classes), IGNORE}
     wrong = {file: sorted(set(its) - allowed) for file, its in held.items() if set(its) - allowed}
     if wrong:
-        raise DataError(_strange_values(wrong, len(held), rule, classes))
+        message = _strange_values(wrong, len(held), rule, classes)
+        raise DataError(message, "strange-values", list(wrong))
     return rule, 2 if rule == "0/255" else classes
 
 
 def choose(
     parts: dict[str, list[Named]],
     split: str,
-    seed: int,
-    fractions: Sequence[float],
-    group_by: GroupBy,
-    count: int | None,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    group_by: GroupBy = None,
+    count: int | None = None,
 ) -> tuple[list[Named], list[str]]:
     """Return the items (they have a `name`) of one split and the group of each ("" for none).
 
     parts: the items of each split, or all under "", which are then split by seed: whole groups
-    where there are groups, else at random.
+    where there are groups, else at random. The options are those of `Choice`.
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: choose one of {', '.join(SPLITS)}")
@@ -222,32 +244,64 @@ def pictures(place: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _pair(place: Path, faults: list[str]) -> list[Item]:
-    """Return the pairs in `place`; what has no partner, or several, is added to `faults`."""
-    images, masks = pictures(place / "images"), pictures(place / "masks")
+@dataclass(frozen=True)
+class Match:
+    """The images and masks of one folder, each by stem, and how they belong together."""
+
+    place: Path
+    images: dict[str, list[Path]]
+    masks: dict[str, list[Path]]
+
+    @property
+    def items(self) -> list[Item]:
+        """The pairs, by name; of twins, the first."""
+        stems = [stem for stem in self.images if stem in self.masks]
+        return [Item(stem, self.images[stem][0], self.masks[stem][0]) for stem in stems]
+
+    @property
+    def alone(self) -> list[Path]:
+        """The images without a mask."""
+        return [files[0] for stem, files in self.images.items() if stem not in self.masks]
+
+    @property
+    def surplus(self) -> list[Path]:
+        """The masks without an image."""
+        return [files[0] for stem, files in self.masks.items() if stem not in self.images]
+
+    def twins(self, files: dict[str, list[Path]]) -> list[Path]:
+        """Return those of `files` (images or masks) that share their stem with another."""
+        return [file for same in files.values() if len(same) > 1 for file in same]
+
+
+def match(place: Path) -> Match:
+    """Match the files of `place/images` and `place/masks` by their stems."""
+    return Match(place, pictures(place / "images"), pictures(place / "masks"))
+
+
+def _pair(found: Match, faults: list[str]) -> list[Item]:
+    """Return the pairs found; what has no partner, or several, is added to `faults`."""
+    place, images, masks = found.place, found.images, found.masks
     for folder, files in (("images", images), ("masks", masks)):
         if not files:
             faults.append(f"{place / folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
-        twins = [file for same in files.values() if len(same) > 1 for file in same]
-        if twins:
+        if found.twins(files):
             faults.append(
-                f"{place / folder}: several files with one stem ({some(twins, 4)}), so it is "
-                "unclear which belongs to which: rename or remove all but one"
+                f"{place / folder}: several files with one stem ({some(found.twins(files), 4)}), "
+                "so it is unclear which belongs to which: rename or remove all but one"
             )
     if images and masks:
-        alone = [files[0] for stem, files in images.items() if stem not in masks]
-        surplus = [files[0] for stem, files in masks.items() if stem not in images]
-        if alone:
+        if found.alone:
             faults.append(
-                f"{place}: {len(alone)} of {len(images)} images have no mask of the same name "
-                f"({some(alone)}): add it (all 0 if nothing is there) or move the image out"
+                f"{place}: {len(found.alone)} of {len(images)} images have no mask of the same "
+                f"name ({some(found.alone)}): add it (all 0 if nothing is there) or move the "
+                "image out"
             )
-        if surplus:
+        if found.surplus:
             faults.append(
-                f"{place}: {len(surplus)} of {len(masks)} masks have no image of the same name "
-                f"({some(surplus)}): rename or remove them"
+                f"{place}: {len(found.surplus)} of {len(masks)} masks have no image of the same "
+                f"name ({some(found.surplus)}): rename or remove them"
             )
-    return [Item(stem, images[stem][0], masks[stem][0]) for stem in images if stem in masks]
+    return found.items
 
 
 def _look(item: Item) -> tuple[int, list[int]] | str:
@@ -273,7 +327,9 @@ def _check_one_rule(held: dict[str, list[int]], black_white: list[str], rule: st
         raise DataError(
             f"{len(black_white)} masks hold 0 and 255 ({some(black_white)}), others ids "
             f'({some(with_ids)}), and none both: save all alike, or say values="ids" if 255 '
-            "really marks what is to be ignored"
+            "really marks what is to be ignored",
+            "mixed-values",
+            min(black_white, with_ids, key=len),
         )
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,7 @@ from PIL import Image
 from segkit.data import read
 from segkit.data.cache import arrays, digests, in_threads, key
 from segkit.data.dataset import IGNORE, DataError, Pair, SegmentationDataset
-from segkit.data.folder import SPLITS, GroupBy, checked_names, choose, pictures, some
+from segkit.data.folder import SPLITS, Choice, checked_names, choose, pictures, some
 
 BACKGROUND = ("background", "_background_")
 LEFT_OUT = "__ignore__"  # LabelMe's own name for what is not to be judged
@@ -44,33 +45,28 @@ def open_labelme(
     *,
     channels: int | None = None,
     class_names: Sequence[str] | None = None,
-    values: str = "auto",
-    seed: int = 0,
-    count: int | None = None,
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
-    group_by: GroupBy = None,
     cache: bool = True,
+    **choice: Unpack[Choice],
 ) -> SegmentationDataset:
     """Return one split ("train", "val", "test") of LabelMe annotations, resized to `size`.
 
     class_names: the labels, background first; None takes all labels of all splits in alphabetical
     order behind "background". What no shape covers is background, shapes labelled `__ignore__` are
     255. Images are turned upright as LabelMe shows them. The other options are those of
-    `segkit.data.folder.open_folder`, but for `values`, which has no meaning here.
+    `segkit.data.folder.open_folder`.
     Raises DataError, with a list of what was found, for anything that does not fit.
     """
-    if values != "auto":
-        raise ValueError(f"values={values!r} is for masks in files; LabelMe's labels have names")
     size, names = read.as_size(size), checked_names(class_names)
     parts = find(Path(root))
     records = [record for part in parts.values() for record in part]
-    ids = _ids(records, names)
+    ids = label_ids(records, names)
     names = names or tuple(name for name in ids if name not in (BACKGROUND[1], LEFT_OUT))
     channels = channels or max(record.channels for record in records)
-    chosen, groups = choose(parts, split, seed, fractions, group_by, count)
+    chosen, groups = choose(parts, split, **choice)
 
     def read_pair(i: int) -> Pair:
-        return _read_pair(chosen[i], ids, channels, size)
+        image, mask = map(Image.fromarray, read_record(chosen[i], ids, channels))
+        return np.array(read.resize_image(image, size)), np.array(read.resize_mask(mask, size))
 
     content = digests(file for r in chosen for file in (r.file, r.image) if file)
     name = key(content.values(), size=size, channels=channels, ids=ids)
@@ -86,22 +82,12 @@ def open_labelme(
 
 def find(root: Path) -> dict[str, list[Record]]:
     """Return the records of each split in `root`, or all under "" where there are no splits."""
-    places = {split: root / split for split in SPLITS if any((root / split).glob("[!.]*.json"))}
-    if not places and any(root.glob("[!.]*.json")):
-        places = {"": root}
-    if not places:
-        raise FileNotFoundError(
-            f"{root.absolute()} holds no LabelMe files: *.json are looked for in it, or in train, "
-            "val and test inside it"
-        )
     parts, faults = {}, []
-    for split, place in places.items():
-        files = sorted(place.glob("[!.]*.json"))
-        found = list(in_threads(_record, files))
+    for split, place in places(root).items():
+        found = list(in_threads(look, json_files(place)))
         faults += [fault for fault in found if isinstance(fault, str)]
         parts[split] = [record for record in found if isinstance(record, Record)]
-        stems = {file.stem for file in files}
-        bare = [twins[0] for stem, twins in pictures(place).items() if stem not in stems]
+        bare = unannotated(place)
         if bare:
             faults.append(
                 f"{place}: {len(bare)} images have no .json of the same name ({some(bare)}): "
@@ -109,6 +95,33 @@ def find(root: Path) -> dict[str, list[Record]]:
             )
     read.refuse(faults, root)
     return parts
+
+
+def places(root: Path) -> dict[str, Path]:
+    """Return the folder of each split, or `root` under "" where there are no splits.
+
+    Raises FileNotFoundError without a LabelMe file.
+    """
+    found = {split: root / split for split in SPLITS if json_files(root / split)}
+    if not found and json_files(root):
+        found = {"": root}
+    if not found:
+        raise FileNotFoundError(
+            f"{root.absolute()} holds no LabelMe files: *.json are looked for in it, or in train, "
+            "val and test inside it"
+        )
+    return found
+
+
+def json_files(place: Path) -> list[Path]:
+    """Return the JSON files in a folder, in order; hidden ones are none."""
+    return sorted(place.glob("[!.]*.json"))
+
+
+def unannotated(place: Path) -> list[Path]:
+    """Return the pictures in a folder that have no JSON file of the same name."""
+    stems = {file.stem for file in json_files(place)}
+    return [twins[0] for stem, twins in pictures(place).items() if stem not in stems]
 
 
 def paint(shapes: Sequence[dict], ids: dict[str, int], height: int, width: int) -> np.ndarray:
@@ -173,7 +186,7 @@ def _outline(shape: dict) -> Sequence:
     return np.stack([x0 + radius * np.cos(turns), y0 + radius * np.sin(turns)], axis=1)
 
 
-def _ids(records: Sequence[Record], names: Sequence[str]) -> dict[str, int]:
+def label_ids(records: Sequence[Record], names: Sequence[str]) -> dict[str, int]:
     """Return the id of each label, in the order of `names` or else of the alphabet."""
     special = {**dict.fromkeys(BACKGROUND, 0), LEFT_OUT: IGNORE}
     labels = sorted({label for record in records for label in record.labels} - special.keys())
@@ -192,7 +205,8 @@ def _ids(records: Sequence[Record], names: Sequence[str]) -> dict[str, int]:
     return ids
 
 
-def _read_pair(record: Record, ids: dict[str, int], channels: int, size: tuple[int, int]) -> Pair:
+def read_record(record: Record, ids: dict[str, int], channels: int | None = None) -> Pair:
+    """Return image and mask of a record at full size. Raises DataError if they do not fit."""
     content = _parse(record.file)
     data = None if record.image else _decoded(content["imageData"])
     image = read.image(record.image or record.file, channels, exif="apply", data=data)
@@ -204,16 +218,12 @@ def _read_pair(record: Record, ids: dict[str, int], channels: int, size: tuple[i
             "fit; bring back the image that was annotated"
         )
     try:
-        mask = paint(content["shapes"], ids, height, width)
+        return image, paint(content["shapes"], ids, height, width)
     except DataError as error:
         raise DataError(f"{record.file}: {error}") from error
-    return (
-        np.array(read.resize_image(Image.fromarray(image), size)),
-        np.array(read.resize_mask(Image.fromarray(mask), size)),
-    )
 
 
-def _record(file: Path) -> Record | str:
+def look(file: Path) -> Record | str:
     """Return what one JSON file holds, or what is wrong with it."""
     try:
         content = _parse(file)

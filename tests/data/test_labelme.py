@@ -322,5 +322,5 @@ def test_sidecars_and_empty_folders(root, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no LabelMe files"):
         opened(tmp_path / "empty")
-    with pytest.raises(ValueError, match="LabelMe's labels have names"):
-        opened(root, values="ids")
+    with pytest.raises(ValueError, match="labelme has no option values; it has: .*group_by"):
+        load("labelme", size=16, data_dir=root, values="ids")
