@@ -1,0 +1,1 @@
+"""Evidence: grids of runs, what they say together, and the ledger of claims."""
