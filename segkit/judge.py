@@ -1,6 +1,8 @@
 """How good a model is on a set of images: scores with intervals, by class, and image by image."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +113,31 @@ def scores(judgement: Judgement, resamples: int = 2000, seed: int = 0) -> dict[s
         name: bootstrap(score, data, resamples=resamples, seed=seed)
         for name, (data, score) in wanted.items()
     }
+
+
+def summary(judgement: Judgement, found: dict[str, Interval] | None = None) -> dict[str, Any]:
+    """Return the numbers of a judgement, ready for JSON, None where there is none.
+
+    "images", "threshold", "scores" (value, low, high), "classes", "calibration error". found: the
+    scores, if they have been made already.
+    """
+    numbers = {
+        "images": len(judgement.data),
+        "threshold": judgement.facts.threshold if judgement.binary else None,
+        "scores": {k: v._asdict() for k, v in (found or scores(judgement)).items()},
+        "classes": by_class(judgement),
+        "calibration error": float(judgement.calibration.error()),
+    }
+    return _without_nan(numbers)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the value with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def by_class(judgement: Judgement) -> list[dict]:

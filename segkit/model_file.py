@@ -122,7 +122,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelFacts]:
     try:
         state, about = checkpoint.read(path)
         weights, kind = dict(state["model"]), about.get("kind")
-        facts = _read_facts(about) if kind == KIND else None
+        facts = read_facts(path, about["facts"]) if kind == KIND else None
     except CheckpointError:
         raise
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -147,10 +147,16 @@ def _skeleton(facts: ModelFacts) -> nn.Module:
         return facts.build()
 
 
-def _read_facts(about: dict) -> ModelFacts:
-    """Return the facts in a file; what a later segkit may have added is left out."""
+def read_facts(path: str | Path, stored: Any) -> ModelFacts:
+    """Return the facts in a file; what a later segkit may have added is left out.
+
+    Raises CheckpointError for facts that describe no network.
+    """
     known = {f.name for f in fields(ModelFacts)}
-    return ModelFacts(**{k: v for k, v in about["facts"].items() if k in known})
+    try:
+        return ModelFacts(**{k: v for k, v in stored.items() if k in known})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged, or no model of segkit: {error}") from error
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from segkit.data import read
 from segkit.data.dataset import DataError, SegmentationDataset, loader
 from segkit.data.folder import SUFFIXES
 from segkit.metrics import THRESHOLDS, sweep
-from segkit.model_file import ModelFacts, load_model
+from segkit.model_file import ModelFacts, load_model, read_facts
 from segkit.onnx_predictor import (
     ORIENTATION,
     Bands,
@@ -66,7 +67,7 @@ class Predictor:
         """
         if Path(path).suffix.lower() == ".onnx":
             network = OnnxNetwork(path)
-            return cls(network, ModelFacts(**network.facts), **how)
+            return cls(network, read_facts(path, network.facts), **how)
         model, facts = load_model(path)
         return cls(as_network(model.to(pick_device(device)), facts), facts, **how)
 
@@ -206,33 +207,52 @@ class Outcome:
 
 def predict_folder(
     predictor: Predictor,
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     form: str = "palette",
     overlays: bool = False,
+    overwrite: bool = True,
     watch: Callable[[Outcome], object] | None = None,
 ) -> list[Outcome]:
-    """Write the mask of each picture in `source`, a folder or one file, to `out`/NAME.png.
+    """Write the mask of each picture in `source` to `out`/NAME.png.
 
-    form: "palette" or "ids", see `write_mask`. overlays: write the picture with the mask over it,
-    NAME_overlay.jpg, beside it, upright and reduced to 2048 pixels. watch: is told of each outcome.
-    A picture that cannot be used has an outcome with `error`, and the rest is done.
-    Raises DataError if there is no picture, or if masks would be written among the pictures.
+    source: a folder, a picture, or several of either. form: "palette" or "ids", see `write_mask`.
+    overlays: write the picture with the mask over it, NAME_overlay.jpg, beside it, upright and
+    reduced to 2048 pixels. overwrite: whether a file that is there already may be replaced.
+    watch: is told of each outcome. A picture that cannot be used has an outcome with `error`, and
+    the rest is done.
+    Raises DataError before anything is written: if there is no picture, if masks would be written
+    among the pictures, would have the same name, or would replace what they must not.
     """
-    files = find_pictures(source)
+    sources = [source] if isinstance(source, (str, Path)) else source
+    files = list(dict.fromkeys(file for one in sources for file in find_pictures(one)))
     out = Path(out)
-    if out.resolve() == files[0].parent.resolve():
+    if out.resolve() in {file.parent.resolve() for file in files}:
         raise DataError(f"{out} holds the pictures themselves: give another folder for the masks")
-    stems = [file.stem for file in files]
+    stems = Counter(file.stem for file in files)
+    names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
+    times = Counter(names)
+    twins = [file for file, name in zip(files, names, strict=True) if times[name] > 1]
+    if twins:
+        raise DataError(f"{twins[0]} and {twins[1]} have one name: predict their folders apart")
+    targets = [out / f"{name}.png" for name in names]
+    written = [file for target in targets for file in _written(target, overlays)]
+    there = [file for file in written if file.exists()]
+    if there and not overwrite:
+        raise DataError(f"{there[0]} is there already: give another folder, or ask to overwrite")
     outcomes = []
-    for file in files:
-        name = file.stem if stems.count(file.stem) == 1 else file.name
-        outcome = predict_file(predictor, file, out / f"{name}.png", form=form, overlay=overlays)
+    for file, target in zip(files, targets, strict=True):
+        outcome = predict_file(predictor, file, target, form=form, overlay=overlays)
         outcomes.append(outcome)
         if watch:
             watch(outcome)
     return outcomes
+
+
+def _written(target: Path, overlays: bool) -> list[Path]:
+    """Return the files that stand for one picture: its mask, and its overlay if there is one."""
+    return [target, target.with_name(f"{target.stem}_overlay.jpg")][: 1 + overlays]
 
 
 def find_pictures(source: str | Path) -> list[Path]:
@@ -263,7 +283,7 @@ def predict_file(
         return Outcome(file, error=str(error), seconds=time.perf_counter() - began)
     mask = predictor.mask(image)
     write_mask(target, mask, orientation, form)
-    beside = target.with_name(f"{target.stem}_overlay.jpg") if overlay else None
+    beside = _written(target, overlay)[1] if overlay else None
     if beside:
         write_overlay(beside, image, mask)
     shares = {

@@ -52,32 +52,23 @@ def report_card(
 
     data: images that neither training nor the choice of threshold has seen. validation: those on
     which the threshold was chosen, to draw their curve too. cases: how many of the worst and of
-    the best images to show. The numbers, ready for JSON, None where there is none: "images",
-    "threshold", "scores" (value, low, high), "classes", "calibration error".
+    the best images to show. The numbers are those of `segkit.judge.summary`.
     Raises DataError for data that do not fit the model.
     """
     judged = judge.judge(model, facts, data, batch_size)
     earlier = judge.judge(model, facts, validation, batch_size) if validation is not None else None
     scores = judge.scores(judged)
-    rows = judge.by_class(judged)
     parts = [
         _head(judged, scores),
         _scores(scores),
-        _classes(rows),
+        _classes(judge.by_class(judged)),
         _curves(judged, earlier),
         _cases(model, judged, cases),
         _facts(model, judged),
     ]
     html = page(title or f"Report card: {facts.network}", "\n".join(parts), STYLE)
     write_atomic(out, html)
-    numbers = {
-        "images": len(data),
-        "threshold": facts.threshold if judged.binary else None,
-        "scores": {name: interval._asdict() for name, interval in scores.items()},
-        "classes": rows,
-        "calibration error": float(judged.calibration.error()),
-    }
-    return _without_nan(numbers)
+    return judge.summary(judged, scores)
 
 
 def _head(judged: Judgement, scores: dict[str, Interval]) -> str:
@@ -301,15 +292,6 @@ def _told(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_told, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _without_nan(value: Any) -> Any:
-    """Return the value with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _number(value: float | Tensor) -> str:

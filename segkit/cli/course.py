@@ -1,30 +1,19 @@
-"""The `segkit` command. Each command imports what it needs when it is called: help is quick."""
+"""`segkit course`: the lessons."""
 
 import json
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    name="segkit",
-    help="Semantic segmentation, taught end to end: run the lessons, train, judge and export.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+from segkit.cli.frame import AsJson, example, pairs, print_table, stoppable
+
 course = typer.Typer(help="The lessons: list them, run them, refresh them.", no_args_is_help=True)
-app.add_typer(course, name="course")
 
 Lessons = Annotated[
     list[str] | None,
     typer.Argument(metavar="[LESSON]...", help="Number (04), name or file. None: all of them."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a script.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Lessons to run at once.")]
 Timeout = Annotated[
     float | None,
@@ -32,7 +21,7 @@ Timeout = Annotated[
 ]
 
 
-@course.command("list")
+@course.command("list", epilog=example("segkit course list --json"))
 def course_list(as_json: AsJson = False) -> None:
     """List the lessons: what each promises, how long it takes, what it can be given."""
     from segkit.course import lessons
@@ -67,7 +56,7 @@ def course_list(as_json: AsJson = False) -> None:
     )
 
 
-@course.command("run")
+@course.command("run", epilog=example("segkit course run 4 5 --profile quick --jobs 2"))
 def course_run(
     lesson: Lessons = None,
     profile: Annotated[
@@ -112,7 +101,7 @@ def course_run(
     finish(outcomes)
 
 
-@course.command("refresh")
+@course.command("refresh", epilog=example("segkit course refresh 07"))
 def course_refresh(lesson: Lessons = None, jobs: Jobs = 1, timeout: Timeout = None) -> None:
     """Run the committed lessons where they are and store their outputs in them.
 
@@ -129,74 +118,8 @@ def course_refresh(lesson: Lessons = None, jobs: Jobs = 1, timeout: Timeout = No
     finish(outcomes)
 
 
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Report on this machine: versions, device, threads, precision, and what is missing."""
-    from segkit.environment import report
-
-    found = report()
-    if as_json:
-        print(json.dumps(found, indent=1))
-    else:
-        print_table(("", ""), [(name, describe(value)) for name, value in found.items()])
-    raise typer.Exit(1 if found["missing"] else 0)
-
-
 def finish(outcomes: list) -> None:
     """Say how many lessons passed, and leave with code 1 unless all did."""
     passed = sum(outcome.ok for outcome in outcomes)
     print(f"{passed} of {len(outcomes)} lessons passed")
     raise typer.Exit(0 if passed == len(outcomes) else 1)
-
-
-def pairs(texts: list[str]) -> dict[str, str]:
-    """Return NAME=VALUE texts as a dictionary."""
-    for text in texts:
-        if "=" not in text:
-            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--param")
-    return dict(text.split("=", 1) for text in texts)
-
-
-def describe(value: Any) -> str:
-    """Return a value of a report as text for a person."""
-    if isinstance(value, dict):
-        return "\n".join(f"{name} {describe(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(describe, value)) or "nothing"
-    return {None: "not there", True: "yes", False: "no"}.get(value, str(value))
-
-
-def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print a table that fits the terminal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=box.SIMPLE, show_header=any(columns))
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table, markup=False)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Leave with code 130 on Ctrl-C, and on the "please stop" of a scheduler (SIGTERM)."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def main() -> None:
-    """Run the command line; an error that segkit itself raises is a message, not a traceback."""
-    try:
-        app()
-    except Exception as error:
-        if not type(error).__module__.startswith("segkit"):
-            raise
-        print(f"segkit: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -1,0 +1,132 @@
+"""`segkit data`: look at data before a network learns it, cut it, and convert it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segkit.cli.frame import AsJson, example, print_json, stderr, stoppable
+
+data = typer.Typer(help="Your own data: check, split, convert.", no_args_is_help=True)
+
+Names = Annotated[
+    str | None,
+    typer.Option("--classes", help="Class names in the order of their ids, as background,bone."),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(help="Regular expression on file names; what it finds is not split apart."),
+]
+
+
+@data.command("check", epilog=example("segkit data check scans --html check.html --fix mended"))
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="images/ and masks/, LabelMe files, or pets.")],
+    classes: Names = None,
+    values: Annotated[
+        str, typer.Option(help="What masks hold: auto, ids, or 0/255 (255 is foreground).")
+    ] = "auto",
+    group_by: GroupBy = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails too.")] = None,
+    fix: Annotated[
+        Path | None, typer.Option(help="Write a corrected copy to this new folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every file for what would train or score a wrong model.
+
+    The originals stay as they are. Exit code 1: there is an error among the findings.
+    """
+    from segkit.data import doctor
+
+    with stoppable():
+        report = doctor.check(folder, class_names=_names(classes), values=values, group_by=group_by)
+        if html:
+            report.write_html(html)
+        fixes = doctor.fix(report, fix) if fix else []
+    if as_json:
+        print_json(report.to_dict() | ({"fixes": [vars(one) for one in fixes]} if fix else {}))
+    else:
+        report.print()
+        for one in fixes:
+            print(f"{one.file}: {one.what if one.written else f'left out, {one.what}'}")
+        for place in filter(None, (html, fix)):
+            print(f"Written: {place}")
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@data.command("split", epilog=example("segkit data split scans --out cut --group-by 'p[0-9]+'"))
+def data_split(
+    folder: Annotated[Path, typer.Argument(help="Folder with images/ and masks/.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="New folder for copies, or a .csv or .json for a list."),
+    ],
+    fractions: Annotated[
+        tuple[float, float, float], typer.Option(help="Of train, val and test.")
+    ] = (0.7, 0.15, 0.15),
+    seed: Annotated[int, typer.Option(help="The same seed cuts the same way.")] = 0,
+    group_by: GroupBy = None,
+    stratify_by: Annotated[
+        str | None,
+        typer.Option(help="The same mix in all splits: a regular expression, or: classes."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a folder into train, val and test: at random, by whole groups, or with the same mix.
+
+    Nothing is moved or changed: OUT gets copies, or a list. A cut that would put the same image
+    into two splits is refused. Near-duplicates are found by: segkit data check OUT.
+    """
+    from segkit.data import write
+
+    found = write.cut(folder, fractions, seed, group_by, stratify_by)
+    listed = out.suffix.lower() in (".csv", ".json")
+    with stoppable(), _bar("copying", sum(found.counts().values())) as watch:
+        write.write_list(found, out) if listed else write.write_folders(found, out, watch)
+    if as_json:
+        told = {"out": out, "rule": found.rule, "seed": seed, "counts": found.counts()}
+        print_json(told | {"items": found.rows()})
+        return
+    counts = ", ".join(f"{count} {split}" for split, count in found.counts().items())
+    print(f"{out}: {counts}; {found.rule}, seed {seed}; no image is in two splits")
+
+
+@data.command("from-labelme", epilog=example("segkit data from-labelme drawn --out scans"))
+def data_from_labelme(
+    folder: Annotated[Path, typer.Argument(help="Folder of LabelMe's .json files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for images and masks.")],
+    classes: Names = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn LabelMe's polygons into masks: OUT/images, OUT/masks and OUT/classes.txt.
+
+    Folders train, val and test are kept. What no shape covers is background, what is labelled
+    __ignore__ is 255. If a file cannot be used, all faults are listed and nothing is written.
+    """
+    from segkit.data import write
+
+    with stoppable(), _bar("converting") as watch:
+        names, counts = write.from_labelme(folder, out, _names(classes), watch)
+    if as_json:
+        print_json({"out": out, "class_names": names, "counts": counts})
+        return
+    parts = ", ".join(f"{count} {split}".rstrip() for split, count in counts.items())
+    print(f"{out}: {parts} images and masks of the classes {', '.join(names)}")
+    print(f"Next: segkit train --data {out} -s 'data.class_names=[{', '.join(names)}]'")
+
+
+def _names(classes: str | None) -> list[str] | None:
+    return [name.strip() for name in classes.split(",")] if classes else None
+
+
+@contextmanager
+def _bar(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
+    """Yield what is told of each file; it moves a bar on stderr."""
+    from rich.progress import Progress
+
+    with Progress(console=stderr(), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda name: progress.advance(task)

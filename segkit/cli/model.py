@@ -1,0 +1,379 @@
+"""`segkit train`, `evaluate`, `predict` and `export`: a model from its data to its use."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segkit.cli.frame import (
+    AsJson,
+    Device,
+    example,
+    print_json,
+    print_table,
+    stderr,
+    stoppable,
+    values,
+)
+
+if TYPE_CHECKING:
+    from segkit.config import Trained
+    from segkit.model_file import ModelFacts
+    from segkit.predict import Outcome
+
+Model = Annotated[Path, typer.Argument(help="Model file, as OUT/model.safetensors of train.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="Of probability. Default: the one in the model file."),
+]
+Batch = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images at a time.")]
+Border = Annotated[
+    str | None,
+    typer.Option(help="What a trimap's border becomes: ignore, pet, background or class."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", "-d", help="Name of a data set, folder, or config file with a data."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make these functions commands of `app`."""
+    commands = {
+        train: "segkit train --data toy-pets --border ignore --epochs 5 -s model.width=8",
+        evaluate: "segkit evaluate runs/pets/model.safetensors --split test --report card.html",
+        predict: "segkit predict runs/pets/model.safetensors photos --out masks --overlay",
+        export: "segkit export runs/pets/model.safetensors pets.onnx",
+    }
+    for command, line in commands.items():
+        app.command(epilog=example(line))(command)
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML or JSON with the parts data, model, fit.")
+    ] = None,
+    data: Data = None,
+    border: Border = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of the images, in pixels.")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="Of the training set: light, geometric or medium.")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", "-n", help="As unet (the default) or pdr_unet.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the images.")] = None,
+    batch_size: Batch = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of data, weights, order and augmentation.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/DATA-NETWORK.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder.")
+    ] = False,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of probability. Default: chosen on validation.")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="PART.KEY=VALUE", help="Any other entry of a config."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network and leave a model file that predict, evaluate and export work from.
+
+    What to do stands in a config file, in options, or in both: options override the file.
+    The run folder gets model.safetensors, train.yaml (all that was asked for), history.csv,
+    config.json (the machine too) and checkpoints. On several processes:
+    torchrun --nproc_per_node=2 -m segkit train config.yaml.
+    """
+    from segkit import config as configs
+    from segkit.train import distributed
+
+    asked: configs.Config = configs.read(config) if config else {}
+    entries = {
+        "data.border": border,
+        "data.size": size,
+        "data.transform": augment,
+        "data.seed": seed,
+        "model.name": network,
+        "model.seed": seed,
+        "fit.seed": seed,
+        "fit.epochs": epochs,
+        "fit.batch_size": batch_size,
+        "fit.lr": lr,
+        "fit.out": None if out is None else str(out),
+        "fit.resume": resume or None,
+        "fit.device": device,
+        "fit.precision": precision,
+        "threshold": threshold,
+    }
+    if data:
+        asked["data"] = configs.source(data)
+    given = {name: value for name, value in entries.items() if value is not None}
+    asked = configs.with_entries(asked, given | values(options))
+    asked = configs.with_defaults(asked)
+    with stoppable():
+        done = configs.from_config(asked, log=_to_stderr if as_json else print)
+    if done.facts:
+        _tell_trained(done, as_json)
+    if done.history.stopped.startswith("interrupted"):
+        raise typer.Exit(130)
+    distributed.leave()
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _tell_trained(done: "Trained", as_json: bool) -> None:
+    history, facts = done.history, done.facts
+    if as_json:
+        print_json(
+            {
+                "model": done.file,
+                "epochs": len(history),
+                "stopped": history.stopped,
+                "best": history.best if len(history) else None,
+                "last": history.last if len(history) else None,
+                "threshold": facts.threshold,
+                "threshold_chosen": facts.notes["threshold chosen"],
+            }
+        )
+        return
+    if history.stopped:
+        print(f"Stopped: {history.stopped}")
+    if len(history):
+        best, name = history.best, history.monitor
+        print(f"Best {name} {best[name]:.4f}, in epoch {best['epoch']} of {len(history)}")
+    print(f"Threshold {facts.threshold:g} ({facts.notes['threshold chosen']})")
+    print(f"Model: {done.file}")
+
+
+def evaluate(
+    model: Model,
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    border: Border = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Only so many images.")] = None,
+    threshold: Threshold = None,
+    batch_size: Batch = 16,
+    device: Device = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any other option of the data set."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report card to this HTML file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on images it has not seen, with 95 % intervals, and by class.
+
+    Without --data it is the data the model was trained on, by the train.yaml beside it: the same
+    split, so that its test set is one that training never saw. Images are resized as for training.
+    """
+    from segkit import config as configs
+    from segkit import judge
+    from segkit.model_file import load_model
+    from segkit.report_card import report_card
+    from segkit.train.distributed import pick_device
+
+    network, facts = load_model(model)
+    facts = _at(threshold, facts)
+    part = configs.source(data) if data else configs.of_run(model)
+    entries = values(options) | ({"border": border} if border else {})
+    part = configs.for_model(part | entries, facts)
+    with stoppable(), stderr().status(f"judging on {part['name']}, {split}"):
+        images = configs.open_split(part, split, count)
+        network.to(pick_device(device))
+        if report:
+            found = report_card(report, network, facts, images, batch_size=batch_size)
+        else:
+            found = judge.summary(judge.judge(network, facts, images, batch_size))
+    about = {"source": part["name"], "split": split} | images.info
+    if as_json:
+        named = {"model": model, "network": facts.network, "data": about}
+        print_json(named | found | {"report": report})
+        return
+    _tell_scores(found, facts.network, about)
+    if report:
+        print(f"Report card: {report}")
+
+
+def _at(threshold: float | None, facts: "ModelFacts") -> "ModelFacts":
+    """Return the facts with another threshold, if there is one."""
+    if threshold is None:
+        return facts
+    if not 0 < threshold < 1:
+        raise typer.BadParameter(f"{threshold} is not between 0 and 1", param_hint="--threshold")
+    return replace(facts, threshold=threshold)
+
+
+def _tell_scores(found: dict[str, Any], network: str, data: dict[str, Any]) -> None:
+    where = ", ".join(f"{name} {value}" for name, value in data.items())
+    rule = "the largest logit decides"
+    if found["threshold"] is not None:
+        rule = f"foreground above the probability {found['threshold']:g}"
+    print(f"{network} on {found['images']} images: {where}")
+    print(f"Rule: {rule}; ignored pixels (255) are left out")
+    print_table(
+        ("Score", "value", "95 % interval"),
+        [
+            (name, _number(score["value"]), f"{_number(score['low'])} to {_number(score['high'])}")
+            for name, score in found["scores"].items()
+        ],
+        numbers=True,
+    )
+    ratios = ("IoU", "Dice", "precision", "recall")
+    print_table(
+        ("Class", *ratios, "true pixels", "images"),
+        [
+            (
+                row["class"],
+                *(_number(row[name]) for name in ratios),
+                f"{100 * row['pixels']:.1f} %",
+                str(row["images"]),
+            )
+            for row in found["classes"]
+        ],
+        numbers=True,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Model file, or a network exported as .onnx.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks.")],
+    form: Annotated[
+        str, typer.Option(help="palette (each class in its colour) or ids (grey).")
+    ] = "palette",
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Lay the mask over the picture, NAME_overlay.jpg.")
+    ] = False,
+    tta: Annotated[
+        str, typer.Option(help="Average over mirror images: h, v or hv. Takes 2, 2, 4 times.")
+    ] = "",
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(help="Average over sizes too: give it several times, as 0.75 1 1.25."),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=1, help="Slide a window of this side over the picture, full size."),
+    ] = None,
+    overlap: Annotated[float, typer.Option(help="Of neighbouring windows, 0 to below 1.")] = 0.25,
+    threshold: Threshold = None,
+    min_size: Annotated[
+        int, typer.Option(min=0, help="Parts of fewer pixels become background.")
+    ] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace masks that are there already.")
+    ] = False,
+    batch_size: Batch = 4,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the mask of each picture as a PNG of the picture's own size.
+
+    The pictures themselves are never written to. One that cannot be used is reported on stderr,
+    the rest is done, and the exit code is 1.
+    """
+    from segkit.predict import Predictor, find_pictures, predict_folder
+
+    how = {"window": tile, "overlap": overlap, "batch_size": batch_size, "flips": tta}
+    how |= {"scales": scale or (1.0,), "min_size": min_size}
+    predictor = Predictor.load(model, device, **how)
+    predictor.facts = _at(threshold, predictor.facts)
+    total = sum(len(find_pictures(place)) for place in pictures)
+    with stoppable(), _bar(total, quiet=as_json) as watch:
+        outcomes = predict_folder(
+            predictor, pictures, out, form=form, overlays=overlay, overwrite=overwrite, watch=watch
+        )
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if as_json:
+        print_json([vars(outcome) for outcome in outcomes])
+    else:
+        print(f"{len(outcomes) - len(failed)} of {len(outcomes)} masks are in {out}")
+    raise typer.Exit(1 if failed else 0)
+
+
+@contextmanager
+def _bar(total: int, quiet: bool) -> Iterator[Callable[["Outcome"], None]]:
+    """Yield what is told of each outcome: it prints the mask's name, and moves a bar on stderr."""
+    from rich.progress import Progress
+
+    with Progress(console=stderr(), transient=True) as progress:
+        task = progress.add_task("predicting", total=total)
+
+        def watch(outcome: "Outcome") -> None:
+            progress.advance(task)
+            if outcome.error:
+                print(outcome.error, file=sys.stderr)
+            elif not quiet:
+                shares = ", ".join(f"{k} {100 * v:.1f} %" for k, v in outcome.shares.items())
+                print(f"{outcome.mask}: {shares}")
+
+        yield watch
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="File to write: .onnx, or .pt2 for torch.export.")],
+    size: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Side of the images to time, several times if you like."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time, in the timing.")] = 1,
+    repeats: Annotated[int, typer.Option(min=2, help="Runs that are timed.")] = 20,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model for use without segkit, once it is seen to give the same logits.
+
+    OUT.onnx takes any batch, height and width; class names, normalisation and threshold are in
+    it, and onnx_predictor.py, all that is needed to predict with it, lies beside it. The table
+    says how long PyTorch and onnxruntime take on this machine.
+    """
+    from segkit import environment
+    from segkit import export as exports
+    from segkit.model_file import load_model
+    from segkit.train.distributed import pick_device
+
+    if out.suffix.lower() not in (".onnx", ".pt2"):
+        raise typer.BadParameter(f"{out} ends neither in .onnx nor in .pt2", param_hint="OUT")
+    network, facts = load_model(model)
+    if out.suffix.lower() == ".pt2":
+        exports.save_program(out, network, facts)
+        print_json({"file": out}) if as_json else print(f"{out}: the program, with its facts")
+        return
+    missing = environment.lacks(environment.requirements()[1]["export"])
+    if missing != "installed":
+        raise exports.ExportError(f"ONNX {missing}: pip install 'segkit[export]'")
+    with stoppable(), stderr().status("exporting and comparing"):
+        difference = exports.export_onnx(out, network, facts)
+    if not as_json:
+        print(f"{out}: onnxruntime's logits are within {difference:.1e} of PyTorch's")
+    sides = [(side, side) for side in size or []] or [facts.size]
+    shapes = [(batch, facts.in_channels, *side) for side in sides]
+    with stoppable(), stderr().status("timing"):
+        runners = exports.runners(network.to(pick_device(device)), out)
+        rows = exports.latency(runners, shapes, repeats)
+    if as_json:
+        about = {"file": out, "difference": difference}
+        print_json(about | {"latency": [vars(row) for row in rows]})
+    else:
+        print(exports.table(rows))
