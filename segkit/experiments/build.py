@@ -15,13 +15,14 @@ Part = Mapping[str, Any]  # of a config: its data, or its model
 Split = SegmentationDataset
 
 RULES = ("official", "sorted")
-OWN = ("count", "val_count", "test_count", "rule", "transform")  # entries that `load` lacks
+OWN = ("count", "val_count", "test_count", "rule", "transform", "place")  # not those of `load`
 
 
 def training_data(source: Part, data_dir: Path | None = None) -> tuple[Split, Split]:
     """Return the training set, augmented as `transform` says, and the validation set.
 
-    source: arguments of `segkit.data.load`, and `val_count`, `test_count`, `transform`, `rule`.
+    source: arguments of `segkit.data.load`, and `val_count`, `test_count`, `transform`, `rule`,
+    and `place`, a folder in `data_dir`.
     rule: "official" takes the splits of the data set. "sorted" puts all images of all splits in
     the order of their names and validates on the last fifth, as abi2024's repository does; that
     leaves nothing to test on.
@@ -44,6 +45,9 @@ def test_data(source: Part, data_dir: Path | None = None) -> Split | None:
 def _load(split: str, source: Part, data_dir: Path | None) -> Split:
     options = {name: value for name, value in source.items() if name not in OWN}
     count = source.get("count" if split == "train" else f"{split}_count")
+    if "place" in source and data_dir is None:
+        raise ValueError(f"where is the folder {source['place']}? Give --data-dir")
+    data_dir = data_dir / source["place"] if "place" in source else data_dir
     return data.load(split=split, count=count, data_dir=data_dir, **options)
 
 

@@ -36,22 +36,27 @@ class Design:
 
     def config(self, cell: Mapping[str, str], seed: int) -> Config:
         """Return the config of one run."""
-        config = deepcopy(dict(self.base))
-        patches = [self.factors[factor][level] for factor, level in cell.items()]
-        for patch in [*patches, {"model.seed": seed, "fit.seed": seed}]:
-            for dotted, value in patch.items():
-                *parents, last = dotted.split(".")
-                place = config
-                for parent in parents:
-                    place = place.setdefault(parent, {})
-                place[last] = deepcopy(value)
-        return config
+        levels = [self.factors[factor][level] for factor, level in cell.items()]
+        return merged(self.base, *levels, {"model.seed": seed, "fit.seed": seed})
 
     def configs(self) -> Iterator[Config]:
         """Yield all configs, seed by seed: what is cut short has compared all cells at least."""
         for seed in self.seeds:
             for cell in self.cells():
                 yield self.config(cell, seed)
+
+
+def merged(base: Mapping[str, Any], *patches: Patch) -> Config:
+    """Return a copy of `base` with the entries of `patches` set, the later ones last."""
+    config = deepcopy(dict(base))
+    for patch in patches:
+        for dotted, value in patch.items():
+            *parents, last = dotted.split(".")
+            place = config
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = deepcopy(value)
+    return config
 
 
 def name_of(config: Config) -> str:

@@ -123,7 +123,7 @@ def run(
     file = folder / f"{name_of(config)}.json"
     if file.exists():
         return file
-    work, start = folder / "unfinished" / file.stem, resident()
+    work, start = folder / "runs" / file.stem, resident()  # runs/ is git-ignored
     selection = select(config, work, data_dir, seconds)
     tested = selection.test()
     record = _record(selection, start) | {
