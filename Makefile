@@ -19,7 +19,7 @@ WORKERS  ?= auto
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test lab refresh bench lint format lock clean
+.PHONY: help setup course test lab site refresh bench lint format lock clean
 
 help:  ## list what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -50,6 +50,11 @@ test: $(READY) lint  ## check style, the package and every lesson's outputs
 
 lab: $(READY)  ## open JupyterLab on the lessons
 	@$(BIN)/jupyter lab --notebook-dir notebooks
+
+site: $(READY)  ## build the course as a static site in build/site
+	@$(BIN)/python docs/assemble.py build/site-source
+	@$(BIN)/sphinx-build -q -W --keep-going -b html build/site-source build/site
+	@echo "open build/site/index.html"
 
 refresh: $(READY)  ## run the committed lessons again and keep their outputs: LESSONS="04"
 	@$(BIN)/segkit course refresh $(LESSONS) $(if $(JOBS),--jobs $(JOBS))

@@ -1,0 +1,72 @@
+"""Puts together what the site is built from: the pages here, the committed lessons, figures.
+
+`python docs/assemble.py FOLDER`; `make site` calls it. Nothing is executed: the site shows the
+outputs that the lessons were committed with.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from segkit import paths
+from segkit.course import Lesson, lessons
+
+DOCS = Path(__file__).parent
+BATCH = paths.root() / "figures" / "results" / "course.json"
+
+
+def with_alternatives(lesson: Lesson) -> dict:
+    """Return the notebook with its pictures' words where MyST-NB looks for them: in the cell."""
+    notebook = json.loads(lesson.path.read_text("utf-8"))
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
+    return notebook
+
+
+def table(lessons: list[Lesson]) -> str:
+    """Return the lessons as a Markdown table: link, promise, minutes to read."""
+    rows = ["| lesson | what you can do after it | to read |", "|---|---|---|"]
+    for lesson in lessons:
+        link = f"[{lesson.title}](lessons/{lesson.path.name})"
+        rows.append(f"| {link} | {lesson.promise} | {lesson.minutes:.0f} min |")
+    return "\n".join(rows)
+
+
+def batch_times() -> str:
+    """Return the seconds and memory of each lesson, as the last recorded batch run had them."""
+    if not BATCH.exists():
+        return "Not yet measured."
+    run = json.loads(BATCH.read_text("utf-8"))
+    rows = ["| lesson | seconds | peak memory |", "|---|---|---|"]
+    rows += [
+        f"| {row['lesson']} | {row['seconds']:.0f} | {row['peak_mib']:,.0f} MiB |"
+        for row in run["lessons"]
+    ]
+    return "\n".join(rows) + f"\n\nMeasured on {run['machine']} with `{run['command']}`."
+
+
+def assemble(folder: Path) -> None:
+    """Write the site's sources into `folder`, which is made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__", "assemble.py"))
+    shutil.copytree(paths.root() / "figures", folder / "figures")
+    there = lessons()
+    (folder / "lessons").mkdir()
+    for lesson in there:
+        content = json.dumps(with_alternatives(lesson))
+        (folder / "lessons" / lesson.path.name).write_text(content, encoding="utf-8")
+    filled = {"<!-- lessons -->": table(there), "<!-- batch times -->": batch_times()}
+    for page in folder.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for mark, words in filled.items():
+            text = text.replace(mark, words)
+        page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    assemble(Path(sys.argv[1]))
