@@ -1,0 +1,182 @@
+"""Exercises of lesson 15: PDR-UNet."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check.measured import Measured
+
+
+def _measure(choose: Callable[[int], list[int]], pixels: int) -> dict[str, int]:
+    """Return what a row of blocks, two convolutions of width 3 each, sees of a row of pixels."""
+    chosen = choose(pixels)
+    seen = {0}
+    for d in [d for d in chosen for _ in range(2)]:
+        seen = {place + step for place in seen for step in (-d, 0, d)}
+    width = max(seen) - min(seen) + 1
+    return {"sees": width, "holes": width - len(seen), "blocks": len(chosen)}
+
+
+def _fewest(pixels: int) -> list[int]:
+    field, chosen = 1, []
+    while field < pixels:
+        chosen.append(min(field, (pixels - field) // 4))
+        field += 4 * chosen[-1]
+    return chosen
+
+
+def _growing(pixels: int, factor: int, start: int = 1) -> list[int]:
+    """Return dilations that grow by a factor until the field is reached; the last one fills up."""
+    field, chosen, d = 1, [], start
+    while field < pixels:
+        chosen.append(min(d, (pixels - field) // 4))
+        field += 4 * chosen[-1]
+        d *= factor
+    return chosen
+
+
+def _one_convolution(pixels: int) -> list[int]:
+    field, chosen = 1, []
+    while field < pixels:
+        chosen.append(min(field, (pixels - field) // 2))
+        field += 2 * chosen[-1]
+    return chosen
+
+
+choose_dilations = Measured(
+    name="choose_dilations",
+    reference=_fewest,
+    measure=_measure,
+    cases=(
+        Case("29 pixels", (29,)),
+        Case("125 pixels", (125,)),
+        Case("PDR-UNet's 633 pixels", (633,)),
+        Case("one pixel", (1,)),
+    ),
+    mistakes=(
+        Mistake(
+            lambda pixels: _growing(pixels, 2),
+            "Right, but with more blocks than it takes: a step may be as wide as what is seen.",
+        ),
+        Mistake(
+            lambda pixels: _growing(pixels, 3),
+            "Three times as far is the limit after one convolution. A block has two.",
+        ),
+        Mistake(
+            lambda pixels: [1] * ((pixels - 1) // 4),
+            "No holes, but dilation 1 adds only 4 pixels a block. Let the dilation grow.",
+        ),
+        Mistake(
+            lambda pixels: [(pixels - 1) // 4] if pixels > 1 else [],
+            "One block reaches that far, but reads five pixels: the rest are holes. Begin with 1.",
+        ),
+        Mistake(
+            _one_convolution,
+            "A block has two convolutions of dilation d: it adds 4 * d to the field, not 2 * d.",
+        ),
+        Mistake(
+            lambda pixels: _growing(pixels, 6),
+            "Holes: a step was wider than what was seen in a row before it.",
+        ),
+    ),
+    hint="Keep the field so far. The next dilation may be as large as it, and not larger.",
+)
+
+
+class _Net(nn.Module):
+    """A network of three layers; `used` are those that it calls, the last one is the answer."""
+
+    def __init__(self, used: tuple[str, ...], thrown_away: str = "", zero: str = "") -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.encoder = nn.Conv2d(1, 2, 1)
+        self.spare = nn.Conv2d(2, 2, 1)
+        self.decoder = nn.Conv2d(2, 1, 1)
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight.copy_(torch.rand(weight.shape, generator=generator) + 0.1)
+            if zero:
+                getattr(self, zero).weight.zero_()
+        self._used, self._thrown_away = used, thrown_away
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(N, 1, H, W)`."""
+        for name in self._used:
+            x = getattr(self, name)(x)
+            if self._thrown_away and name == "encoder":
+                getattr(self, self._thrown_away)(x)
+        return x
+
+
+def _backward(model: nn.Module, image: Tensor) -> dict[str, Tensor | None]:
+    model(image).sum().backward()
+    return {name: weight.grad for name, weight in model.named_parameters()}
+
+
+def _dead(model: nn.Module, image: Tensor) -> list[str]:
+    return [name for name, grad in _backward(model, image).items() if grad is None]
+
+
+def _zero_is_dead(model: nn.Module, image: Tensor) -> list[str]:
+    found = _backward(model, image).items()
+    return [name for name, grad in found if grad is None or not grad.any()]
+
+
+def _only_zero(model: nn.Module, image: Tensor) -> list[str]:
+    found = _backward(model, image).items()
+    return [name for name, grad in found if grad is not None and not grad.any()]
+
+
+def _never_called(model: nn.Module, image: Tensor) -> list[str]:
+    called = set()
+    for part, module in model.named_modules():
+        module.register_forward_hook(lambda *_, part=part: called.add(part))
+    model(image)
+    return [n for n, _ in model.named_parameters() if n.rpartition(".")[0] not in called]
+
+
+_IMAGE = torch.arange(1.0, 10).view(1, 1, 3, 3)
+_ALL = ("encoder", "spare", "decoder")
+
+dead_weights = Exercise(
+    name="dead_weights",
+    reference=_dead,
+    cases=(
+        Case("a block that is never called", (_Net(("encoder", "decoder")), _IMAGE)),
+        Case("no dead block", (_Net(_ALL), _IMAGE)),
+        Case(
+            "a block whose result is thrown away",
+            (_Net(("encoder", "decoder"), thrown_away="spare"), _IMAGE),
+        ),
+        Case("a last layer that begins with zeros", (_Net(_ALL, zero="decoder"), _IMAGE)),
+    ),
+    mistakes=(
+        Mistake(
+            lambda model, image: [n for n, w in model.named_parameters() if w.grad is None],
+            "No weight has a gradient before backward: answer an image, sum up, call backward.",
+        ),
+        Mistake(
+            _zero_is_dead,
+            "A gradient of zeros is not none: that layer is used, and will learn in later steps.",
+        ),
+        Mistake(
+            _only_zero,
+            "PyTorch leaves the gradient of what took no part at None. It does not fill in zeros.",
+        ),
+        Mistake(
+            _never_called,
+            "To be called is not enough: where the result is thrown away, nothing can be learned.",
+        ),
+        Mistake(
+            lambda model, image: [n for n, g in _backward(model, image).items() if g is not None],
+            "These are the weights that live. The others are asked for.",
+        ),
+        Mistake(
+            lambda model, image: sorted({name.split(".")[0] for name in _dead(model, image)}),
+            "The right block, but its weights are asked for, as named_parameters() calls them.",
+        ),
+    ),
+    hint="Call backward on the sum of the answer, then look for weights whose .grad is None.",
+)
