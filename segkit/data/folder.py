@@ -197,7 +197,7 @@ def choose(
     if "" not in parts and split not in parts:
         raise DataError(f"there is no split {split!r} in this folder, only {', '.join(parts)}")
     items = parts.get(split) or parts[""]
-    groups = np.array(_groups(items, group_by))
+    groups = np.array(groups_of(items, group_by))
     if "" in parts:
         cut = splits.grouped_split(groups, fractions, seed) if group_by else None
         cut = cut or splits.random_split(len(items), fractions, seed)
@@ -354,7 +354,8 @@ def _strange_values(wrong: dict[str, list[int]], n: int, rule: str, classes: int
     )
 
 
-def _groups(items: Sequence, group_by: GroupBy) -> list[str]:
+def groups_of(items: Sequence, group_by: GroupBy) -> list[str]:
+    """Return the group of each item, by its `name`; "" for all without `group_by`."""
     if group_by is None:
         return [""] * len(items)
     if callable(group_by):
