@@ -1,6 +1,5 @@
 """Corrected copies of what can be corrected without guessing."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from segkit.data import read
 from segkit.data.dataset import DataError
 from segkit.data.doctor.report import Example, Report
 from segkit.data.doctor.rules import usual_colours
-from segkit.onnx_predictor import write_mask
+from segkit.files import whole_folder
+from segkit.onnx_predictor import palette
 
 LEFT_OUT = {  # nobody but the owner knows what is right here
     "unreadable", "bit-depth", "colour-space", "frames", "transparent", "same-stem",
@@ -44,33 +44,16 @@ def fix(report: Report, out: str | Path) -> list[Fix]:
     rare classes stay: they are no fault of a file.
     out: a new or empty folder that is neither the source nor inside it. It appears when all is
     written, or not at all.
-    Raises DataError for another `out`, for a layout that is not images and masks, and where
-    nothing would be left.
+    Raises FileExistsError for another `out`, and DataError for a layout that is not images and
+    masks, or where nothing would be left.
     """
-    out = _checked(report, Path(out))
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        done = _Repair(report, part).run()
-        if out.exists():
-            out.rmdir()
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return done
-
-
-def _checked(report: Report, out: Path) -> Path:
     if report.layout != "folder":
         raise DataError(
             f"{report.folder} is {report.layout} data, of which no corrected copy can be written: "
             "only folders of images and masks can be corrected"
         )
-    source, target = report.folder.resolve(), out.resolve()
-    if target == source or source in target.parents or target in source.parents:
-        raise DataError(f"{out}: lies inside {source} or around it: choose a folder elsewhere")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DataError(f"{out}: is there already, and not empty: choose a new folder")
-    return target
+    with whole_folder(out, report.folder) as part:
+        return _Repair(report, part).run()
 
 
 class _Repair:
@@ -113,7 +96,7 @@ class _Repair:
         except (Unclear, DataError) as unclear:
             return [Fix(name, None, str(unclear)) for name in names]
         save = {"images": lambda target: Image.fromarray(image).save(target)}
-        save["masks"] = lambda target: write_mask(target, mask)
+        save["masks"] = lambda target: self.write_mask(target, mask)
         fixes = []
         for folder, file, name, new, told in zip(
             save, example.files, names, (image, mask), (change, done), strict=True
@@ -127,6 +110,15 @@ class _Repair:
                 save[folder](target)
             fixes.append(Fix(name, target.relative_to(self.out).as_posix(), told))
         return fixes
+
+    def write_mask(self, target: Path, mask: np.ndarray) -> None:
+        """Write ids as PNG, in the colours that the other masks have, if they have any."""
+        colours = palette()
+        for value, colour in self.usual.items():
+            colours[3 * value : 3 * value + 3] = colour
+        picture = Image.fromarray(mask)
+        picture.putpalette(colours)
+        picture.save(target)
 
     def copy(self, file: Path, target: Path, name: str) -> tuple[Path, str]:
         """Copy a file as it is, under the suffix that fits."""

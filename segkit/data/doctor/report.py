@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segkit.data.dataset import IGNORE
+from segkit.data import read
+from segkit.data.dataset import IGNORE, DataError
 from segkit.files import write_atomic
 from segkit.page import page, picture, table
 
@@ -190,9 +191,10 @@ class Report:
 
     def _thumb(self, example: Example) -> str:
         """Return the image, and beside it the mask over it, as far as they can be read."""
+        image, mask = self.load(example)
         try:
-            drawn = _strip(*self.load(example))
-        except (OSError, ValueError, TypeError, SyntaxError):  # what a decoder raises on damage
+            drawn = _strip(_anyhow(example.image) if image is None else image, mask)
+        except DataError:
             return ""
         name = f"{example.split}/{example.name}".strip("/")
         shown = picture(drawn[0], "jpeg", f"{name}: image, and its mask over it", drawn[1])
@@ -217,6 +219,12 @@ def _counted(numbers: dict[str, int], show: int = 6) -> str:
     most = sorted(numbers.items(), key=lambda entry: -entry[1])
     told = [f"{name} {number}".strip() for name, number in most[:show]]
     return ", ".join(told) + (", …" if len(most) > show else "")
+
+
+def _anyhow(file: Path) -> np.ndarray:
+    """Return an image that the loader refuses, as well as it can be shown."""
+    with read.opened(file) as picture:
+        return np.array(picture.convert("RGB"))
 
 
 def _strip(image: np.ndarray, mask: np.ndarray | None) -> tuple[bytes, int]:
