@@ -329,8 +329,6 @@ def _write(out: Path, config: Config) -> None:
     source = dict(config["data"])
     if source.get("data_dir"):
         source["data_dir"] = str(Path(source["data_dir"]).absolute())
-    kept = config | {
-        "data": source,
-        "fit": {k: v for k, v in config["fit"].items() if k != "resume"},
-    }
+    options = {k: v for k, v in config["fit"].items() if k != "resume"} | {"out": str(out)}
+    kept = config | {"data": source, "fit": options}
     write_atomic(out / CONFIG, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))

@@ -1,13 +1,11 @@
 """`segkit data`: look at data before a network learns it, cut it, and convert it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from segkit.cli.frame import AsJson, example, print_json, stderr, stoppable
+from segkit.cli.frame import AsJson, bar, example, print_json, stoppable
 
 data = typer.Typer(help="Your own data: check, split, convert.", no_args_is_help=True)
 
@@ -84,7 +82,7 @@ def data_split(
 
     found = write.cut(folder, fractions, seed, group_by, stratify_by)
     listed = out.suffix.lower() in (".csv", ".json")
-    with stoppable(), _bar("copying", sum(found.counts().values())) as watch:
+    with stoppable(), bar("copying", sum(found.counts().values())) as watch:
         write.write_list(found, out) if listed else write.write_folders(found, out, watch)
     if as_json:
         told = {"out": out, "rule": found.rule, "seed": seed, "counts": found.counts()}
@@ -108,25 +106,16 @@ def data_from_labelme(
     """
     from segkit.data import write
 
-    with stoppable(), _bar("converting") as watch:
+    with stoppable(), bar("converting") as watch:
         names, counts = write.from_labelme(folder, out, _names(classes), watch)
     if as_json:
         print_json({"out": out, "class_names": names, "counts": counts})
         return
     parts = ", ".join(f"{count} {split}".rstrip() for split, count in counts.items())
     print(f"{out}: {parts} images and masks of the classes {', '.join(names)}")
-    print(f"Next: segkit train --data {out} -s 'data.class_names=[{', '.join(names)}]'")
+    named = f"-s 'data.class_names=[{', '.join(names)}]' -s data.values=ids"
+    print(f"Next: segkit train --data {out} {named}")
 
 
 def _names(classes: str | None) -> list[str] | None:
     return [name.strip() for name in classes.split(",")] if classes else None
-
-
-@contextmanager
-def _bar(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
-    """Yield what is told of each file; it moves a bar on stderr."""
-    from rich.progress import Progress
-
-    with Progress(console=stderr(), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda name: progress.advance(task)

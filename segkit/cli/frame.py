@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,6 +66,18 @@ def stderr() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True, quiet=not sys.stderr.isatty())
+
+
+@contextmanager
+def bar(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Yield what is called after each file; it moves a bar on stderr, where a person watches."""
+    from rich.progress import Progress
+
+    # Rich would send what is printed to stderr too, and so past a pipe or a file.
+    own = sys.stdout.isatty()
+    with Progress(console=stderr(), transient=True, redirect_stdout=own) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda *_: progress.advance(task)
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """`segkit train`, `evaluate`, `predict` and `export`: a model from its data to its use."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +10,7 @@ import typer
 from segkit.cli.frame import (
     AsJson,
     Device,
+    bar,
     example,
     print_json,
     print_table,
@@ -37,7 +36,7 @@ Border = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", "-d", help="Name of a data set, folder, or config file with a data."),
+    typer.Option("--data", "-d", help="A data set by name, a folder, or a config file."),
 ]
 
 
@@ -269,7 +268,7 @@ def predict(
     ] = "",
     scale: Annotated[
         list[float] | None,
-        typer.Option(help="Average over sizes too: give it several times, as 0.75 1 1.25."),
+        typer.Option(help="Average over sizes too, as --scale 1 --scale 1.25."),
     ] = None,
     tile: Annotated[
         int | None,
@@ -299,7 +298,16 @@ def predict(
     predictor = Predictor.load(model, device, **how)
     predictor.facts = _at(threshold, predictor.facts)
     total = sum(len(find_pictures(place)) for place in pictures)
-    with stoppable(), _bar(total, quiet=as_json) as watch:
+    with stoppable(), bar("predicting", total) as advance:
+
+        def watch(outcome: "Outcome") -> None:
+            advance()
+            if outcome.error:
+                print(outcome.error, file=sys.stderr)
+            elif not as_json:
+                shares = ", ".join(f"{k} {100 * v:.1f} %" for k, v in outcome.shares.items())
+                print(f"{outcome.mask}: {shares}")
+
         outcomes = predict_folder(
             predictor, pictures, out, form=form, overlays=overlay, overwrite=overwrite, watch=watch
         )
@@ -309,25 +317,6 @@ def predict(
     else:
         print(f"{len(outcomes) - len(failed)} of {len(outcomes)} masks are in {out}")
     raise typer.Exit(1 if failed else 0)
-
-
-@contextmanager
-def _bar(total: int, quiet: bool) -> Iterator[Callable[["Outcome"], None]]:
-    """Yield what is told of each outcome: it prints the mask's name, and moves a bar on stderr."""
-    from rich.progress import Progress
-
-    with Progress(console=stderr(), transient=True) as progress:
-        task = progress.add_task("predicting", total=total)
-
-        def watch(outcome: "Outcome") -> None:
-            progress.advance(task)
-            if outcome.error:
-                print(outcome.error, file=sys.stderr)
-            elif not quiet:
-                shares = ", ".join(f"{k} {100 * v:.1f} %" for k, v in outcome.shares.items())
-                print(f"{outcome.mask}: {shares}")
-
-        yield watch
 
 
 def export(

@@ -360,14 +360,19 @@ def groups_of(items: Sequence, group_by: GroupBy) -> list[str]:
         return [""] * len(items)
     if callable(group_by):
         return [str(group_by(item.name)) for item in items]
-    found = [re.search(group_by, item.name) for item in items]
-    missed = [item.name for item, match in zip(items, found, strict=True) if match is None]
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise ValueError(f"group_by={group_by!r} is no regular expression: {error}") from error
+    matches = [pattern.search(item.name) for item in items]
+    found = [match and match[1 if pattern.groups else 0] for match in matches]
+    missed = [item.name for item, group in zip(items, found, strict=True) if group is None]
     if missed:
         raise DataError(
             f"group_by={group_by!r} is found in {len(items) - len(missed)} of {len(items)} names, "
             f"not in {some(missed)}"
         )
-    return [match[1] if match.re.groups else match[0] for match in found]
+    return found
 
 
 def _content(root: Path) -> str:

@@ -66,11 +66,19 @@ def rank() -> int:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for, or the best there is; with several GPUs, this process's."""
+    """Return the device asked for, or the best there is; with several GPUs, this process's.
+
+    Raises ValueError for one that is not here.
+    """
+    names = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device is None:
-        names = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         device = next((name for name, there in names.items() if there), "cpu")
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r}: choose cpu, cuda or mps") from error
+    if not names.get(device.type, True):
+        raise ValueError(f"device={str(device)!r}: PyTorch finds no such device here; choose cpu")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)

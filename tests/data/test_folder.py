@@ -141,6 +141,9 @@ def test_groups_are_not_split_apart(tmp_path, group_by):
 
 def test_a_group_pattern_that_misses_names_is_refused(root):
     refused(root, "group_by='p01' is found in 1 of 10 names, not in p00", group_by="p01")
+    refused(root, "is found in 1 of 10 names, not in p00", group_by="p00|(p01)")
+    with pytest.raises(ValueError, match="is no regular expression"):
+        open_folder(root, "train", 16, group_by="(")
 
 
 def test_load_reaches_it(root):
