@@ -1,0 +1,111 @@
+"""Exercises of lesson 16: library models."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from segkit.check.frame import Case, Exercise, Mistake
+
+State = dict[str, Tensor]
+LUMINANCE = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+
+
+def _first(change: Callable[[Tensor], Tensor]) -> Callable[[State], State]:
+    """Return what `change` makes of the first layer; all else stays."""
+    return lambda state: state | {"conv1.weight": change(state["conv1.weight"])}
+
+
+def _every(state: State) -> State:
+    return {
+        name: t.sum(dim=1, keepdim=True) if t.ndim == 4 else t.clone() for name, t in state.items()
+    }
+
+
+def _checkpoint(first: Tensor) -> State:
+    """Return a small colour checkpoint in torchvision's names."""
+    return {
+        "conv1.weight": first,
+        "bn1.weight": torch.tensor([0.5, 2.0]),
+        "bn1.num_batches_tracked": torch.tensor(7),
+        "layer1.0.conv1.weight": torch.arange(8.0).view(4, 2, 1, 1),
+    }
+
+
+grey_checkpoint = Exercise(
+    name="grey_checkpoint",
+    reference=_first(lambda w: w.sum(dim=1, keepdim=True)),
+    cases=(
+        Case(
+            "two 1×1 filters",
+            (_checkpoint(torch.tensor([[1.0, 2, 3], [4, 5, -6]]).view(2, 3, 1, 1)),),
+        ),
+        Case("7×7 filters", (_checkpoint(torch.linspace(-1, 2, 294).view(2, 3, 7, 7)),)),
+    ),
+    mistakes=(
+        Mistake(
+            _first(lambda w: w.mean(dim=1, keepdim=True)),
+            "The mean is a third of the sum. A grey picture, three times, went through all three.",
+        ),
+        Mistake(
+            _first(lambda w: w[:, :1]),
+            "You kept red and threw green and blue away. All three saw the grey picture.",
+        ),
+        Mistake(
+            _first(lambda w: w.sum(dim=1)),
+            "The filters lost an axis: a convolution needs (out, in, height, width). Use keepdim.",
+        ),
+        Mistake(
+            _first(lambda w: w.sum(dim=0, keepdim=True)),
+            "That sums over the filters. Colours are the second axis: (out, in, height, width).",
+        ),
+        Mistake(
+            _first(lambda w: (w * LUMINANCE).sum(dim=1, keepdim=True)),
+            "Luminance weights turn a colour picture grey. Here it is grey already: a plain sum.",
+        ),
+        Mistake(
+            _every,
+            "Deeper layers have no colours, only maps. Change conv1.weight alone.",
+        ),
+        Mistake(
+            lambda state: {"conv1.weight": state["conv1.weight"].sum(dim=1, keepdim=True)},
+            "All other tensors are gone. Return the whole checkpoint.",
+        ),
+    ),
+    hint="Only conv1.weight, (out, 3, height, width), changes: to (out, 1, height, width).",
+)
+
+fitting_pairs = Exercise(
+    name="fitting_pairs",
+    reference={"a", "d", "e", "g"},
+    mistakes=(
+        Mistake(
+            {"a", "d", "e"},
+            "Three are right. Which threshold of a logit is a probability of one half?",
+        ),
+        Mistake(
+            {"a", "d", "g"},
+            "Three are right. BCEWithLogits brings its own sigmoid: with what does it fit?",
+        ),
+        Mistake(
+            {"a", "e", "g"}, "Three are right. When is from_logits=False the right thing to say?"
+        ),
+        Mistake(
+            {"a", "b", "d", "e", "g"},
+            "b: the network squashes, and the loss, which expects logits, squashes again.",
+        ),
+        Mistake(
+            {"a", "c", "d", "e", "g"},
+            "c: logits of −3 or 5 would be summed as if they were probabilities.",
+        ),
+        Mistake(
+            {"a", "d", "e", "f", "g"},
+            "f: BCEWithLogits squashes once more; no logit is left that means 'surely not'.",
+        ),
+        Mistake(
+            {"a", "d", "e", "g", "h"},
+            "h: a probability is never below 0, so every pixel would be object.",
+        ),
+    ),
+    hint="Follow the numbers: does a sigmoid come exactly once before they are read as chances?",
+)

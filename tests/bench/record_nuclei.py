@@ -1,0 +1,145 @@
+"""The real nuclei, once for the record: lesson 16 shows what this measures.
+
+`SEGKIT_REAL_DATA=... python tests/bench/record_nuclei.py [--rows 2]`. Trains the Unet of
+segmentation-models-pytorch and segkit's own, three seeds each, on 320 grey images of the 2018
+Data Science Bowl (folder `nuclei`, split at random), and judges each once on the test images.
+Each row is saved to figures/results/nuclei_record.json when it is there, so the script may be
+stopped and started again; `--rows` does only so many. The last draws nuclei_record.png.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+
+from segkit import data, environment, models, paths, plot
+from segkit.files import write_atomic
+from segkit.losses import BCELoss, Combined, DiceLoss
+from segkit.models import inspect
+from segkit.train import evaluate, fit, load_weights, setup
+
+SIZE, SEEDS = 96, (0, 1, 2)
+SETTINGS = {"schedule": "one-cycle", "batch_size": 16, "precision": "fp32"}
+RESULTS = paths.root() / "figures" / "results"
+# About the same time for each on one core, so the small network sees the images more often.
+NETWORKS = {
+    "smp Unet resnet18": (
+        lambda: smp.Unet("resnet18", encoder_weights=None, in_channels=1),
+        {"epochs": 6, "lr": 2e-3},
+    ),
+    "segkit unet width 8": (
+        lambda: models.build("unet", 1, 1, width=8, seed=None),
+        {"epochs": 24, "lr": 1e-2},
+    ),
+}
+
+
+def load(split: str, transform: str = "evaluation") -> data.SegmentationDataset:
+    """Return one split of the nuclei, grey."""
+    if not os.environ.get("SEGKIT_REAL_DATA"):
+        sys.exit("Set SEGKIT_REAL_DATA to the folder that holds nuclei/images and nuclei/masks.")
+    root = Path(os.environ["SEGKIT_REAL_DATA"]) / "nuclei"
+    how = {"channels": 1, "class_names": ["background", "nucleus"], "values": "0/255"}
+    return data.load("folder", split, SIZE, data_dir=root, transform=transform, **how)
+
+
+def folder(name: str, seed: int) -> Path:
+    """Return where a run keeps its checkpoints."""
+    return paths.data_dir() / "nuclei_record" / f"{name.replace(' ', '_')}_{seed}"
+
+
+def measure(name: str, seed: int) -> dict:
+    """Train one network from scratch; return its row of the record."""
+    torch.manual_seed(seed)
+    build, own = NETWORKS[name]
+    model = build()
+    history = fit(
+        model,
+        load("train", transform="light"),
+        load("val"),
+        loss=Combined({BCELoss(): 1.0, DiceLoss(): 1.0}),
+        seed=seed,
+        keep="best",
+        out=folder(name, seed),
+        resume=True,
+        **SETTINGS,
+        **own,
+    )
+    _, counts = evaluate(model, load("test"), precision="fp32")
+    return {
+        "network": name,
+        "seed": seed,
+        **own,
+        "parameters": inspect.parameters(model),
+        "val_iou": [round(v, 4) for v in history["val_iou"]],
+        "test_iou": round(counts.iou().item(), 4),
+        "test_iou_per_image": round(counts.iou("micro-imagewise").item(), 4),
+        "test_dice": round(counts.dice().item(), 4),
+        "seconds": round(sum(history["seconds"]), 1),
+    }
+
+
+def facts() -> dict:
+    """Return what the rows were measured with."""
+    packages = ("torch", "segmentation-models-pytorch", "timm", "numpy")
+    return {
+        "data": "320 images of the 2018 Data Science Bowl, stage 1 (CC0), as grey, resized; "
+        "split at random, so images of one slide may lie on both sides",
+        "size": SIZE,
+        "items": {split: len(load(split)) for split in ("train", "val", "test")},
+        "settings": {"loss": "BCE + Dice", "transform": "light", **SETTINGS},
+        "weights": "random; best validation epoch kept, test set judged once a row",
+        "hardware": {
+            **environment.hardware(),
+            "cpu": setup.device_name(torch.device("cpu")),
+        },
+        "versions": {name: environment.version(name) for name in packages},
+        "git": setup.revision(),
+        "command": "python tests/bench/record_nuclei.py",
+    }
+
+
+def draw(file: Path) -> None:
+    """Draw evenly spaced test images, the truth, and what the networks of the first seed say."""
+    test = load("test")
+    indices = range(0, len(test), len(test) // 5)[:5]
+    rows: list[nn.Module] = []
+    for name, (build, _) in NETWORKS.items():
+        rows.append(build())
+        load_weights(rows[-1], folder(name, SEEDS[0]) / "best.safetensors")
+    fig, axes = plot.grid(
+        4, len(indices), cell=1.2, row_titles=["image", "truth", "smp Unet", "segkit unet"]
+    )
+    said = [plot.predict_masks(model, test, indices) for model in rows]
+    for column, i in enumerate(indices):
+        image, mask = test.raw(i)
+        axes[0, column].imshow(image, cmap="gray")  # stretched: most images are nearly black
+        for row, ids in enumerate([mask, *(s[column] for s in said)], start=1):
+            axes[row, column].imshow(plot.colours(ids), interpolation="nearest")
+    fig.savefig(file, dpi=90)
+
+
+def main() -> None:
+    """Measure what is missing."""
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--rows", type=int, help="stop after so many new rows")
+    limit = arguments.parse_args().rows
+    file = RESULTS / "nuclei_record.json"
+    record = json.loads(file.read_text()) if file.exists() else {**facts(), "rows": []}
+    done = {(row["network"], row["seed"]) for row in record["rows"]}
+    missing = [(n, s) for s in SEEDS for n in NETWORKS if (n, s) not in done]
+    for name, seed in missing[:limit]:
+        print(name, "seed", seed)
+        record["rows"].append(measure(name, seed))
+        write_atomic(file, json.dumps(record, indent=1) + "\n")
+    if len(record["rows"]) == len(SEEDS) * len(NETWORKS):
+        draw(file.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
