@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,7 @@ import click
 import pytest
 import torch
 import typer
-from typer.testing import CliRunner
+from calls import call, main
 
 from segkit import cli, course, environment, paths
 from segkit.course import run as running
@@ -20,20 +21,6 @@ from segkit.course.report import Outcome
 from segkit.train import precision
 
 ROOT = paths.root()
-
-
-def call(*words: object) -> tuple[int, str]:
-    result = CliRunner().invoke(cli.app, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
-
-
-def main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["segkit", *map(str, words)])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    return left.value.code
 
 
 def commands(group: click.Group, name: str = "segkit") -> Iterator[tuple[str, click.Command]]:
@@ -52,6 +39,10 @@ def test_every_command_and_option_says_what_it_is(name: str, command: click.Comm
     assert command.help and command.help.strip().endswith("."), name
     for parameter in command.params:
         assert parameter.help, f"{name} {parameter.name}"
+    words = shlex.split(command.epilog.removeprefix("Example: "))
+    asked = name.split()
+    assert words[: len(asked)] == asked, "the example is one of this command"
+    command.make_context(words[-1], words[len(asked) :])  # which raises for what does not exist
 
 
 def test_help_imports_nothing_heavy() -> None:

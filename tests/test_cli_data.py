@@ -1,0 +1,90 @@
+"""`segkit data`: what it passes on, what it says, and its exit codes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from calls import call, main, printed
+from PIL import Image
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SEGKIT_DATA", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / "scans" / part).mkdir(parents=True)
+    for i in range(20):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[8 + i : 30, 9:40] = 1
+        Image.fromarray(mask).save(tmp_path / "scans" / "masks" / f"p{i // 4}_{i:02}.png")
+        noise = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).resize((64, 64))
+        noise.save(tmp_path / "scans" / "images" / f"p{i // 4}_{i:02}.png")
+    return tmp_path / "scans"
+
+
+def state(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_split_copies_or_lists(folder):
+    before = state(folder)
+    words = ("--fractions", 0.6, 0.2, 0.2, "--seed", 3, "--group-by", r"p\d", "--json")
+    copied = json.loads(printed("data", "split", folder, "--out", "cut", *words))
+    listed = json.loads(printed("data", "split", folder, "--out", "cut.csv", *words))
+    assert copied["counts"] == {"train": 12, "val": 4, "test": 4}
+    assert copied["items"] == listed["items"] and copied["rule"] == r"grouped by p\d"
+    assert len(list(Path("cut").rglob("*.png"))) == 40
+    assert Path("cut.csv").read_text().count("\n") == 21
+    code, text = call("data", "split", folder, "--out", "more.json", "--stratify-by", r"p\d")
+    assert code == 0 and r"14 train, 3 val, 3 test; stratified by p\d, seed 0" in text
+    assert state(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["split", "nowhere", "--out", "x"], "there is no such folder"),
+        (["split", "scans", "--out", "scans/x"], "lies inside scans"),
+        (["split", "scans", "--out", "x", "--group-by", "("], "is no regular expression"),
+        (["split", "scans", "--out", "x", "--group-by", "q"], "is found in 0 of 20 names"),
+        (["split", "scans", "--out", "x", "--fractions", "1", "1", "1"], "add up to 1"),
+        (["from-labelme", "scans", "--out", "x"], "holds no LabelMe files"),
+        (["check", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_message(folder, monkeypatch, capsys, words, message):
+    assert main(monkeypatch, "data", *words) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not Path("x").exists()
+
+
+def test_from_labelme_writes_what_train_reads(folder):
+    drawn = Path("drawn")
+    drawn.mkdir()
+    Image.new("L", (14, 10)).save(drawn / "a.png")
+    shape = {"label": "bone", "points": [[2, 1], [6, 1], [6, 5]]}
+    content = {"shapes": [shape], "imageHeight": 10, "imageWidth": 14, "imagePath": "a.png"}
+    (drawn / "a.json").write_text(json.dumps(content))
+    told = json.loads(printed("data", "from-labelme", drawn, "--out", "out", "--json"))
+    assert told == {"out": "out", "class_names": ["background", "bone"], "counts": {"": 1}}
+    code, text = call("data", "from-labelme", drawn, "-o", "more", "--classes", "sky, bone")
+    assert code == 0 and "-s 'data.class_names=[sky, bone]'" in text
+
+
+def test_check_reports_and_mends(folder):
+    code, text = call("data", "check", "scans")
+    assert code == 0 and "20 pairs" in text
+    report = json.loads(printed("data", "check", folder, "--json"))
+    assert isinstance(report, dict) and "fixes" not in report
+    with Image.open(folder / "masks" / "p0_00.png") as mask:
+        mask.resize((32, 32)).save(folder / "masks" / "p0_00.png")
+    before = state(folder)
+    code, text = call("data", "check", folder, "--html", "check.html", "--fix", "mended")
+    assert code == 1 and "p0_00.png: left out" in text
+    assert "Written: check.html" in text and "<html" in Path("check.html").read_text()
+    assert len(list(Path("mended").rglob("*.png"))) == 38
+    assert state(folder) == before
