@@ -1,0 +1,178 @@
+"""Configs: what they refuse, what they mean, and what training from one leaves behind."""
+
+import json
+import signal
+
+import pytest
+import torch
+import yaml
+
+from segkit import config, losses
+from segkit.config import ConfigError
+from segkit.data.dataset import DataError
+from segkit.model_file import ModelFacts, load_model
+
+SMALL = {
+    "data": {"name": "toy-embryo", "size": 32, "count": 16, "val_count": 6},
+    "model": {"name": "unet", "width": 4, "depth": 2},
+    "fit": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
+}
+
+
+def changed(threshold="validation", **parts):
+    made = {name: SMALL[name] | part for name, part in {**SMALL, **parts}.items()}
+    return made | {"threshold": threshold}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (SMALL | {"modle": {}}, r"a config: no key 'modle' \(did you mean model\?\); there are: d"),
+        ({"model": {"name": "unet"}}, "data: has no name; choose one of toy-pets"),
+        (SMALL | {"fit": [1]}, r"fit: \[1\] is not a set of keys and values"),
+        (changed(data={"name": "toy-embrio"}), r"no 'toy-embrio' \(did you mean toy-embryo\?\)"),
+        (changed(data={"siz": 3}), r"data: no key 'siz' of toy-embryo \(did you mean size\?\)"),
+        (changed(data={"border": "pet"}), "data: no key 'border' of toy-embryo"),
+        (changed(data={"split": "test"}), "data: no key 'split'"),
+        (changed(data={"count": "many"}), "data.count: 'many' is not an integer or null"),
+        (changed(model={"name": "unett"}), r"model: there is no 'unett' \(did you mean unet\?\)"),
+        (changed(model={"widht": 8}), r"no key 'widht' of unet \(did you mean width\?\); there ar"),
+        (changed(model={"width": "wide"}), "model.width: 'wide' is not an integer"),
+        (changed(fit={"epoch": 3}), r"fit: no key 'epoch' \(did you mean epochs\?\); there are: "),
+        (changed(fit={"epochs": 2.5}), "fit.epochs: 2.5 is not an integer"),
+        (changed(fit={"epochs": True}), "fit.epochs: True is not an integer"),
+        (changed(fit={"lr": "fast"}), "fit.lr: 'fast' is not a number"),
+        (changed(fit={"model": "unet"}), "fit: no key 'model'"),
+        (changed(fit={"loss": "dise"}), r"fit.loss: there is no 'dise' \(did you mean dice\?\)"),
+        (changed(fit={"loss": {"focal": {"gama": 3}}}), r"fit.loss: no key 'gama' of focal \(did"),
+        (changed(fit={"schedule": "cos"}), "fit.schedule: there is no 'cos'"),
+        (
+            changed(fit={"schedule": {"name": "poly", "gamma": 1}}),
+            "fit.schedule: no key 'gamma' of poly; there are: name, warmup, power",
+        ),
+        (SMALL | {"threshold": 1.5}, "threshold: 1.5 is neither"),
+        (SMALL | {"threshold": "best"}, "threshold: 'best' is neither"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_anything_is_loaded(monkeypatch, asked, message):
+    monkeypatch.setattr(config, "open_split", lambda *_: pytest.fail("data were loaded"))
+    with pytest.raises(ConfigError, match=message):
+        config.from_config(asked)
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers():
+    asked = yaml.safe_load("{lr: 1e-3, weight_decay: 1e-4, ema: null, epochs: 3}")
+    assert asked["lr"] == "1e-3"
+    found = config.checked(changed(fit=asked))
+    assert found["fit"]["lr"] == 1e-3 and found["fit"]["weight_decay"] == 1e-4
+    assert found["threshold"] == "validation"
+    assert config.checked(SMALL | {"threshold": "0.3"})["threshold"] == 0.3
+
+
+def test_files_are_yaml_or_json(tmp_path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(SMALL))
+    (tmp_path / "a.json").write_text(json.dumps(SMALL))
+    assert config.read(tmp_path / "a.yaml") == config.read(tmp_path / "a.json") == SMALL
+    wrong = {"list.yaml": "[1]", "bad.yaml": "a: [", "bad.json": "{", "bad2.yaml": "a: !!python/x"}
+    for name, text in wrong.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigError, match=name):
+            config.read(tmp_path / name)
+    (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\xff\x00")
+    for name in ("picture.yaml", "none.yaml"):
+        with pytest.raises(ConfigError, match=f"{name}: cannot be read as a config"):
+            config.read(tmp_path / name)
+
+
+def test_a_source_is_a_name_a_folder_or_a_config(tmp_path):
+    (tmp_path / "drawn" / "val").mkdir(parents=True)
+    (tmp_path / "drawn" / "val" / "a.json").touch()
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(SMALL))
+    (tmp_path / "d.yaml").write_text("fit: {}")
+    assert config.source("toy-xray") == {"name": "toy-xray"}
+    assert config.source(str(tmp_path))["name"] == "folder"
+    place = str(tmp_path / "drawn")
+    assert config.source(place) == {"name": "labelme", "data_dir": place}
+    assert config.source(str(tmp_path / "c.yaml")) == SMALL["data"]
+    with pytest.raises(ConfigError, match=r"d\.yaml: has no part data"):
+        config.source(str(tmp_path / "d.yaml"))
+    with pytest.raises(ConfigError, match=r"nor a data set \(did you mean toy-xray\?\)"):
+        config.source("toy-xrai")
+
+
+def test_the_model_demands_size_channels_names_and_border():
+    notes = {"data": {"border": "pet"}}
+    facts = ModelFacts("unet", ("sky", "bird"), (0.5,) * 3, (0.2,) * 3, (48, 64), notes=notes)
+    assert config.for_model({"name": "folder", "data_dir": "x", "size": 9}, facts) == {
+        "name": "folder", "data_dir": "x", "size": (48, 64), "channels": 3,
+        "class_names": ["sky", "bird"],
+    }  # fmt: skip
+    pets = config.for_model({"name": "toy-pets"}, facts)
+    assert pets == {"name": "toy-pets", "size": (48, 64), "border": "pet"}
+    assert config.for_model({"name": "toy-pets", "border": "ignore"}, facts)["border"] == "ignore"
+
+
+def test_entries_override_and_leave_what_was_given_alone():
+    asked = {"data": {"name": "toy-xray"}, "fit": None}
+    found = config.with_entries(asked, {"fit.lr": 1, "model.name": "unet", "threshold": 0.5})
+    assert found == {
+        "data": {"name": "toy-xray"}, "fit": {"lr": 1}, "model": {"name": "unet"}, "threshold": 0.5
+    }  # fmt: skip
+    assert asked == {"data": {"name": "toy-xray"}, "fit": None}
+    with pytest.raises(ConfigError, match=r"data.name.x: name is 'toy-xray', which has no entries"):
+        config.with_entries(asked, {"data.name.x": 1})
+    assert config.with_defaults(asked) == {
+        "data": {"name": "toy-xray"},
+        "model": {"name": "unet"},
+        "fit": {"out": "runs/toy-xray-unet"},
+    }
+
+
+def test_losses_are_made_from_their_names():
+    assert isinstance(config.fit_arguments({"loss": {"dice": {}}})["loss"], losses.DiceLoss)
+    found = config.fit_arguments({"loss": {"bce": None, "focal": {"gamma": 3.0}}})["loss"]
+    assert found.weights == [1.0, 1.0] and found.losses[1].gamma == 3.0
+    assert config.checked(changed(fit={"loss": "dice"}))["fit"]["loss"] == {"dice": {}}
+
+
+def test_counts_are_those_of_training_and_validation():
+    part = SMALL["data"] | {"transform": "light"}
+    sizes = {split: len(config.open_split(part, split)) for split in ("train", "val", "test")}
+    assert sizes == {"train": 16, "val": 6, "test": 64}
+    assert config.open_split(part, "train").transform.steps
+    assert not config.open_split(part, "val").transform.steps
+    assert len(config.open_split(part, "test", 3)) == 3
+    with pytest.raises(ConfigError, match=r"no split 'tset' \(did you mean test\?\)"):
+        config.open_split(part, "tset")
+
+
+def test_a_run_folder_repeats_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    whole = config.from_config(changed(fit={"out": "whole"}), lines.append)
+    assert sum("epoch" in line for line in lines) == 2
+    model, facts = load_model(tmp_path / "whole" / "model.safetensors")
+    assert facts == whole.facts and facts.class_names == ("background", "cell")
+    assert facts.size == (32, 32) and facts.options == {"width": 4, "depth": 2}
+    assert facts.notes["training"]["epochs"] == 2
+    assert "6 validation images" in facts.notes["threshold chosen"]
+
+    def stop_after_one(line):
+        if line.startswith("epoch 1"):
+            signal.raise_signal(signal.SIGINT)
+
+    cut = config.from_config(changed(fit={"out": "cut"}, threshold=0.25), stop_after_one)
+    assert cut.history.stopped.startswith("interrupted") and cut.facts.threshold == 0.25
+    again = config.read("cut/train.yaml")
+    assert "resume" not in again["fit"]
+    done = config.from_config(config.with_entries(again, {"fit.resume": True}), None)
+    assert done.facts.threshold == 0.25 and not done.history.stopped
+    for name, value in load_model("cut/model.safetensors")[0].state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_where_nothing_can_be_trained_nothing_is_left(tmp_path):
+    asked = changed(fit={"out": str(tmp_path / "out")}, data={"count": 0})
+    with pytest.raises((ValueError, DataError), match="count=0"):
+        config.from_config(asked)
+    assert not (tmp_path / "out").exists()
