@@ -134,7 +134,7 @@ def paint(shapes: Sequence[dict], ids: dict[str, int], height: int, width: int) 
             else _filled(np.array(_outline(shape)), height, width)
         )
         place = mask[top : top + inside.shape[0], left : left + inside.shape[1]]
-        if place.size == 0 or place.shape != inside.shape:
+        if min(left, top) < 0 or place.size == 0 or place.shape != inside.shape:
             raise DataError(
                 f"a {shape['shape_type']} {shape['label']!r} lies outside the image: delete it or "
                 "draw it again"
@@ -280,9 +280,10 @@ def _shape_fault(shape: object) -> str:
             f"{', '.join(POINTS)}"
         )
     try:
-        points = np.array(shape.get("points"), dtype=float)
-    except (TypeError, ValueError):
+        points = np.array(shape.get("points"))
+    except ValueError:  # rows of different lengths
         points = np.empty(0)
+    points = points.astype(float) if points.dtype.kind in "iuf" else np.empty(0)
     fits = points.ndim == 2 and points.shape[1] == 2 and len(points) >= POINTS[kind]
     if not fits or (kind != "polygon" and len(points) != POINTS[kind]):
         return f"a {kind} {label!r} has not the {POINTS[kind]} points it needs: redraw it"

@@ -82,7 +82,16 @@ def restore(path: Path, run: Run, history: History) -> Place:
     if about.get("kind") != "training":
         raise CheckpointError(f"{path} holds weights alone: training goes on from {LAST} only")
     fits(path, run.plain, state["model"], about)
-    differs(path, about["config"]["settings"], history.config["settings"], run)
+    try:
+        differs(path, about["config"]["settings"], history.config["settings"], run)
+        return _restore(state, run, history)
+    except CheckpointError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not hold a whole training ({error!r}): {CURE}") from error
+
+
+def _restore(state: dict, run: Run, history: History) -> Place:
     run.plain.load_state_dict(state["model"])
     if run.average:
         run.average.load_state_dict(state["average"])
@@ -150,7 +159,17 @@ def read(path: Path) -> tuple[Any, dict]:
         raise CheckpointError(f"{path} is not a checkpoint of segkit")
     if header["sum"] != checksum(header, tensors):
         raise CheckpointError(f"{path} is damaged: its checksum is wrong; {CURE}")
-    return unpack(json.loads(header["tree"]), tensors), json.loads(header["about"])
+    try:
+        state, about = unpack(json.loads(header["tree"]), tensors), json.loads(header["about"])
+        weights = [state["model"], state.get("average") or {}]
+        sound = isinstance(about, dict) and all(
+            isinstance(tensor, Tensor) for its in weights for tensor in its.values()
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise CheckpointError(f"{path} is not a checkpoint of segkit: it holds something else")
+    return state, about
 
 
 def checksum(header: dict[str, str], tensors: dict[str, Tensor]) -> str:
@@ -193,7 +212,10 @@ def fits(path: str | Path, model: nn.Module, weights: dict[str, Tensor], about: 
     if mine == theirs:
         return
     name = next(n for n in [*mine, *theirs] if mine.get(n) != theirs.get(n))
-    was = about.get("config", about).get("settings", {}).get("model", "another network")
+    try:
+        was = about.get("config", about)["settings"]["model"]
+    except (KeyError, TypeError):
+        was = "another network"
     raise CheckpointError(
         f"{path} holds {was}, not this {type(model).__name__}: {name} is "
         f"{theirs.get(name, 'absent')} in the file and {mine.get(name, 'absent')} in the network. "

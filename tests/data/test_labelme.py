@@ -239,6 +239,7 @@ def test_a_shape_that_cannot_be_drawn_is_refused(root, changes, words):
         {"points": [[3, -20], [4, -20], [4, -12]]},
         {"shape_type": "mask", "points": [[20, 4], [26, 8]], "mask": png(np.ones((5, 7), bool))},
         {"shape_type": "mask", "points": [[-3, 4], [3, 8]], "mask": png(np.ones((5, 7), bool))},
+        {"shape_type": "mask", "points": [[-9, 4], [-3, 8]], "mask": png(np.ones((5, 7), bool))},
     ],
 )
 def test_a_shape_outside_the_image_is_refused(root, changes):
@@ -322,5 +323,5 @@ def test_sidecars_and_empty_folders(root, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no LabelMe files"):
         opened(tmp_path / "empty")
-    with pytest.raises(ValueError, match="labelme has no option values; it has: .*group_by"):
+    with pytest.raises(ValueError, match=r"labelme has no option values; it has: .*group_by"):
         load("labelme", size=16, data_dir=root, values="ids")

@@ -1,0 +1,379 @@
+"""Damaged and hostile files against every reader: a result or a clear error, and nothing else.
+
+Any exception but the reader's own, a hang (a minute for the file) or a crash fails the test. The
+examples are the same on every run.
+"""
+
+import base64
+import io
+import json
+import math
+import os
+import pickle
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from segkit.data import doctor, read
+from segkit.data.dataset import DataError
+from segkit.data.folder import open_folder
+from segkit.data.labelme import open_labelme
+from segkit.model_file import ModelFacts, load_model, save_model
+from segkit.train import checkpoint
+from segkit.train.checkpoint import CheckpointError
+
+pytestmark = pytest.mark.timeout(60)
+H, W = 12, 16
+
+
+def fuzz(examples):
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGKIT_DATA", str(tmp_path / "data"))
+
+
+@st.composite
+def damaged(draw, contents):
+    """Return bytes with a few changes: bytes replaced, a stretch dropped, doubled or cut off."""
+    content = bytearray(draw(st.sampled_from(contents)))
+    for _ in range(draw(st.integers(1, 4))):
+        n = len(content)
+        at = draw(st.integers(0, max(0, min(n - 1, draw(st.sampled_from([40, 400, n]))))))
+        length = draw(st.sampled_from([1, 2, 4, 30, n]))
+        kind = draw(st.sampled_from(["replace", "replace", "drop", "double", "cut", "insert"]))
+        if kind == "replace":
+            content[at : at + 4] = draw(st.binary(min_size=1, max_size=4))
+        elif kind == "drop":
+            del content[at : at + length]
+        elif kind == "double":
+            content[at:at] = content[at : at + length]
+        elif kind == "cut":
+            del content[at:]
+        else:
+            content[at:at] = draw(st.binary(max_size=20))
+    return bytes(content)
+
+
+# Pictures
+
+
+def encoded(picture, kind, **options):
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def pictures():
+    """Return a small picture of many formats and modes, as bytes."""
+    rgb = Image.fromarray(np.random.default_rng(0).integers(0, 255, (H, W, 3), np.uint8))
+    grey, indexed = rgb.convert("L"), rgb.quantize(8)
+    exif = Image.Exif()
+    exif[read.ORIENTATION] = 6
+    return [
+        encoded(grey, "PNG"),
+        encoded(rgb.convert("RGBA"), "PNG", exif=exif),
+        encoded(indexed, "PNG", transparency=1),
+        encoded(Image.fromarray(np.array(grey, np.uint16)), "PNG"),
+        encoded(rgb, "JPEG", exif=exif),
+        encoded(rgb.convert("CMYK"), "JPEG", progressive=True),
+        encoded(indexed, "GIF", save_all=True, append_images=[indexed.rotate(90)]),
+        encoded(rgb, "TIFF", compression="tiff_lzw"),
+        encoded(rgb, "WEBP"),
+        encoded(indexed, "BMP"),
+    ]
+
+
+PICTURES = pictures()
+
+
+@fuzz(250)
+@given(damaged(PICTURES), st.sampled_from([None, 1, 3]), st.sampled_from(["refuse", "apply"]))
+def test_damaged_pictures(tmp_path, content, channels, exif):
+    file = tmp_path / "a.png"
+    file.write_bytes(content)
+    for reader in (
+        lambda: read.image(file, channels, (8, 8), exif),
+        lambda: read.image("embedded", channels, exif=exif, data=content),
+        lambda: read.image_header(file, exif),
+        lambda: read.mask(file, (8, 8)),
+    ):
+        try:
+            result = reader()
+        except DataError as error:
+            assert "a.png: " in str(error) or "embedded: " in str(error)
+        else:
+            assert isinstance(result, tuple) or result.dtype == np.uint8
+
+
+@pytest.mark.parametrize("content", PICTURES, ids=lambda content: content[:4].hex())
+def test_every_length_of_a_cut_picture(tmp_path, content):
+    file = tmp_path / "a.png"
+    for length in range(0, len(content), max(1, len(content) // 60)):
+        file.write_bytes(content[:length])
+        for reader in (read.image, read.mask):
+            try:
+                reader(file)
+            except DataError as error:
+                assert str(error).startswith(f"{file}: ")
+
+
+@fuzz(40)
+@given(damaged(PICTURES), damaged(PICTURES))
+def test_folders_of_damaged_pictures(tmp_path, image, mask):
+    root = tmp_path / "mine"
+    for folder, content in (("images", image), ("masks", mask)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for i in range(3):
+            good = encoded(Image.fromarray(np.full((H, W), i % 2, np.uint8)), "PNG")
+            (root / folder / f"{i}.png").write_bytes(content if i == 1 else good)
+    try:
+        open_folder(root, "train", 8, cache=False, fractions=(0.4, 0.3, 0.3))
+        agrees = True
+    except DataError:
+        agrees = False
+    report = doctor.check(root)
+    assert report.ok >= agrees
+    json.dumps(report.to_dict())
+
+
+# LabelMe
+
+
+def annotation(**changes):
+    shapes = [
+        {"label": "a", "points": [[2, 2], [9, 3], [5, 9]], "shape_type": "polygon"},
+        {"label": "b", "points": [[1, 1], [4, 4]], "shape_type": "circle"},
+        {
+            "label": "a",
+            "points": [[3, 2], [9, 7]],
+            "shape_type": "mask",
+            "mask": base64.b64encode(
+                encoded(Image.fromarray(np.full((5, 6), 255, np.uint8)), "PNG")
+            ).decode(),
+        },
+    ]
+    content = {"shapes": shapes, "imagePath": "a.png", "imageData": None}
+    return content | {"imageHeight": H, "imageWidth": W} | changes
+
+
+EMBEDDED = [
+    annotation(imageData=base64.b64encode(PICTURES[k]).decode()) for k in range(len(PICTURES))
+]
+
+
+def opens_or_refuses(root):
+    try:
+        dataset = open_labelme(root, "train", 8, cache=False, fractions=(0.4, 0.3, 0.3))
+    except DataError as error:
+        assert ".json" in str(error) or "label" in str(error)
+    else:
+        assert dataset.masks.dtype == np.uint8
+    json.dumps(doctor.check(root).to_dict())
+
+
+def labelme_folder(tmp_path, content):
+    root = tmp_path / "mine"
+    root.mkdir(exist_ok=True)
+    Image.new("RGB", (W, H)).save(root / "a.png")
+    for i, text in enumerate((json.dumps(annotation()).encode(), content, content)):
+        (root / f"{'abc'[i]}.json").write_bytes(text)
+    return root
+
+
+@fuzz(60)
+@given(damaged([json.dumps(content).encode() for content in [annotation(), *EMBEDDED[:3]]]))
+def test_damaged_labelme_files(tmp_path, content):
+    opens_or_refuses(labelme_folder(tmp_path, content))
+
+
+numbers = st.one_of(
+    st.integers(-3, 20),
+    st.floats(allow_nan=True),
+    st.sampled_from([10**400, -(10**400), 10**19, 1e308, -1, 2**31]),
+)
+scalars = st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=4))
+anything = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+points = st.lists(st.lists(numbers, min_size=2, max_size=2), min_size=1, max_size=5)
+shapes = st.fixed_dictionaries(
+    {
+        "label": st.one_of(st.sampled_from(["a", "background", "__ignore__", "\ud800"]), anything),
+        "shape_type": st.one_of(
+            st.sampled_from(["polygon", "circle", "rectangle", "mask"]), anything
+        ),
+        "points": st.one_of(points, points, anything),
+    },
+    optional={"mask": st.one_of(st.just(base64.b64encode(PICTURES[0]).decode()), anything)},
+)
+
+
+@fuzz(100)
+@given(
+    st.one_of(
+        st.builds(lambda s: annotation(shapes=s), st.lists(shapes, max_size=3)),
+        st.builds(
+            lambda field, value: annotation(**{field: value}),
+            st.sampled_from(["shapes", "imagePath", "imageData", "imageHeight", "imageWidth"]),
+            st.one_of(anything, st.sampled_from(["\0", "..", "/", "a" * 300, "b.json", "\ud800"])),
+        ),
+        anything,
+    )
+)
+def test_labelme_files_with_anything_in_them(tmp_path, content):
+    opens_or_refuses(labelme_folder(tmp_path, json.dumps(content).encode()))
+
+
+@pytest.mark.parametrize(
+    "points", [[[10**400, 1]] * 3, [[math.nan, 1]] * 3, [[True, "2"]] * 3, [[1, 2, 3]] * 3, "abc"]
+)
+def test_coordinates_that_are_none(tmp_path, points):
+    shape = {"label": "a", "points": points, "shape_type": "polygon"}
+    root = labelme_folder(tmp_path, json.dumps(annotation(shapes=[shape])).encode())
+    opens_or_refuses(root)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"shapes":' * 50_000, "9" * 5000, "NaN", "\ufeff"], ids=len
+)
+def test_json_that_breaks_parsers(tmp_path, text):
+    opens_or_refuses(labelme_folder(tmp_path, text.encode()))
+
+
+# Checkpoints and model files
+
+FACTS = ModelFacts("dumbnet", ("a", "b"), (0.5,), (0.2,), (H, W), 1, 1, {"width": 4})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Return a model file and a file of weights, as bytes."""
+    folder = tmp_path_factory.mktemp("good")
+    model = FACTS.build()
+    save_model(folder / "model", model, FACTS)
+    checkpoint.save_weights(folder / "weights", model)
+    return [(folder / name).read_bytes() for name in ("model", "weights")]
+
+
+READERS = (
+    load_model,
+    checkpoint.read,
+    lambda path: checkpoint.load_weights(path, FACTS.build()),
+)
+
+
+def refused_or_read(path):
+    for reader in READERS:
+        try:
+            reader(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+
+
+@fuzz(120)
+@given(st.data())
+def test_damaged_checkpoints(tmp_path, files, data):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(data.draw(damaged(files)))
+    refused_or_read(path)
+
+
+def written(path, tree, about, tensors=None):
+    """Write a file whose checksum is right, whatever is in it."""
+    tensors = tensors or {}
+    header = {"tree": tree, "about": about}
+    header["sum"] = checkpoint.checksum(header, tensors)
+    path.write_bytes(safetensors.torch.save(tensors, header))
+
+
+trees = st.one_of(
+    st.builds(json.dumps, anything),
+    st.builds(lambda value: json.dumps({"dict": [["model", value]]}), anything),
+    st.sampled_from(
+        [
+            "",
+            "{",
+            "[" * 100_000,
+            '{"tensor": "7"}',
+            '{"dict": [["model", {"dict": [["a", {"tensor": "0"}]]}]]}',
+            '{"dict": [["model", {"dict": []}], ["average", {"dict": [["module.a", 1]]}]]}',
+        ]
+    ),
+)
+options = st.dictionaries(
+    st.sampled_from(["width", "depth", "filters", "dilations", "up", "down", "x"]),
+    st.one_of(anything, st.sampled_from([4096, 64, -1, 0, 10**9, math.inf, [4096] * 9])),
+    max_size=3,
+)
+facts = st.builds(
+    lambda network, options, field, value: {
+        **json.loads(json.dumps(vars(FACTS))), "network": network, "options": options, field: value
+    },
+    st.sampled_from(["dumbnet", "unet", "pdr_unet", "fusionnet", "resnet34_unet", "?"]),
+    options,
+    st.sampled_from(["mean", "std", "size", "classes", "in_channels", "threshold", "notes", "?"]),
+    anything,
+)  # fmt: skip
+abouts = st.one_of(
+    st.builds(json.dumps, anything),
+    st.builds(lambda f: json.dumps({"kind": "model", "facts": f}), st.one_of(facts, anything)),
+)
+
+
+@fuzz(150)
+@given(trees, abouts)
+def test_checkpoints_with_anything_in_them(tmp_path, tree, about):
+    path = tmp_path / "a.safetensors"
+    written(path, tree, about, {"0": torch.zeros(2, 3)})
+    refused_or_read(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float8_e4m3fn, torch.complex64, torch.uint64])
+@pytest.mark.parametrize("shape", [(), (0, 3), (2,)])
+def test_tensors_of_every_kind(tmp_path, dtype, shape):
+    path = tmp_path / "a.safetensors"
+    tensors = {"0": torch.zeros(shape, dtype=dtype)}
+    written(path, '{"dict": [["model", {"dict": [["a", {"tensor": "0"}]]}]]}', "{}", tensors)
+    refused_or_read(path)
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["TRAP"],)
+
+
+def test_no_pickle_is_ever_opened(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
+    path = tmp_path / "a.safetensors"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        path.write_bytes(pickle.dumps(Trap(), protocol))
+        refused_or_read(path)
+    for new in (True, False):
+        torch.save({"model": Trap()}, path, _use_new_zipfile_serialization=new)
+        refused_or_read(path)
+        with pytest.raises(CheckpointError):
+            load_model(path)
+    written(path, "{}", "{}")
+    path.write_bytes(path.read_bytes() + pickle.dumps(Trap()))
+    refused_or_read(path)
+    assert not (tmp_path / "sprung").exists()
+    pickle.loads(pickle.dumps(Trap()))  # the trap works
+    assert (tmp_path / "sprung").is_dir()
