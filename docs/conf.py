@@ -55,7 +55,18 @@ def plain(app: Sphinx, what: str, name: str, thing: object, options: dict, lines
     lines[:] = ready
 
 
+def for_everyone(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """Let keys scroll what is wider than the screen; say of which level a caption is."""
+    body = context.get("body", "").replace("<pre>", '<pre tabindex="0">')
+    wide = '<div class="math-wrapper'
+    context["body"] = body.replace(wide, f'<div tabindex="0"{wide.removeprefix("<div")}')
+    level = 'role="heading" aria-level="2"'
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', level)
+
+
 def setup(app: Sphinx) -> None:
-    """Tell Sphinx about the two functions above."""
+    """Tell Sphinx about the functions above."""
+    app.connect("html-page-context", for_everyone, priority=900)  # after the theme's own
     app.connect("autodoc-process-docstring", plain)
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))
