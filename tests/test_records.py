@@ -1,0 +1,62 @@
+"""The committed records are complete, and say what their own numbers say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from segkit import models
+from segkit.models.inspect import parameters
+
+RESULTS = Path(__file__).parent.parent / "figures" / "results"
+NETWORKS = ("pdr_unet", "unet", "fusionnet")
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return (RESULTS / "xray_record.json").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def xray(text: str) -> dict:
+    return json.loads(text)
+
+
+def test_the_xray_record_says_how_it_was_made(text: str, xray: dict) -> None:
+    assert (RESULTS.parent.parent / xray["command"].split()[-1]).is_file()
+    assert xray["hardware"]["device"] and xray["hardware"]["threads"] >= 1
+    assert xray["versions"]["torch"] and xray["versions"]["python"]
+    assert all(count > 0 for count in xray["data"]["images"].values())
+    assert not re.search(r"/(?:home|root|tmp|work|Users)/", text), "holds a path of one machine"
+    assert (RESULTS / "xray_record.png").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_xray_record_counts_the_networks_that_segkit_builds(name: str, xray: dict) -> None:
+    found = xray["networks"][name]
+    assert found["parameters"] == parameters(models.build(name, 1, 1, **found["options"]))
+    assert found["published_parameters"] == parameters(models.build(name, 1, 1))
+    assert found["peak_bytes"] > 4 * found["parameters"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_of_the_xray_record_had_the_same_budget(name: str, xray: dict) -> None:
+    budget, found = xray["budget"], xray["networks"][name]
+    assert [float(rate) for rate in found["search"]] == budget["rates"]
+    assert found["search"][f"{found['rate']:g}"] == max(found["search"].values())
+    assert [run["seed"] for run in found["runs"]] == budget["seeds"]
+    for run in found["runs"]:
+        assert run["rate"] == found["rate"] and run["seconds"] > 0
+        assert len(run["val_dice"]) == budget["epochs"]
+        assert all(0 <= dice <= 1 for dice in (*run["val_dice"], run["test_dice"]))
+
+
+def test_the_target_of_the_xray_record_follows_from_its_curves(xray: dict) -> None:
+    best = [max(run["val_dice"]) for run in xray["networks"]["unet"]["runs"]]
+    target = xray["target"]
+    assert target == pytest.approx(xray["target_share"] * sum(best) / len(best), abs=1e-4)
+    for network in xray["networks"].values():
+        for run in network["runs"]:
+            reached = [epoch for epoch, dice in enumerate(run["val_dice"], 1) if dice >= target]
+            assert run["epochs_to_target"] == (reached[0] if reached else None)
