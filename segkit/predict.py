@@ -30,6 +30,7 @@ from segkit.onnx_predictor import (
     resize,
     resize_logits,
     sliding_window,
+    starts,
     whole_file,
     whole_image,
     write_mask,
@@ -58,6 +59,11 @@ class Predictor:
     flips: str = ""
     scales: Sequence[float] = (1.0,)
     min_size: int = 0
+
+    def __post_init__(self) -> None:
+        averaged(self.network, self.flips, self.scales)  # these refuse what cannot be: now, and
+        if self.window is not None:  # not when the first picture has been read
+            starts(self.window, self.window, self.overlap)
 
     @classmethod
     def load(cls, path: str | Path, device: str | None = None, **how) -> "Predictor":

@@ -1,0 +1,290 @@
+"""`segkit train`, `evaluate`, `predict`, `export`, one after the other, as a user would."""
+
+import functools
+import hashlib
+import json
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from calls import call, main, printed
+from PIL import Image
+
+from segkit import config, data, environment, judge, predict
+from segkit.cli import about_input
+from segkit.model_file import load_model
+from segkit.onnx_predictor import OnnxNetwork
+
+CONFIG = {
+    "data": {"name": "toy-embryo", "size": 32, "count": 32, "val_count": 16},
+    "model": {"name": "unet", "width": 8, "depth": 2},
+    "fit": {"epochs": 9, "batch_size": 8, "precision": "fp32", "lr": 0.1},
+}
+OVERRIDES = ("--lr", "0.02", "--epochs", 6, "--seed", 3, "-s", "fit.clip=1", "--out")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder; what `segkit train --json` said lies in it too."""
+    place = tmp_path_factory.mktemp("cli")
+    (place / "c.yaml").write_text(yaml.safe_dump(CONFIG))
+    told = printed("train", place / "c.yaml", *OVERRIDES, place / "run", "--json")
+    (place / "run" / "told.json").write_text(told)
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("pictures")
+    images = data.load("toy-embryo", "test", size=48, count=3, transform=None).images
+    for name, image in zip("abc", images, strict=True):
+        Image.fromarray(image).save(place / f"{name}.png")
+    return place
+
+
+def mask(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert picture.mode in ("P", "L")
+        return np.array(picture)
+
+
+def test_options_override_the_file(run):
+    asked = yaml.safe_load((run / "train.yaml").read_text())
+    assert asked["data"] == CONFIG["data"] | {"seed": 3}
+    assert asked["model"] == CONFIG["model"] | {"seed": 3}
+    changed = {"lr": 0.02, "epochs": 6, "seed": 3, "clip": 1.0, "out": str(run)}
+    assert asked["fit"] == CONFIG["fit"] | changed
+    told = json.loads((run / "told.json").read_text())
+    assert told["model"] == str(run / "model.safetensors") and told["epochs"] == 6
+    assert told["threshold"] == load_model(run / "model.safetensors")[1].threshold
+    assert (run / "history.csv").read_text().count("\n") == 7
+
+
+def test_evaluate_scores_the_test_set_of_the_run(run):
+    told = json.loads(printed("evaluate", run / "model.safetensors", "--json"))
+    model, facts = load_model(run / "model.safetensors")
+    own = data.load("toy-embryo", "test", 32, seed=3)
+    expected = judge.summary(judge.judge(model, facts, own))
+    assert {name: told[name] for name in expected} == expected
+    assert told["data"] == {"source": "toy-embryo", "split": "test"}
+    assert told["scores"]["IoU"]["value"] > 0.4
+    code, text = call("evaluate", run / "model.safetensors", "--threshold", 0.3, "--count", 4)
+    assert code == 0
+    assert "on 4 images: source toy-embryo, split test" in text
+    assert "foreground above the probability 0.3; ignored pixels" in text
+    assert "cell" in text and "boundary IoU" in text
+
+
+def test_evaluate_writes_the_report_card(run, tmp_path):
+    card = tmp_path / "card.html"
+    told = printed("evaluate", run / "model.safetensors", "--count", 4, "--report", card, "--json")
+    assert json.loads(told)["report"] == str(card) and json.loads(told)["images"] == 4
+    assert "Report card" in card.read_text()
+
+
+@pytest.fixture(scope="module")
+def exported(run) -> Path:
+    path = run / "out" / "m.onnx"
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    told = printed(
+        "export", run / "model.safetensors", path, "--repeats", 2, "--size", 16, "--json"
+    )
+    told = json.loads(told)
+    assert told["difference"] <= 1e-4
+    assert {row["name"] for row in told["latency"]} >= {"onnxruntime"}
+    assert {tuple(row["shape"]) for row in told["latency"]} == {(1, 1, 16, 16)}
+    return path
+
+
+def test_what_is_exported_predicts_the_same_masks(run, exported, pictures, tmp_path):
+    for model, out in ((run / "model.safetensors", "torch"), (exported, "onnx")):
+        code, text = call("predict", model, pictures, "--out", tmp_path / out)
+        assert code == 0 and "3 of 3 masks are in" in text
+    assert OnnxNetwork(exported).facts["class_names"] == ["background", "cell"]
+    for name in "abc":
+        ours, theirs = (mask(tmp_path / out / f"{name}.png") for out in ("torch", "onnx"))
+        assert ours.shape == (48, 48) and 0.02 < ours.mean() < 0.98
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_options_of_predict_reach_the_predictor(run, pictures, tmp_path):
+    words = ("--tta", "hv", "--scale", 1, "--scale", 1.5, "--tile", 32, "--overlap", 0.5)
+    words += ("--min-size", 9, "--threshold", 0.4, "--form", "ids", "--overlay")
+    told = printed(
+        "predict", run / "model.safetensors", pictures / "a.png", "-o", tmp_path, *words, "--json"
+    )
+    (row,) = json.loads(told)
+    model, facts = load_model(run / "model.safetensors")
+    facts = config.ModelFacts(**vars(facts) | {"threshold": 0.4})
+    network = predict.as_network(model, facts)
+    same = predict.Predictor(network, facts, 32, 0.5, 4, "hv", (1.0, 1.5), 9)
+    np.testing.assert_array_equal(mask(Path(row["mask"])), same.mask(mask(pictures / "a.png")))
+    with Image.open(row["mask"]) as picture:
+        assert picture.mode == "L"
+    assert row["overlay"] == str(tmp_path / "a_overlay.jpg") and Path(row["overlay"]).is_file()
+    assert sum(row["shares"].values()) == pytest.approx(1)
+
+
+def test_a_broken_picture_is_reported_and_the_rest_done(run, pictures, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    code, text = call(
+        "predict", run / "model.safetensors", tmp_path, pictures, "-o", tmp_path / "o"
+    )
+    assert code == 1
+    assert "broken.jpg: cannot be read" in text and "3 of 4 masks" in text
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["a.png", "b.png", "c.png"]
+
+
+def test_nothing_that_is_there_is_overwritten(run, pictures, tmp_path, monkeypatch, capsys):
+    def state():
+        return {p: hashlib.md5(p.read_bytes()).hexdigest() for p in pictures.iterdir()}
+
+    before, model = state(), run / "model.safetensors"
+    assert main(monkeypatch, "predict", model, pictures, "-o", pictures) == 2
+    assert main(monkeypatch, "predict", model, pictures, "-o", pictures, "--overwrite") == 2
+    assert "holds the pictures themselves" in capsys.readouterr().err
+    (tmp_path / "b.png").write_bytes(b"a mask drawn by hand")
+    assert main(monkeypatch, "predict", model, pictures, "-o", tmp_path) == 2
+    assert "b.png is there already" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["b.png"]
+    assert (tmp_path / "b.png").read_bytes() == b"a mask drawn by hand"
+    assert call("predict", model, pictures, "-o", tmp_path, "--overwrite")[0] == 0
+    assert mask(tmp_path / "b.png").shape == (48, 48)
+    assert state() == before
+
+
+def test_pictures_of_one_name_are_not_confused(run, pictures, tmp_path, monkeypatch, capsys):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.png").write_bytes((pictures / "a.png").read_bytes())
+    words = (
+        "predict",
+        run / "model.safetensors",
+        pictures,
+        tmp_path / "more",
+        "-o",
+        tmp_path / "o",
+    )
+    assert main(monkeypatch, *words) == 2
+    assert "have one name" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_program_is_exported_too(run, tmp_path):
+    code, text = call("export", run / "model.safetensors", tmp_path / "m.pt2")
+    assert code == 0 and "m.pt2" in text
+    assert torch.export.load(tmp_path / "m.pt2").module()(torch.zeros(1, 1, 20, 20)).shape[2] == 20
+
+
+def test_exporting_says_what_is_not_installed(run, tmp_path, monkeypatch, capsys):
+    real = environment.version
+    monkeypatch.setattr(environment, "version", lambda n: None if n == "onnx" else real(n))
+    assert main(monkeypatch, "export", run / "model.safetensors", tmp_path / "m.onnx") == 1
+    assert "lacks onnx: pip install 'segkit[export]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "none.safetensors"], "none.safetensors: there is no such file"),
+        (["evaluate", "pickle.pt"], "pickle.pt is a pickle"),
+        (["evaluate", "text.txt"], "text.txt is damaged or cut short"),
+        (["evaluate", "MODEL", "--split", "tset"], "no split 'tset' (did you mean test?)"),
+        (["evaluate", "MODEL", "--data", "toy-pets"], "toy-pets marks a border"),
+        (["evaluate", "MODEL", "--data", "toy-pets", "--border", "ignore"], "trained for class"),
+        (["evaluate", "MODEL", "-s", "bones=2"], "data: no key 'bones' of toy-embryo"),
+        (["evaluate", "MODEL", "--data", "nowhere"], "neither a folder, nor a config file"),
+        (["evaluate", "alone.safetensors"], "there is no train.yaml, so say"),
+        (["predict", "text.onnx", "text.txt", "-o", "o"], "text.onnx: no ONNX file, or a damaged"),
+        (["predict", "MODEL", "nowhere", "-o", "o"], "nowhere: neither a picture nor a folder"),
+        (["predict", "MODEL", "text.txt", "-o", "o", "--tta", "x"], "choose flips"),
+        (["train", "none.yaml"], "none.yaml: cannot be read as a config (No such file"),
+        (["train", "--data", "toy-xray", "-s", "fit.epoch=3"], "did you mean epochs?"),
+        (["train", "--data", "toy-xray", "-n", "vnet"], "there is no 'vnet'"),
+        (["train", "--data", "toy-xray", "--device", "tpu"], "tpu"),
+        (["train", "RUN/train.yaml"], "already holds a run"),
+        (["train", "RUN/train.yaml", "--resume", "--lr", "0.5"], "Resume with the same"),
+    ],
+)
+def test_wrong_input_is_one_message(run, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    torch.save({}, "pickle.pt")
+    Path("text.txt").write_text("words, and no more than words")
+    Path("text.onnx").write_text("words, and no more than words")
+    Path("alone.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    before = {p: p.stat().st_mtime_ns for p in run.iterdir()}
+    words = [w.replace("MODEL", str(run / "model.safetensors")) for w in words]
+    assert main(monkeypatch, *(w.replace("RUN", str(run)) for w in words)) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.startswith("segkit: ")
+    assert not Path("o").exists()
+    assert {p: p.stat().st_mtime_ns for p in run.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "MODEL", "--threshold", 1],
+        ["predict", "MODEL", "MODEL"],
+        ["export", "MODEL", "m.pth"],
+        ["train", "-s", "epochs"],
+        ["train", "-s", "fit.lr=["],
+        ["train", "--epochs", "0"],
+    ],
+)
+def test_wrong_usage_is_told_by_typer(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    words = [str(w).replace("MODEL", str(run / "model.safetensors")) for w in words]
+    code, text = call(*words)
+    assert code == 2 and "Error" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_breaks_is_no_wrong_usage(tmp_path, monkeypatch, capsys):
+    words = ("--data", "toy-embryo", "--size", 32, "-s", "data.count=8", "-s", "model.width=4")
+    words += ("-s", "data.val_count=4", "-s", "model.depth=2", "--lr", 1e30, "--epochs", 3)
+    assert main(monkeypatch, "train", *words, "--out", tmp_path / "o") == 1
+    assert "not finite" in capsys.readouterr().err.lower()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_is_saved_and_goes_on(tmp_path, monkeypatch, number):
+    real = config.fit
+
+    @functools.wraps(real)
+    def fit(*given, log, **options):
+        def interrupt(line):
+            log(line)
+            if line.startswith("epoch 1"):
+                signal.raise_signal(number)
+
+        return real(*given, log=interrupt, **options)
+
+    words = ("--data", "toy-embryo", "--size", 32, "-s", "data.count=16", "-s", "model.width=4")
+    words += ("-s", "data.val_count=4", "-s", "model.depth=2", "--epochs", 3, "--batch-size", 8)
+    monkeypatch.setattr(config, "fit", fit)
+    code, text = call("train", *words, "--out", tmp_path / "o")
+    assert code == 130 and "Stopped: interrupted in epoch 2" in text
+    assert load_model(tmp_path / "o" / "model.safetensors")[1].notes["training"]["epochs"] == 1
+    monkeypatch.setattr(config, "fit", real)
+    code, text = call("train", tmp_path / "o" / "train.yaml", "--resume")
+    assert code == 0 and "epoch 1/3" not in text and "epoch 3/3" in text
+
+
+def test_whose_fault_an_error_is():
+    def caught(function, *given):
+        try:
+            function(*given)
+        except Exception as error:
+            return about_input(error)
+
+    assert caught(open, "/no/such/file")
+    assert caught(data.load, "no-such-set")
+    assert caught(config.read, "/no/such/file")
+    assert not caught(np.reshape, np.zeros(3), (2, 2)), "a library's complaint about our call"
+    assert not caught(json.loads, "{")
+    assert sys.exc_info() == (None, None, None)
