@@ -1,0 +1,118 @@
+"""Exercises of lesson 19: scaling out."""
+
+from collections.abc import Callable
+
+from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check.measured import Measured
+
+
+def _effective(
+    processes: int, own: int, accumulate: int, base_batch: int, base_rate: float
+) -> list[float]:
+    batch = processes * own * accumulate
+    return [batch, base_rate * batch / base_batch]
+
+
+effective = Exercise(
+    name="effective",
+    reference=_effective,
+    cases=(
+        Case("one GPU, as the paper", (1, 16, 1, 16, 0.1)),
+        Case("eight GPUs", (8, 32, 1, 64, 0.1)),
+        Case("one small GPU, accumulating", (1, 4, 4, 16, 0.01)),
+        Case("both", (4, 8, 2, 16, 0.02)),
+        Case("a smaller batch than the paper's", (2, 4, 1, 32, 0.1)),
+    ),
+    mistakes=(
+        Mistake(
+            lambda n, own, k, base, rate: [n * own, rate * n * own / base],
+            "Gradients of `accumulate` batches are added up before the weights move. So how many "
+            "images go into one step?",
+        ),
+        Mistake(
+            lambda n, own, k, base, rate: [own * k, rate * own * k / base],
+            "All processes move together, by the mean of their gradients. Each brings its images.",
+        ),
+        Mistake(
+            lambda n, own, k, base, rate: [n * own * k, rate * (n * own * k / base) ** 0.5],
+            "That is the square root of the ratio. There is such a rule too, but here it is "
+            "asked for in proportion.",
+        ),
+        Mistake(
+            lambda n, own, k, base, rate: [n * own * k, rate * base / (n * own * k)],
+            "Upside down: a larger batch makes fewer steps, so each has to go further.",
+        ),
+        Mistake(
+            lambda n, own, k, base, rate: [n * own * k, rate * n * k],
+            "You compare with your own batch on one GPU. The rate belongs to `base_batch` images.",
+        ),
+        Mistake(
+            lambda n, own, k, base, rate: [n * own * k, rate],
+            "The batch is right. The rate suits `base_batch` images; what suits yours?",
+        ),
+    ),
+    hint="First count the images of one step; then see how many times `base_batch` that is.",
+)
+
+
+def _judged(share: Callable, n: int, ranks: int) -> dict[str, object]:
+    shares = [[int(index) for index in share(n, rank, ranks)] for rank in range(ranks)]
+    sizes = [len(own) for own in shares]
+    times = [sum(own.count(index) for own in shares) for index in range(n)]
+    return {
+        "times judged": times,
+        "not an image": sum(sizes) - sum(times),
+        "even": max(sizes) - min(sizes) <= 1,
+    }
+
+
+def _blocks(n: int, rank: int, ranks: int) -> list[int]:
+    size = -(-n // ranks)
+    return list(range(n))[rank * size : (rank + 1) * size]
+
+
+share = Measured(
+    name="share",
+    measure=_judged,
+    reference=lambda n, rank, ranks: list(range(rank, n, ranks)),
+    cases=(
+        Case("8 images, 2 processes", (8, 2)),
+        Case("10 images, 3 processes", (10, 3)),
+        Case("11 images, 4 processes", (11, 4)),
+        Case("3 images, 1 process", (3, 1)),
+    ),
+    mistakes=(
+        Mistake(
+            lambda n, rank, ranks: list(range(rank * (n // ranks), (rank + 1) * (n // ranks))),
+            "What is left over after the division is judged by nobody. Who takes it?",
+        ),
+        Mistake(
+            lambda n, rank, ranks: [i % n for i in range(rank, -(-n // ranks) * ranks, ranks)],
+            "You fill up from the beginning, as training does. In validation an image that is "
+            "judged twice counts twice.",
+        ),
+        Mistake(
+            lambda n, rank, ranks: list(range(n)),
+            "Every process judges all images. It is right, but no faster: share them out.",
+        ),
+        Mistake(
+            lambda n, rank, ranks: list(range(rank + 1, n, ranks)),
+            "Ranks and images are counted from 0. Who judges image 0?",
+        ),
+        Mistake(
+            _blocks,
+            "Each image is judged once, but the last process has too little to do: the others' "
+            "blocks were rounded up. Deal the images out like cards.",
+        ),
+        Mistake(
+            lambda n, rank, ranks: (
+                list(range(n))[rank * (n // ranks) :]
+                if rank == ranks - 1
+                else list(range(rank * (n // ranks), (rank + 1) * (n // ranks)))
+            ),
+            "Each image is judged once, but the last process gets all that is left over, and "
+            "the others wait for it. Deal the images out like cards.",
+        ),
+    ),
+    hint="Write the shares of all processes side by side. Is each image in exactly one of them?",
+)
