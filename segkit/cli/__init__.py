@@ -10,8 +10,9 @@ from typing import Any
 
 import typer
 
-from segkit.cli import course, data, model
+from segkit.cli import course, data, use
 from segkit.cli.frame import AsJson, example, print_json, print_table
+from segkit.cli.train import train
 
 app = typer.Typer(
     name="segkit",
@@ -22,7 +23,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-model.add_to(app)
+EXAMPLES = {
+    train: "segkit train --data toy-pets --border ignore --epochs 5 -s model.width=8",
+    use.evaluate: "segkit evaluate runs/pets/model.safetensors --split test --report card.html",
+    use.predict: "segkit predict runs/pets/model.safetensors photos --out masks --overlay",
+    use.export: "segkit export runs/pets/model.safetensors pets.onnx",
+}
+for command, line in EXAMPLES.items():
+    app.command(epilog=example(line))(command)
 app.add_typer(data.data, name="data")
 app.add_typer(course.course, name="course")
 

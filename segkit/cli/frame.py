@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a script.")]
+Batch = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images at a time.")]
+Border = Annotated[
+    str | None,
+    typer.Option(help="What a trimap's border becomes: ignore, pet, background or class."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", "-d", help="A data set by name, a folder, or a config file."),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps. Default: the best there is.")]
 
 

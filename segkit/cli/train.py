@@ -1,0 +1,127 @@
+"""`segkit train`: from data to a model file."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segkit.cli.frame import (
+    AsJson,
+    Batch,
+    Border,
+    Data,
+    Device,
+    print_json,
+    stoppable,
+    values,
+)
+
+if TYPE_CHECKING:
+    from segkit.config import Trained
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML or JSON with the parts data, model, fit.")
+    ] = None,
+    data: Data = None,
+    border: Border = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of the images, in pixels.")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="Of the training set: light, geometric or medium.")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", "-n", help="As unet (the default) or pdr_unet.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the images.")] = None,
+    batch_size: Batch = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of data, weights, order and augmentation.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/DATA-NETWORK.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder.")
+    ] = False,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of probability. Default: chosen on validation.")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="PART.KEY=VALUE", help="Any other entry of a config."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network and leave a model file that predict, evaluate and export work from.
+
+    What to do stands in a config file, in options, or in both: options override the file.
+    The run folder gets model.safetensors, train.yaml (all that was asked for), history.csv,
+    config.json (the machine too) and checkpoints. On several processes:
+    torchrun --nproc_per_node=2 -m segkit train config.yaml.
+    """
+    from segkit import config as configs
+    from segkit.train import distributed
+
+    asked: configs.Config = configs.read(config) if config else {}
+    entries = {
+        "data.border": border,
+        "data.size": size,
+        "data.transform": augment,
+        "data.seed": seed,
+        "model.name": network,
+        "model.seed": seed,
+        "fit.seed": seed,
+        "fit.epochs": epochs,
+        "fit.batch_size": batch_size,
+        "fit.lr": lr,
+        "fit.out": None if out is None else str(out),
+        "fit.resume": resume or None,
+        "fit.device": device,
+        "fit.precision": precision,
+        "threshold": threshold,
+    }
+    if data:
+        asked["data"] = configs.source(data)
+    given = {name: value for name, value in entries.items() if value is not None}
+    asked = configs.with_entries(asked, given | values(options))
+    asked = configs.with_defaults(asked)
+    with stoppable():
+        done = configs.from_config(asked, log=_to_stderr if as_json else print)
+    if done.facts:
+        _tell_trained(done, as_json)
+    if done.history.stopped.startswith("interrupted"):
+        raise typer.Exit(130)
+    distributed.leave()
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _tell_trained(done: "Trained", as_json: bool) -> None:
+    history, facts = done.history, done.facts
+    if as_json:
+        print_json(
+            {
+                "model": done.file,
+                "epochs": len(history),
+                "stopped": history.stopped,
+                "best": history.best if len(history) else None,
+                "last": history.last if len(history) else None,
+                "threshold": facts.threshold,
+                "threshold_chosen": facts.notes["threshold chosen"],
+            }
+        )
+        return
+    if history.stopped:
+        print(f"Stopped: {history.stopped}")
+    if len(history):
+        best, name = history.best, history.monitor
+        print(f"Best {name} {best[name]:.4f}, in epoch {best['epoch']} of {len(history)}")
+    print(f"Threshold {facts.threshold:g} ({facts.notes['threshold chosen']})")
+    print(f"Model: {done.file}")
