@@ -88,7 +88,9 @@ def restore(path: Path, run: Run, history: History) -> Place:
     except CheckpointError:
         raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not hold a whole training ({error!r}): {CURE}") from error
+        raise CheckpointError(
+            f"{path} does not hold a whole training ({error!r}): {CURE}"
+        ) from error
 
 
 def _restore(state: dict, run: Run, history: History) -> Place:
@@ -100,7 +102,7 @@ def _restore(state: dict, run: Run, history: History) -> Place:
     same_layout(run.optimizer)
     if state["scaler"]:
         run.machine.precision.scaler.load_state_dict(state["scaler"])
-    history.rows = state["rows"]
+    history.rows = [dict(row) for row in state["rows"]]
     return Place(**state["place"])
 
 

@@ -260,3 +260,22 @@ def test_nest_survives_packing():
     back = checkpoint.unpack(json.loads(json.dumps(checkpoint.pack(nest, tensors))), tensors)
     assert back[0] == nest[0] and back["c"] == [0.1, float("inf")]
     assert torch.equal(back["a"]["b"], nest["a"]["b"])
+
+
+@pytest.mark.parametrize(
+    ("part", "instead"),
+    [(p, None) for p in ("optimizer", "course", "place", "rows", "scaler", "config")]
+    + [("optimizer", {"x": 7}), ("course", 7), ("place", {"x": 7}), ("rows", 7), ("config", 7)],
+)
+def test_a_training_state_that_lacks_something_is_refused(tmp_path, part, instead):
+    options = {"out": tmp_path, "epochs": 1, "batch_size": 4}
+    quick(net(), toy(8), **options)
+    state, about = checkpoint.read(tmp_path / "last.safetensors")
+    holder = about if part == "config" else state
+    if instead is None:
+        del holder[part]
+    else:
+        holder[part] = instead
+    checkpoint.write(tmp_path / "last.safetensors", state, about)
+    with pytest.raises(CheckpointError, match=r"last\.safetensors"):
+        quick(net(), toy(8), resume=True, **options)
