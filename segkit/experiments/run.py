@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -148,6 +149,9 @@ def _record(selection: Selection, start: int) -> dict[str, Any]:
         "parameters": about["parameters"],
         "seconds": _short(sum(seconds)),
         "seconds_per_epoch": _short(median(seconds)),
+        "cpu_seconds": _short(
+            time.process_time()
+        ),  # of the process, other work on the machine aside
         "memory": {"start": start, "peak": peak_memory()},
         "made_with": {
             name: about[name]
