@@ -139,13 +139,16 @@ class Report:
         console = Console()
         console.print(Text(f"{self.folder} ({self.layout}): {self.verdict}", "bold"))
         if self.findings:
-            shown = Table("", "What", "Where", "What to do", box=box.SIMPLE)
+            shown = Table(box=box.SIMPLE)
+            shown.add_column("", no_wrap=True)
+            shown.add_column("What, and what to do", ratio=1)
+            shown.add_column("Where", ratio=1, overflow="fold")
             for finding in self.findings:
+                fix = " (--fix can, where that is clear)" if finding.fixable else ""
                 shown.add_row(
                     Text(finding.code, COLOURS[finding.severity]),
-                    Text(finding.what),
+                    Text(f"{finding.what}\n").append(finding.cure + fix, "italic"),
                     Text("\n".join(_places(finding, files))),
-                    Text(finding.cure + (" (--fix can)" if finding.fixable else "")),
                 )
             console.print(shown)
         facts = Table("", "", box=box.SIMPLE, show_header=False)
@@ -172,7 +175,7 @@ class Report:
 
     def _section(self, finding: Finding) -> str:
         lines = "".join(f"<li>{escape(line)}</li>" for line in _places(finding, SHOWN))
-        fix = " <b>segkit data check --fix</b> can do it." if finding.fixable else ""
+        fix = " A corrected copy (--fix) can, where that is clear." if finding.fixable else ""
         return (
             f'<h2><span class="{finding.severity}">{finding.severity}</span> {finding.code}</h2>'
             f"<p>{escape(finding.what)}</p><p><b>What to do:</b> {escape(finding.cure)}.{fix}</p>"
