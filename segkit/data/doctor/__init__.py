@@ -239,6 +239,6 @@ def _finding(report: Report, code: str, faults: list[Fault]) -> Finding:
         what,
         cure,
         tuple(report.relative(fault.file) for fault in faults),
-        tuple(fault.detail for fault in faults),
+        tuple("" if fault.detail == what else fault.detail for fault in faults),
         fixable and report.layout == "folder",
     )

@@ -144,9 +144,9 @@ class Report:
             shown.add_column("What, and what to do", ratio=1)
             shown.add_column("Where", ratio=1, overflow="fold")
             for finding in self.findings:
-                fix = " (--fix can, where that is clear)" if finding.fixable else ""
+                fix = " (--fix corrects a copy, where that is clear)" if finding.fixable else ""
                 shown.add_row(
-                    Text(finding.code, COLOURS[finding.severity]),
+                    Text(f"{finding.code}\n{finding.severity}", COLOURS[finding.severity]),
                     Text(f"{finding.what}\n").append(finding.cure + fix, "italic"),
                     Text("\n".join(_places(finding, files))),
                 )
@@ -175,7 +175,7 @@ class Report:
 
     def _section(self, finding: Finding) -> str:
         lines = "".join(f"<li>{escape(line)}</li>" for line in _places(finding, SHOWN))
-        fix = " A corrected copy (--fix) can, where that is clear." if finding.fixable else ""
+        fix = " --fix corrects a copy, where that is clear." if finding.fixable else ""
         return (
             f'<h2><span class="{finding.severity}">{finding.severity}</span> {finding.code}</h2>'
             f"<p>{escape(finding.what)}</p><p><b>What to do:</b> {escape(finding.cure)}.{fix}</p>"
@@ -242,7 +242,9 @@ def _strip(image: np.ndarray, mask: np.ndarray | None) -> tuple[bytes, int]:
         if not set(np.unique(ids)) - {0, IGNORE}:
             ids[ids == IGNORE] = 1
         panels.append(Image.fromarray(plot.overlay(np.array(small), ids)))
-    strip = Image.new("RGB", (sum(p.width for p in panels) + 6 * (len(panels) - 1), small.height))
+    strip = Image.new(
+        "RGB", (sum(p.width for p in panels) + 6 * (len(panels) - 1), small.height), "white"
+    )
     for k, panel in enumerate(panels):
         strip.paste(panel, (k * (small.width + 6), 0))
     content = io.BytesIO()

@@ -16,6 +16,7 @@ from segkit.data.folder import MANY, GroupBy, groups_of, value_rule
 NEAR, ALIKE = 40, 0.9  # bits of 256 that may differ, and correlation of the images in small
 JUMPS = 0.1  # share of the steps between ids that leaves one out, where ids meet at will
 STRIPS = 16  # pixels between two ids, below which an edge says nothing
+UNCUT = ("", "trainval")  # parts that are yet to be cut into splits
 RARE = 0.001  # share of the pixels
 FEW = 3  # images
 TRIMAP = {1, 2, 3}
@@ -158,7 +159,7 @@ def twins(examples: list[Example], group_by: GroupBy) -> list[Fault]:
         near = ones[i] + ones - 2 * hashes @ hashes[i] <= NEAR
         near &= looks @ looks[i] >= ALIKE
         same, apart = content == content[i], part != part[i]
-        counts = (same | near & (apart | (e.split == ""))) & (apart | (groups != groups[i]))
+        counts = (same | near & (apart | (e.split in UNCUT))) & (apart | (groups != groups[i]))
         for j in np.flatnonzero(counts):
             code = ("leak-" if apart[j] else "") + ("duplicate" if same[j] else "near-duplicate")
             faults.setdefault((code, e.image), Fault(code, e.image, f"as {_place(seen[j])}"))
