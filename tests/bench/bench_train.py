@@ -41,8 +41,8 @@ from segkit.train import distributed, loop, setup
 from segkit.train.schedules import Schedule
 from segkit.train.trouble import Guard
 
-SIZE, WIDTH, BATCH, EPOCHS = 128, 16, 16, 2
-ITEMS, VAL_ITEMS, ROUNDS, STEPS = 32, 16, 3, 12
+SIZE, WIDTH, BATCH, EPOCHS = 128, 16, 16, 3
+ITEMS, VAL_ITEMS, ROUNDS, STEPS = 32, 16, 5, 30
 FIT = {"batch_size": BATCH, "device": "cpu", "log": None}
 PRECISIONS = list(dict.fromkeys((train.precision.choose("auto").name, "fp32")))  # of this CPU
 UNMEASURED = "not yet measured"
