@@ -12,6 +12,7 @@ import typer
 
 from segkit.cli import course, data, use
 from segkit.cli.frame import AsJson, example, print_json, print_table
+from segkit.cli.reproduce import reproduce
 from segkit.cli.train import train
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ EXAMPLES = {
     use.evaluate: "segkit evaluate runs/pets/model.safetensors --split test --report card.html",
     use.predict: "segkit predict runs/pets/model.safetensors photos --out masks --overlay",
     use.export: "segkit export runs/pets/model.safetensors pets.onnx",
+    reproduce: "segkit reproduce --profile full --data-dir ~/data --minutes 9",
 }
 for command, line in EXAMPLES.items():
     app.command(epilog=example(line))(command)

@@ -4,6 +4,8 @@ Every run says its precision: "auto" would choose one by the machine, and one na
 two different runs.
 """
 
+from collections.abc import Sequence
+
 from segkit.experiments.grid import Config, Design, Patch, merged
 
 Levels = dict[str, Patch]
@@ -107,6 +109,7 @@ def quality() -> list[Design]:
 
 
 GROUPS = {"quick": quick, "full": full, "quality": quality}
+PROFILES = ("quick", "full")  # what may be asked for as a whole
 
 
 def _designs(
@@ -152,3 +155,17 @@ def _adam(**options: object) -> Config:
 
 def _resnet18(weights: str | None) -> Config:
     return {"name": "smp.Unet", "encoder_name": "resnet18", "encoder_weights": weights}
+
+
+def chosen(profile: str, only: Sequence[str] = ()) -> list[Design]:
+    """Return the designs of a profile, or those named in `only`, of it or the race for quality.
+
+    Raises ValueError for a profile or a name that does not exist.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"no profile {profile!r}; there are: {', '.join(PROFILES)}")
+    there = {design.name: design for group in (profile, "quality") for design in GROUPS[group]()}
+    wrong = [name for name in only if name not in there]
+    if wrong:
+        raise ValueError(f"no design {', '.join(wrong)}; there are: {', '.join(there)}")
+    return [there[name] for name in only] or GROUPS[profile]()

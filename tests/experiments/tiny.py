@@ -1,6 +1,7 @@
 """A design that trains in a moment, and records without any training."""
 
 import numpy as np
+from PIL import Image
 
 from segkit.experiments.grid import Design, name_of
 
@@ -39,3 +40,40 @@ def record(config, tp, images=6, val_iou=(0.1, 0.5)):
         "test": counts,
         "boundary": counts,
     }
+
+
+def real_data(parent):
+    """Write stand-ins for the real data sets, a few pictures each, in their own formats."""
+    root = parent / "oxford-iiit-pet"
+    trimaps = root / "annotations" / "trimaps"
+    for folder in (root / "images", trimaps):
+        folder.mkdir(parents=True)
+    for part, numbers in {"trainval": range(10), "test": range(10, 14)}.items():
+        lines = []
+        for breed, number in (("Abyssinian", 1), ("pug", 2)):
+            for i in numbers:
+                name = f"{breed}_{i}"
+                picture, marks = _picture(i)
+                Image.fromarray(picture).save(root / "images" / f"{name}.jpg")
+                Image.fromarray(np.array([2, 3, 1], np.uint8)[marks]).save(trimaps / f"{name}.png")
+                lines.append(f"{name} {number} 1 {number}\n")
+        (root / "annotations" / f"{part}.txt").write_text("".join(lines))
+    for place, mode, suffix in (("teeth-xray", "RGB", "jpg"), ("nuclei", "RGBA", "png")):
+        for folder in ("images", "masks"):
+            (parent / place / folder).mkdir(parents=True)
+        for i in range(12):
+            picture, marks = _picture(i)
+            grey = Image.fromarray(picture[..., 0]).convert(mode)
+            grey.save(parent / place / "images" / f"{i}.{suffix}")
+            mask = Image.fromarray(((marks > 0) * 255).astype(np.uint8))
+            mask.save(parent / place / "masks" / f"{i}.png")
+    return parent
+
+
+def _picture(i):
+    """Return an RGB picture and a map: 0 background, 1 border, 2 object."""
+    marks = np.zeros((40, 50), np.uint8)
+    marks[8 : 25 + i, 10:35] = 1
+    marks[11 : 22 + i, 13:32] = 2
+    noise = np.random.default_rng(i).integers(0, 60, (40, 50, 3))
+    return (noise + 60 * marks[..., None]).astype(np.uint8), marks
