@@ -233,7 +233,7 @@ rename = Exercise(
         ),
         Mistake(
             lambda checkpoint: _rename(checkpoint, keep=_without_counter),
-            "num_batches_tracked is a tensor of its own, and strict loading wants it.",
+            "num_batches_tracked is a tensor of the network too. Leave out the head, nothing else.",
         ),
         Mistake(
             lambda checkpoint: _rename(checkpoint, keep=lambda name: True),
