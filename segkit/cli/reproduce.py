@@ -37,13 +37,12 @@ def reproduce(
     The design "quality", real pets at 128 pixels, belongs to no profile and has to be named.
     Exit code 1: not all runs are done, because some failed or the time was up.
     """
-    from segkit import paths
     from segkit.experiments import designs, ledger
     from segkit.experiments.grid import named
     from segkit.experiments.pool import run_all
 
     chosen = designs.chosen(profile, only or [])
-    out = out or paths.root() / "figures" / "results"
+    out = out or ledger.results()
     configs = named(config for design in chosen for config in design.configs())
     with stoppable():
         outcome = run_all(configs, out / "records", data_dir, jobs, minutes)

@@ -125,6 +125,11 @@ def _effects(design: Design, records: Mapping[str, Record]) -> dict[str, Any]:
     }
 
 
+def results() -> Path:
+    """Return the folder of the committed records and the committed ledger."""
+    return paths.root() / "figures" / "results"
+
+
 def write(folder: Path) -> Ledger:
     """Read the records in `folder`/records; write claims.json, ledger.md and runs.csv beside."""
     records = analysis.read(folder / "records")
@@ -149,16 +154,16 @@ def publish(folder: Path) -> None:
                     ("interactions", plots.interactions),
                 ):
                     draw(design, records).savefig(folder / f"{name}-{profile}.png", dpi=100)
-    if folder == paths.root() / "figures" / "results":
+    if folder.resolve() == results():
         readme = paths.root() / "README.md"
         text = readme.read_text(encoding="utf-8")
         if with_summary(text, ledger) != text:
             write_atomic(readme, with_summary(text, ledger))
 
 
-def read(folder: Path) -> Ledger:
-    """Return the ledger that `write` has left in `folder`: for lessons, which quote no number."""
-    return json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+def read(folder: Path | None = None) -> Ledger:
+    """Return the ledger in `folder`, by default the committed one: what lessons print from."""
+    return json.loads(((folder or results()) / "claims.json").read_text(encoding="utf-8"))
 
 
 def markdown(ledger: Ledger) -> str:
@@ -204,6 +209,8 @@ def _profile_page(profile: str, found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     for design, cells in found["scores"].items():
         scores = list(next(iter(cells.values())))
+        yield f'<a id="{anchor(profile, design)}"></a>'
+        yield ""
         yield f"| {design} | {' | '.join(scores)} |"
         yield "|---" * (1 + len(scores)) + "|"
         for cell, row in cells.items():
@@ -263,19 +270,34 @@ def with_summary(text: str, ledger: Ledger) -> str:
 def misquoted(text: str, ledger: Ledger) -> list[str]:
     """Return the numbers in `text` that the ledger does not hold, with what they refer to.
 
-    Prose quotes a number as a link to its claim: `[0.512](../figures/results/ledger.md#key)`. All
-    numbers in such a link's text have to be figures of that claim as `told` writes them.
+    Prose quotes a number as a link to its claim, `[0.512](../figures/results/ledger.md#key)`, or
+    to a design's table, `#quick-abi2024`. All numbers in the link's text have to be figures there,
+    as `told` writes them.
     """
+    known = {claim["key"]: list(_figures(claim["results"])) for claim in ledger["claims"]}
+    for profile, found in ledger["profiles"].items():
+        for design, scores in found["scores"].items():
+            rest = found["effects"].get(design, {})
+            known[anchor(profile, design)] = [*_figures(scores), *_figures(rest)]
     wrong = []
-    by_key = {claim["key"]: claim for claim in ledger["claims"]}
     for quoted, key in QUOTE.findall(text):
-        if key not in by_key:
-            wrong.append(f"{quoted}: the ledger has no claim {key}")
+        if key not in known:
+            wrong.append(f"{quoted}: the ledger has no {key}")
             continue
-        results = by_key[key]["results"].values()
-        page = " ".join(told(value) for r in results for value in r["figures"].values())
-        known = set(NUMBER.findall(page))
-        wrong += [
-            f"{n}: not among the figures of {key}" for n in NUMBER.findall(quoted) if n not in known
-        ]
+        there = set(NUMBER.findall(" ".join(known[key])))
+        wrong += [f"{n}: no figure of {key}" for n in NUMBER.findall(quoted) if n not in there]
     return wrong
+
+
+def _figures(part: Any) -> Iterator[str]:
+    """Yield all figures within a part of the ledger, as they are written."""
+    if isinstance(part, (int, float)) or (isinstance(part, Mapping) and "spread" in part):
+        yield told(part)
+    elif isinstance(part, Mapping):
+        for inner in part.values():
+            yield from _figures(inner)
+
+
+def anchor(profile: str, design: str) -> str:
+    """Return the name under which a design's table is linked to."""
+    return f"{profile}-{design}".replace(" ", "-")

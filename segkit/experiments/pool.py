@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,8 +90,11 @@ def _work(
                 while waiting and len(running) < jobs and (end is None or time.monotonic() < end):
                     name = waiting.pop(0)
                     left = None if end is None else end - time.monotonic()
-                    task = pool.submit(run, missing[name], folder, data_dir, left)
-                    running[task] = name
+                    try:
+                        running[pool.submit(run, missing[name], folder, data_dir, left)] = name
+                    except BrokenProcessPool:  # a process was killed, and took the pool with it
+                        outcome.left += [name, *waiting]
+                        waiting.clear()
                 if not running:
                     break
                 for task in wait(running, return_when=FIRST_COMPLETED).done:
@@ -110,6 +114,8 @@ def _note(task: Future, name: str, outcome: Outcome) -> None:
         outcome.done.append(name)
     elif isinstance(error, Unfinished):
         outcome.left.append(name)
+    elif isinstance(error, BrokenProcessPool):
+        outcome.failed[name] = "its process was killed: was the memory enough? Try --jobs 1"
     else:
         outcome.failed[name] = f"{type(error).__name__}: {error}"
 
