@@ -15,6 +15,7 @@ USES = {
     "tracking": "TensorBoard and Weights & Biases",
     "library": "segmentation-models-pytorch, lesson 16",
     "export": "ONNX, lesson 18",
+    "site": "Sphinx, for `make site`",
     "dev": "tests and editing",
 }
 

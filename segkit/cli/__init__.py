@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from segkit.cli import course, data, use
+from segkit.cli import course, data, grade, use
 from segkit.cli.frame import AsJson, example, print_json, print_table
 from segkit.cli.reproduce import reproduce
 from segkit.cli.train import train
@@ -35,6 +35,7 @@ for command, line in EXAMPLES.items():
     app.command(epilog=example(line))(command)
 app.add_typer(data.data, name="data")
 app.add_typer(course.course, name="course")
+app.add_typer(grade.check, name="check")
 
 FAILURES = ("TrainingError", "ExportError")  # the work failed; what was asked for is not wrong
 
