@@ -13,6 +13,7 @@ from segkit import paths
 from segkit.course import Lesson, lessons
 
 DOCS = Path(__file__).parent
+# The report.json that `make course` leaves in build/course, copied here.
 BATCH = paths.root() / "figures" / "results" / "course.json"
 
 
@@ -36,16 +37,17 @@ def table(lessons: list[Lesson]) -> str:
 
 
 def batch_times() -> str:
-    """Return the seconds and memory of each lesson, as the last recorded batch run had them."""
+    """Return seconds and memory of each lesson in the last recorded batch run."""
     if not BATCH.exists():
         return "Not yet measured."
     run = json.loads(BATCH.read_text("utf-8"))
     rows = ["| lesson | seconds | peak memory |", "|---|---|---|"]
     rows += [
-        f"| {row['lesson']} | {row['seconds']:.0f} | {row['peak_mib']:,.0f} MiB |"
+        f"| {row['stem'][:2]} | {row['seconds']:.0f} | {row['memory'] / 2**20:,.0f} MiB |"
         for row in run["lessons"]
     ]
-    return "\n".join(rows) + f"\n\nMeasured on {run['machine']} with `{run['command']}`."
+    facts = ", ".join(f"{name} {value}" for name, value in run["machine"].items())
+    return "\n".join(rows) + f"\n\nMeasured by `make course`, one lesson at a time: {facts}."
 
 
 def assemble(folder: Path) -> None:
