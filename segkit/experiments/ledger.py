@@ -186,11 +186,11 @@ def markdown(ledger: Ledger) -> str:
 def _how_to_read() -> list[str]:
     return [
         "A figure is a mean over seeds ± their standard deviation, with a 95 % bootstrap interval "
-        "over seeds and images in brackets; of what is not counted on images (epochs, losses, "
-        "seconds, memory) the brackets hold the range over the seeds. A claim about a difference "
-        "holds if the whole interval lies on the claimed side of zero, does not hold if it lies "
-        "on the other, and is undecided otherwise. `quick` is a miniature on procedural data: "
-        "its verdicts are about the miniature. `full` is the claim's own size.",
+        "over seeds and images in brackets, which for three seeds is rather too narrow. Of what is "
+        "not counted on images (epochs, losses, seconds, memory) the brackets hold the range over "
+        "the seeds. A claim about a difference holds if the whole interval lies on the claimed "
+        "side of zero, does not hold if it lies on the other, and is undecided otherwise. `quick` "
+        "is a miniature on procedural data, and so are its verdicts. `full` is a claim's own size.",
     ]
 
 
