@@ -193,7 +193,7 @@ def _general() -> list[Claim]:
         Claim("grey-iou", GREY, "IoU differs only slightly from Dice.", "none",
               "both, on the same images; slightly is 0.05", exact.iou_near_dice, "abi2024"),
         Claim("grey-amp-fast", GREY, "Mixed precision makes training faster (usually).", gpu,
-              "time of an epoch; quick: bf16 on a CPU; full: fp16 on a GPU",
+              "time of the fastest epoch; quick: bf16 on a CPU; full: fp16 on a GPU",
               compare("amp", half, SECONDS, False), "amp"),
         Claim("grey-amp-light", GREY, "Mixed precision makes training lighter (usually).", gpu,
               "memory that training adds, the same runs", compare("amp", half, MEMORY, False),

@@ -5,6 +5,7 @@ two different runs.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from segkit.experiments.grid import Config, Design, Patch, merged
 
@@ -62,7 +63,9 @@ def quick() -> list[Design]:
     embryo = {"data": _toy("toy-embryo", 64, 64), "model": _resnet18(None), "fit.epochs": 24}
     small = {"data": _toy("toy-xray", 64, 96), "fit.batch_size": 8}
     light = {"data.size": 64, "model.width": 16, "fit.epochs": 3}
-    return _designs(pets, LAB, embryo | LOSS["dice"], small, light, eighth=8, half="bf16")
+    designs = _designs(pets, LAB, embryo | LOSS["dice"], small, light, eighth=8, half="bf16")
+    # the encoder of "deb" has 11 million weights, by far the costliest here: two seeds must do
+    return [replace(d, seeds=(0, 1)) if d.name == "deb" else d for d in designs]
 
 
 def full() -> list[Design]:

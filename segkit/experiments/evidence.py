@@ -71,7 +71,9 @@ def _epochs(design: Design, records: Mapping[str, Record]) -> Callable[[Record],
 
 EPOCHS = Target("epochs to the target", _epochs)
 LAST_LOSS = Target("last training loss", lambda *_: lambda run: run["history"]["train_loss"][-1])
-SECONDS = Target("seconds an epoch", lambda *_: lambda run: run["seconds_per_epoch"])
+SECONDS = Target(  # of the fastest epoch, the one that other work on the machine slowed least
+    "seconds of the fastest epoch", lambda *_: lambda run: min(run["history"]["seconds"])
+)
 MEMORY = Target(
     "MiB added by training",
     lambda *_: lambda run: (run["memory"]["peak"] - run["memory"]["start"]) / 2**20,
