@@ -65,7 +65,7 @@ def prose(page):
     return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", list(pages()), ids=lambda page: page.name)
 def test_prose_quotes_what_the_ledger_holds(page):
     assert ledger.misquoted(prose(page), COMMITTED) == []
 
@@ -102,9 +102,9 @@ def test_a_quoted_number_that_differs_is_found(quoted, wrong):
 
 
 def test_the_readme_s_table_is_made_between_its_marks():
-    page = f"before\n{ledger.BEGIN}\nold\n{ledger.END}\nafter"
+    page = f"before\n{ledger.BEGIN}\nstale\n{ledger.END}\nafter"
     new = ledger.with_summary(page, COMMITTED)
-    assert new.startswith("before\n") and new.endswith("\nafter") and "old" not in new
+    assert new.startswith("before\n") and new.endswith("\nafter") and "stale" not in new
     assert ledger.with_summary(new, COMMITTED) == new
     other = copy.deepcopy(COMMITTED)
     result = next(iter(other["claims"][0]["results"].values()))
