@@ -19,7 +19,10 @@ def reproduce(
         typer.Option(metavar="DESIGN", help="One design alone, as abi2024; repeat it for more."),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with oxford-iiit-pet, teeth-xray, nuclei.")
+        Path | None,
+        typer.Option(
+            envvar="SEGKIT_REAL_DATA", help="Folder with oxford-iiit-pet, teeth-xray, nuclei."
+        ),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Stop after so many; the next call goes on.")
