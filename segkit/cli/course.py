@@ -108,13 +108,14 @@ def course_refresh(lesson: Lessons = None, jobs: Jobs = 1, timeout: Timeout = No
     The README's table of lessons and its thumbnails are made anew. A lesson of which a cell
     fails stays as it was; the exit code is then 1.
     """
-    from segkit.course import find
+    from segkit.course import find, lessons, readme
     from segkit.course.progress import watcher
     from segkit.course.refresh import refresh
 
     chosen = find(lesson or [])
     with stoppable(), watcher(len(chosen)) as watching:
         outcomes = refresh(chosen, watching, jobs=jobs, timeout=timeout)
+    readme.update(lessons())
     finish(outcomes)
 
 
