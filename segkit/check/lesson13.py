@@ -1,0 +1,117 @@
+"""Exercises of lesson 13: comparing variants."""
+
+from collections.abc import Callable
+from itertools import product
+
+from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check.measured import Measured
+
+Run = tuple[str, str, str]  # down, up, loss
+Runs = list[Run]
+
+read_plot = Exercise(
+    name="read_plot",
+    reference={"a", "d", "e"},
+    mistakes=(
+        Mistake({"d", "e"}, "One is missing. Take the mean of each line: which line is higher?"),
+        Mistake({"a", "e"}, "One is missing. Are the two lines parallel?"),
+        Mistake(
+            {"a", "d"},
+            "One is missing. Which level of each is better on average? Find that pair in the plot.",
+        ),
+        Mistake({"a", "b", "d", "e"}, "b: compare the two right ends only. Which is higher?"),
+        Mistake(
+            {"a", "c", "d", "e"},
+            "c: one line rises, the other falls by more. What is the mean of both?",
+        ),
+        Mistake(
+            {"a", "d", "e", "f"},
+            "f: start at the left end of max-pool and walk. Only the two right ends get compared.",
+        ),
+        Mistake(
+            {"d"}, "d is right. But a and c are about means, and means exist where lines cross."
+        ),
+    ),
+    hint="Read off the four values. Then each statement is a comparison of two of them, or of "
+    "two means.",
+)
+
+DOWN, UP, LOSSES = ("maxpool", "strided"), ("transposed", "nearest"), ("bce", "dice")
+FOUR = [
+    ("maxpool", "transposed", "bce"),
+    ("maxpool", "transposed", "dice"),
+    ("strided", "transposed", "bce"),
+    ("strided", "nearest", "dice"),
+]
+
+
+def _square(loss: str) -> Runs:
+    return list(product(DOWN, UP, [loss]))
+
+
+def _lacking(done: Runs) -> list[Runs]:
+    """Return, for each loss, the runs that its square lacks."""
+    return [[run for run in _square(loss) if run not in done] for loss in LOSSES]
+
+
+def _add_runs(done: Runs) -> Runs:
+    return min(_lacking(done), key=len)
+
+
+def _new_pairs(done: Runs) -> Runs:
+    pairs = {(down, up) for down, up, _ in done}
+    return [run for run in _square("dice") if run[:2] not in pairs]
+
+
+def _planned(plan: Callable[[Runs], Runs], done: Runs) -> dict[str, int]:
+    """Return how many runs are added, and how many corners of a square the better loss has."""
+    added = [tuple(run) for run in plan(done)]
+    for run in added:
+        if run not in [*_square("bce"), *_square("dice")]:
+            raise ValueError(f"{run} is no run: (down, up, loss), spelt as in the task")
+    corners = [sum(run in [*done, *added] for run in _square(loss)) for loss in LOSSES]
+    return {"runs added": len(added), "corners with one loss": max(corners)}
+
+
+add_runs = Measured(
+    name="add_runs",
+    reference=_add_runs,
+    measure=_planned,
+    cases=(
+        Case("the four experiments", (FOUR,)),
+        Case("three with BCE, one with Dice", ([*_square("bce")[:3], FOUR[1]],)),
+        Case("three with Dice, one with BCE", ([*_square("dice")[:3], FOUR[0]],)),
+        Case("nothing yet", ([],)),
+        Case("one square is there", (_square("dice"),)),
+    ),
+    mistakes=(
+        Mistake(
+            lambda done: _add_runs(done)[:1],
+            "One run separates down from up if effects add up. The interaction needs all four "
+            "corners.",
+        ),
+        Mistake(
+            _new_pairs,
+            "Each pair of down and up is there now, but with different losses. One loss for all "
+            "four, please.",
+        ),
+        Mistake(
+            lambda done: [run for square in _lacking(done) for run in square],
+            "That fills the whole cube. It works, but down and up need one face of it only.",
+        ),
+        Mistake(
+            lambda done: _square("dice"),
+            "A complete square. But some of its corners have been measured already; use them.",
+        ),
+        Mistake(
+            lambda done: _lacking(done)[1],
+            "Dice is not always the cheaper one to complete. Compare what each loss lacks.",
+        ),
+        Mistake(
+            lambda done: _lacking(done)[0],
+            "BCE is not always the cheaper one to complete. Compare what each loss lacks.",
+        ),
+    ),
+    hint="Fix one loss. Down and up make a square with four corners: which are empty? Take the "
+    "loss that lacks fewer.",
+)
