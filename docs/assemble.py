@@ -5,6 +5,7 @@ outputs that the lessons were committed with.
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,10 +18,16 @@ DOCS = Path(__file__).parent
 BATCH = paths.root() / "figures" / "results" / "course.json"
 
 
-def with_alternatives(lesson: Lesson) -> dict:
-    """Return the notebook with its pictures' words where MyST-NB looks for them: in the cell."""
+def for_site(lesson: Lesson) -> dict:
+    """Return the notebook with its pictures' words where MyST-NB looks for them: in the cell.
+
+    Links to the ledger lead to the page that shows it.
+    """
     notebook = json.loads(lesson.path.read_text("utf-8"))
     for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            cell["source"] = text.replace("../figures/results/ledger.md", "../results.md")
         for output in cell.get("outputs", []):
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
@@ -55,10 +62,13 @@ def assemble(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__", "assemble.py"))
     shutil.copytree(paths.root() / "figures", folder / "figures")
+    ledger = folder / "figures" / "results" / "ledger.md"
+    named = re.sub(r'<a id="([\w-]+)"></a>', r"(\1)=", ledger.read_text(encoding="utf-8"))
+    ledger.write_text(named, encoding="utf-8")
     there = lessons()
     (folder / "lessons").mkdir()
     for lesson in there:
-        content = json.dumps(with_alternatives(lesson))
+        content = json.dumps(for_site(lesson))
         (folder / "lessons" / lesson.path.name).write_text(content, encoding="utf-8")
     filled = {"<!-- lessons -->": table(there), "<!-- batch times -->": batch_times()}
     for page in folder.glob("*.md"):

@@ -16,6 +16,7 @@ language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath", "deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
+exclude_patterns = ["figures/**"]  # shown by pages, no pages themselves
 nb_execution_mode = "off"  # the lessons are shown as they were committed
 nb_ipywidgets_js = {}  # its default fetches scripts from elsewhere
 nb_merge_streams = True
