@@ -91,6 +91,21 @@ add_runs = Measured(
             "corners.",
         ),
         Mistake(
+            lambda done: _square("bce")[1::2],
+            "Right for the four experiments. But `done` differs from case to case: work it out "
+            "from that.",
+        ),
+        Mistake(
+            lambda done: [_square("dice")[1], _square("dice")[2]],
+            "Right for the four experiments. Here other runs are done: which does each loss lack?",
+        ),
+        Mistake(
+            lambda done: [
+                (down, up, LOSSES[i % 2]) for i, (down, up, _) in enumerate(_add_runs(done))
+            ],
+            "You add runs with both losses, so neither square is complete. Stay with one.",
+        ),
+        Mistake(
             _new_pairs,
             "Each pair of down and up is there now, but with different losses. One loss for all "
             "four, please.",
