@@ -2,10 +2,12 @@
 
 import io
 import json
+import logging
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,13 +38,26 @@ def export_program(model: nn.Module, in_channels: int) -> ExportedProgram:
     example = torch.zeros(2, in_channels, 67, 100)  # odd and even, and nothing alike
     free = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     try:
-        return torch.export.export(plain, (example,), dynamic_shapes=(free,))
+        with _silent():
+            return torch.export.export(plain, (example,), dynamic_shapes=(free,))
     except Exception as error:  # torch raises its own kinds and plain ValueErrors
         raise ExportError(
             f"{type(model).__name__} cannot be exported for every size. The usual causes are an "
             '"if" on values or sizes in forward, numbers taken out of tensors (.item(), int()), '
             f"and sizes written as constants. torch says: {error}"
         ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep back what torch prints and logs about a failure: the error says it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def save_program(path: str | Path, model: nn.Module, facts: ModelFacts) -> None:

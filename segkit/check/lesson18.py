@@ -1,0 +1,188 @@
+"""Exercises of lesson 18: export."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check.measured import Measured
+from segkit.export import ExportError, export_program
+
+
+class _Layer(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@lru_cache(maxsize=16)  # a hint is found by asking each function several times
+def _program(function: Callable[[Tensor], Tensor]) -> nn.Module | str:
+    """Return the function, exported, or why it cannot be."""
+    try:
+        return export_program(_Layer(function), 3).module()
+    except ExportError as error:
+        reason = str(error.__cause__).strip().partition("For more information")[0]
+        return f"it cannot be exported: {reason.splitlines()[0].strip()}"
+
+
+def _exported(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor | str:
+    """Return what the exported function makes of the images, or why there is no such thing."""
+    program = _program(function)
+    return program if isinstance(program, str) else program(images)
+
+
+def _images(*means: float, size: tuple[int, int] = (4, 6)) -> Tensor:
+    """Return images (N, 3, *size) with these means; single pixels and channels are of any sign."""
+    noise = torch.randn(len(means), 3, *size, generator=torch.Generator().manual_seed(18))
+    noise = noise - noise.mean((1, 2, 3), keepdim=True) + torch.tensor([2, 0, -2])[:, None, None]
+    return noise + torch.tensor(means)[:, None, None, None]
+
+
+def _right_way_up(x: Tensor) -> Tensor:
+    return torch.where(x.mean((1, 2, 3), keepdim=True) < 0, -x, x)
+
+
+def _loop(x: Tensor) -> Tensor:
+    return torch.stack([-image if image.mean() < 0 else image for image in x])
+
+
+def _two_images(x: Tensor) -> Tensor:
+    mean = x.reshape(2, -1).mean(1).view(2, 1, 1, 1)
+    return torch.where(mean < 0, -x, x)
+
+
+right_way_up = Measured(
+    name="right_way_up",
+    reference=_right_way_up,
+    measure=_exported,
+    cases=(
+        Case("two images, one a negative", (_images(0.5, -0.5),)),
+        Case("three images of another size", (_images(-0.5, 0.5, -0.2, size=(3, 4)),)),
+        Case("many", (_images(*[(-1) ** n * 0.3 for n in range(7)], size=(9, 5)),)),
+    ),
+    mistakes=(
+        Mistake(
+            _loop,
+            "An `if` needs the value now, and a loop over the images needs their number now. "
+            "torch.where(condition, a, b) decides inside the program, for all images at once.",
+        ),
+        Mistake(
+            lambda x: -x if x.mean().item() < 0 else x,
+            "`.item()` takes a number out of the program: it cannot be known while it is written "
+            "down. Stay with tensors, and use torch.where.",
+        ),
+        Mistake(
+            _two_images,
+            "The 2 is written into the program: it is the batch of the example. Take the mean "
+            "over dimensions, as x.mean((1, 2, 3), keepdim=True) does.",
+        ),
+        Mistake(
+            lambda x: torch.where(x.mean() < 0, -x, x),
+            "One mean for the whole batch: an image's result must not depend on its neighbours.",
+        ),
+        Mistake(
+            lambda x: torch.where(x.mean((2, 3), keepdim=True) < 0, -x, x),
+            "You decide for each channel by itself. The mean is that of the whole image.",
+        ),
+        Mistake(
+            lambda x: torch.where(x < 0, -x, x),
+            "You decide for each pixel by itself. Compare the mean of the image with 0.",
+        ),
+    ),
+    hint="No `if`, no loop, no number that is a size. What is decided must be decided by tensors.",
+)
+
+
+def _network(images: np.ndarray) -> np.ndarray:
+    """Return logits (1, 1, H, W); like an exported network, particular about what it is given."""
+    if images.dtype != np.float32:
+        raise TypeError(f"the network takes float32, not {images.dtype}")
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"the network takes (1, 3, H, W), not {images.shape}")
+    weights = np.array([1.0, -0.5, 0.25], np.float32)
+    return (images * weights[:, None, None]).sum(axis=1, keepdims=True)
+
+
+def _mask_of(network, image: np.ndarray, facts: dict, scale: float = 255, level=None) -> np.ndarray:
+    mean, std = (np.array(facts[name], np.float32) for name in ("mean", "std"))
+    pixels = (image.astype(np.float32) / np.float32(scale) - mean) / std
+    logits = network(pixels.transpose(2, 0, 1)[None])[0, 0]
+    cut = np.log(facts["threshold"] / (1 - facts["threshold"])) if level is None else level(facts)
+    return (logits > cut).astype(np.uint8)
+
+
+def _plain(network, image: np.ndarray, facts: dict) -> np.ndarray:
+    return _mask_of(network, image, facts | {"mean": (0, 0, 0), "std": (1, 1, 1)})
+
+
+def _reshaped(network, image: np.ndarray, facts: dict) -> np.ndarray:
+    mean, std = (np.array(facts[name], np.float32) for name in ("mean", "std"))
+    pixels = (image / np.float32(255) - mean) / std
+    height, width = image.shape[:2]
+    logits = network(pixels.reshape(1, 3, height, width))[0, 0]
+    return (logits > np.log(facts["threshold"] / (1 - facts["threshold"]))).astype(np.uint8)
+
+
+def _swapped(network, image: np.ndarray, facts: dict) -> np.ndarray:
+    return _mask_of(network, np.ascontiguousarray(image[..., ::-1]), facts)
+
+
+_FACTS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "threshold": 0.5}
+_PIXELS = np.random.default_rng(18).integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
+
+mask_of = Exercise(
+    name="mask_of",
+    reference=_mask_of,
+    cases=(
+        Case("the threshold 0.5", (_network, _PIXELS[0], _FACTS)),
+        Case("the threshold 0.8", (_network, _PIXELS[1], _FACTS | {"threshold": 0.8})),
+        Case(
+            "another normalisation",
+            (_network, _PIXELS[2], {"mean": (0.1, 0.5, 0.9), "std": (0.5,) * 3, "threshold": 0.3}),
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            _plain,
+            "The network was trained on normalised pixels: subtract the mean, divide by std.",
+        ),
+        Mistake(
+            lambda network, image, facts: _mask_of(network, image, facts, scale=1),
+            "The mean and std are for pixels in 0..1; yours go to 255. Divide by 255 first.",
+        ),
+        Mistake(
+            _reshaped,
+            "reshape keeps the order of the numbers and mixes up pixels. Move the channels to "
+            "the front with transpose(2, 0, 1).",
+        ),
+        Mistake(
+            _swapped,
+            "Red and blue are exchanged: the image is RGB already.",
+        ),
+        Mistake(
+            lambda network, image, facts: _mask_of(
+                network, image, facts, level=lambda f: f["threshold"]
+            ),
+            "The threshold is a probability, and you compare logits with it. Take the sigmoid "
+            "first, or the logit of the threshold.",
+        ),
+        Mistake(
+            lambda network, image, facts: _mask_of(network, image, facts, level=lambda f: 0.0),
+            'A logit above 0 is a probability above 0.5. Use facts["threshold"].',
+        ),
+        Mistake(
+            lambda network, image, facts: (_ for _ in ()).throw(
+                TypeError("the network takes float32, not float64")
+            ),
+            "The network takes float32. numpy made float64 of it: .astype(np.float32).",
+        ),
+    ),
+    hint="In order: divide by 255, subtract mean, divide by std, float32, channels first, one "
+    "image a batch; then the network; then the threshold.",
+)
