@@ -88,3 +88,19 @@ def test_an_exercise_answered_wrongly_and_rightly(page: Page, lab: str):
     expect(answer(page, "iou_and_dice", wrong)).to_contain_text("expected")
     expect(answer(page, "iou_and_dice", right)).to_contain_text("right. Passed")
     assert page.complaints == []
+
+
+def test_the_slider_redraws_the_mask(page: Page, lab: str):
+    open_lesson(page, lab, "18_export")
+    run_all(page)
+    looks_well(page)
+    box = page.locator(".jp-OutputArea-output .widget-vbox", has=page.locator(".widget-slider"))
+    words, picture = box.locator(".widget-label").last, box.locator("img")
+    before = words.text_content(), picture.get_attribute("src")
+    box.locator(".noUi-handle").focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    expect(words).not_to_have_text(before[0], timeout=60_000)
+    expect(picture).not_to_have_attribute("src", before[1], timeout=60_000)
+    assert picture.evaluate("image => image.naturalWidth") > 0
+    assert page.complaints == []
