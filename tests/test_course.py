@@ -22,7 +22,7 @@ from PIL import Image
 from segkit import course
 from segkit.course import CourseError, Lesson, arguments, find, report
 from segkit.course.progress import Bars, Lines, line
-from segkit.course.refresh import refresh
+from segkit.course.refresh import clean, refresh
 from segkit.course.run import environment, run
 
 PARAMETERS = 'profile = "quick"\ndataset = "toy-pets"\ndata_dir = None\nseed = 0\nrate = 0.1'
@@ -487,6 +487,11 @@ def test_refresh_stores_outputs_and_nothing_volatile(tmp_path: Path) -> None:
     once = lesson.path.read_bytes()
     refresh([Lesson(lesson.path)], Recorder())
     assert lesson.path.read_bytes() == once
+
+
+def test_widgets_are_stored_without_their_state() -> None:
+    notebook = v4.new_notebook(metadata={"papermill": {}, "widgets": {"state": "a picture"}})
+    assert set(clean(notebook).metadata) == {"kernelspec", "language_info"}
 
 
 @pytest.mark.slow

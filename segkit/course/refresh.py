@@ -53,6 +53,7 @@ def store(executed: Path, committed: Path) -> None:
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Take out what differs from run to run or from machine to machine, and return it."""
     notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)  # pictures and all, and other ids on every run
     notebook.metadata["kernelspec"] = dict(KERNEL)
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
