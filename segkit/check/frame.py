@@ -78,6 +78,9 @@ class Exercise:
         """Return the message for a wrong answer: the case, expected, got, and a hint."""
         if got is None:
             got_text, hint = "None", "The function returns nothing: is there a `return` at its end?"
+        elif case.args and not callable(attempt):
+            name = self.name
+            got_text, hint = short(got), f"Hand over the function itself: check.{name}({name})."
         else:
             got_text, hint = short(got), self.hint_for(attempt, case)
         lines = [f"{self.name}: not yet. The case that failed: {case.label}."]
@@ -190,5 +193,6 @@ def short(value: Any) -> str:
         return f"{value:.6g}"
     if callable(value):
         return getattr(value, "__name__", type(value).__name__)
-    text = repr(value)
+    with np.printoptions(legacy="1.25"):  # 1, not np.int64(1)
+        text = repr(value)
     return text if len(text) <= 160 else text[:157] + "…"

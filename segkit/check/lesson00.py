@@ -32,6 +32,10 @@ pet_share = Exercise(
             lambda mask: 100 * (mask == 1).mean(),
             "That is in per cent. The share lies between 0 and 1.",
         ),
+        Mistake(
+            lambda mask: (mask == 1).sum() / max((mask > 0).sum(), 1),
+            "That is the share of pet in what is not background. Divide by all pixels.",
+        ),
     ),
 )
 
@@ -50,6 +54,16 @@ def _swapped(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
 def _corners(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
     top, bottom, left, right = box_of(mask, class_id)
     return top, left, bottom, right
+
+
+def _x_first(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
+    top, bottom, left, right = box_of(mask, class_id)
+    return left, top, right, bottom
+
+
+def _piece(mask: np.ndarray, class_id: int) -> np.ndarray:
+    top, bottom, left, right = box_of(mask, class_id)
+    return mask[top:bottom, left:right]
 
 
 def _sizes(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
@@ -74,10 +88,16 @@ box = Exercise(
         Mistake(_last, "A slice ends before its second number: bottom and right need + 1."),
         Mistake(_swapped, "Rows and columns are swapped: top and bottom are rows, and come first."),
         Mistake(_corners, "All four are right, but the order is top, bottom, left, right."),
+        Mistake(_x_first, "That is left, top, right, bottom. Here: top, bottom, left, right."),
+        Mistake(_piece, "That is the piece itself. Asked for are the four numbers that cut it."),
         Mistake(_sizes, "Those are height and width. Asked for is where the box ends."),
         Mistake(
             lambda mask, class_id: box_of((mask > 0).astype(np.uint8), 1),
             "The box is around everything that is not background. Compare with class_id.",
+        ),
+        Mistake(
+            lambda mask, class_id: box_of(mask, 1),
+            "The box is always around class 1. Compare the mask with class_id.",
         ),
     ),
 )

@@ -21,6 +21,18 @@ decode_trimap = Exercise(
             "Subtracting 1 gives pet 0 and background 1. Background has to be 0: write a table.",
         ),
         Mistake(
+            lambda trimap: np.where(trimap == 3, IGNORE, trimap - 1),
+            "The border is right. But pet became 0 and background 1: it is to be the other way.",
+        ),
+        Mistake(
+            lambda trimap: np.where(trimap == 3, IGNORE, trimap),
+            "The border is right. But the background kept its 2: it is to be 0.",
+        ),
+        Mistake(
+            lambda trimap: np.array([0, 1, 0, -1])[trimap],
+            "The border became -1. The ignore value of this course is 255.",
+        ),
+        Mistake(
             lambda trimap: (trimap == 1).astype(np.uint8),
             "You count the border as background. Here it is to be ignored: 255.",
         ),
@@ -37,6 +49,7 @@ decode_trimap = Exercise(
             "The pet became 255. That is the ignore value: the pet is class 1.",
         ),
     ),
+    hint="Compare position by position: what is to become of 1, of 2, and of 3?",
 )
 
 

@@ -27,10 +27,15 @@ def shares(split: Callable) -> str:
 
 def usage(split: Callable) -> str:
     """Say whether each index is in exactly one part."""
-    train, val = (np.asarray(part, dtype=int).tolist() for part in split(0))
-    if set(train) & set(val):
-        return "some are in training and validation"
-    return "each once" if sorted(train + val) == list(range(len(BREEDS))) else "some are lost"
+    for seed in range(8):
+        train, val = (np.asarray(part, dtype=int).tolist() for part in split(seed))
+        if set(train) & set(val):
+            return "some are in training and validation"
+        if len(set(train + val)) < len(train + val):
+            return "some are twice in one part"
+        if sorted(train + val) != list(range(len(BREEDS))):
+            return "some are lost"
+    return "each once"
 
 
 def randomness(split: Callable) -> str:
@@ -93,6 +98,15 @@ def drawn_twice(labels: Sequence, share: float, seed: int) -> tuple:
     return list(range(len(labels))), per_breed(labels, share, seed)[1]
 
 
+def with_repeats(labels: Sequence, share: float, seed: int) -> tuple:
+    """Draw validation as `rng.choice` does unless told otherwise: the same picture may return."""
+    rng, val = np.random.default_rng(seed), []
+    for label in np.unique(labels):
+        members = np.flatnonzero(np.asarray(labels) == label)
+        val.extend(rng.choice(members, round(share * len(members))).tolist())
+    return [i for i in range(len(labels)) if i not in val], val
+
+
 stratified = Measured(
     name="stratified",
     measure=measure,
@@ -111,6 +125,14 @@ stratified = Measured(
             "One shuffle over all pictures leaves the breeds to luck: cut each breed by itself.",
         ),
         Mistake(drawn_twice, "What is in validation must leave training: remove it there."),
+        Mistake(
+            with_repeats,
+            "The same picture is drawn more than once: rng.choice needs replace=False.",
+        ),
+        Mistake(
+            lambda labels, share, seed: ([], []),
+            "Pictures are in neither part. If you compare `labels == breed`, make it an array.",
+        ),
         Mistake(
             positions_in_breed,
             "These are places in a breed; np.flatnonzero(labels == breed) has those in the list.",

@@ -123,7 +123,7 @@ upright = Measured(
         ),
         Mistake(
             lambda: [A.Rotate(p=0.5), light()],
-            "Some draws lay the patient down: without limit=..., Rotate turns by up to 90 degrees.",
+            "Some draws lay the patient down: Transpose does, and Rotate without a small limit=...",
         ),
         Mistake(
             lambda: [A.Affine(rotate=(-45, 45), p=0.8), light()],
@@ -135,7 +135,7 @@ upright = Measured(
         ),
         Mistake(
             lambda: [light()],
-            "Nothing moves. Mirror it, or turn, zoom and shift it a little.",
+            "The bone hardly moves. Mirror it, or turn, zoom and shift it a little.",
         ),
         Mistake(
             lambda: [A.HorizontalFlip(p=0.5), small_moves()],
@@ -146,7 +146,7 @@ upright = Measured(
             "Normalisation is not augmentation: leave it to what comes after your list.",
         ),
     ),
-    hint="Return a list of steps, such as [A.HorizontalFlip(p=0.5), ...].",
+    hint="Return a list of steps, each made with brackets: [A.HorizontalFlip(p=0.5), ...].",
 )
 
 

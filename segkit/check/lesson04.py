@@ -6,10 +6,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from segkit.check.frame import Case, Exercise, Mistake, Result, untouched
+from segkit.check.frame import Case, Exercise, Mistake, Result, same, untouched
 from segkit.models.inspect import parameters, receptive_field
 
-shapes = Exercise(
+
+class PartsExercise(Exercise):
+    """An exercise about several values; where no mistake fits, it names those that are wrong."""
+
+    def hint_for(self, attempt: Any, failed: Case) -> str:
+        """Return the hint of the mistake made, else the parts that are wrong."""
+        hint = super().hint_for(attempt, failed)
+        if hint != self.hint or not isinstance(attempt, dict):
+            return hint
+        right = self.reference.items()
+        wrong = [part for part, shape in right if not same(attempt.get(part), shape, 0)]
+        return f"Not right yet: {', '.join(wrong)}. {hint}"
+
+
+shapes = PartsExercise(
     name="shapes",
     reference={
         "down": (4, 24, 32, 25),
@@ -54,9 +68,43 @@ shapes = Exercise(
             },
             "Height and width are swapped: 63 × 50 is 63 rows of 50 pixels, and rows come first.",
         ),
+        Mistake(
+            {
+                "down": (4, 16, 32, 25),
+                "grow": (4, 16, 64, 50),
+                "up": (4, 16, 64, 50),
+                "out": (4, 2, 64, 50),
+            },
+            "The channels are `width`: 16 in the lesson, but here width=24 is asked for.",
+        ),
+        Mistake(
+            {
+                "down": (24, 32, 25),
+                "grow": (24, 64, 50),
+                "up": (24, 64, 50),
+                "out": (2, 64, 50),
+            },
+            "Those are the shapes of one picture. Four go in together: a 4 comes first.",
+        ),
+        Mistake(
+            {
+                "down": (4, 24, 31, 24),
+                "grow": (4, 24, 62, 48),
+                "up": (4, 24, 62, 48),
+                "out": (4, 2, 62, 48),
+            },
+            "The padding was forgotten: DumbNet's first convolution has padding 1.",
+        ),
     ),
     hint="Each shape is (pictures, channels, height, width), written as a tuple.",
 )
+
+
+def ending(answer: torch.Tensor) -> str:
+    """Say what the answer `(N, C, H, W)` to a very loud picture consists of."""
+    if torch.allclose(answer.sum(dim=1), torch.ones(())):
+        return "softmax"
+    return "sigmoid" if answer.min() >= 0 and answer.max() <= 1 else "logits"
 
 
 def facts(make: Callable) -> Callable:
@@ -69,13 +117,16 @@ def facts(make: Callable) -> Callable:
         if not isinstance(network, nn.Module):
             return network
         with torch.no_grad():
-            answer = network.eval()(torch.linspace(-1, 1, 24_576).view(2, 3, 64, 64))
-        shares = answer.sum(dim=1)
+            x = torch.linspace(-1, 1, 24_576).view(2, 3, 64, 64)
+            answer = network.eval()(x)
+            loud, mirrored, silent = (network(factor * x) for factor in (1e4, -1e4, 0))
+        far = (loud + mirrored - 2 * silent).abs().max()  # 0 if nothing bends
         return {
             "output": tuple(answer.shape),
             "weights": parameters(network),
             "sees": receptive_field(network),
-            "ends in": "softmax" if torch.allclose(shares, torch.ones(())) else "logits",
+            "ends in": ending(loud),
+            "has bends": bool(far > 1e-4 * loud.abs().max()),
         }
 
     return look
@@ -157,6 +208,40 @@ def softmax(w: int) -> nn.Module:
     return nn.Sequential(*levels, out(w), nn.Softmax(dim=1))
 
 
+@facts
+def sigmoid(w: int) -> nn.Module:
+    """Turn each logit into a probability."""
+    levels = [*down(3, w), *down(w, 2 * w), *up(2 * w, w), *up(w, w)]
+    return nn.Sequential(*levels, out(w), nn.Sigmoid())
+
+
+@facts
+def no_relu(w: int) -> nn.Module:
+    """Leave out every ReLU."""
+    levels = [*down(3, w), *down(w, 2 * w), *up(2 * w, w), *up(w, w), out(w)]
+    return nn.Sequential(*(layer for layer in levels if not isinstance(layer, nn.ReLU)))
+
+
+@facts
+def nearest(w: int) -> nn.Module:
+    """Go up by copying pixels, as nn.Upsample does unless told otherwise."""
+    levels = [*down(3, w), *down(w, 2 * w), *up(2 * w, w), *up(w, w), out(w)]
+    upsampled = (nn.Upsample(scale_factor=2) if isinstance(x, nn.Upsample) else x for x in levels)
+    return nn.Sequential(*upsampled)
+
+
+@facts
+def one_level(w: int) -> nn.Module:
+    """Build the lesson's network once more."""
+    return nn.Sequential(*down(3, w), *up(w, w), out(w))
+
+
+@facts
+def fixed_width(w: int) -> nn.Module:
+    """Write 16 for the width."""
+    return nn.Sequential(*down(3, 16), *down(16, 32), *up(32, 16), *up(16, 16), out(16))
+
+
 two_levels = NetworkExercise(
     name="two_levels",
     reference=right,
@@ -168,6 +253,11 @@ two_levels = NetworkExercise(
         Mistake(no_stride, "The answer is twice the size of the picture: is each stride 2?"),
         Mistake(bare, "Each 3 × 3 convolution is followed by BatchNorm2d and ReLU."),
         Mistake(no_out, "The channels are not classes yet: a 1 × 1 convolution comes last."),
+        Mistake(sigmoid, "Networks here return logits: leave the sigmoid to the loss."),
+        Mistake(no_relu, "There is no bend in it: a ReLU follows each batch normalisation."),
+        Mistake(nearest, "It does not upsample bilinearly: nn.Upsample copies pixels by default."),
+        Mistake(one_level, "That is the lesson's network. Yours goes down twice, and up twice."),
+        Mistake(fixed_width, "The network is as wide as `width` says, and not always 16."),
         Mistake(softmax, "Networks here return logits: leave the softmax to the loss."),
     ),
     hint="Return one network: twice down, twice up, and the 1 × 1 convolution.",
