@@ -72,7 +72,8 @@ def assemble(folder: Path) -> None:
         (folder / "lessons" / lesson.path.name).write_text(content, encoding="utf-8")
     filled = {"<!-- lessons -->": table(there), "<!-- batch times -->": batch_times()}
     for page in folder.glob("*.md"):
-        text = page.read_text(encoding="utf-8")
+        # in the repository, a page links to the notebook itself
+        text = page.read_text(encoding="utf-8").replace("](../notebooks/", "](lessons/")
         for mark, words in filled.items():
             text = text.replace(mark, words)
         page.write_text(text, encoding="utf-8")
