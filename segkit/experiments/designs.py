@@ -48,7 +48,6 @@ OURS: Patch = {
     "fit.lr": 2e-3,
     "fit.schedule": "one-cycle",
     "fit.loss": {"bce": {}, "dice": {}},
-    "fit.ema": 0.99,
     "fit.clip": 1.0,
 }
 
@@ -99,7 +98,7 @@ def full() -> list[Design]:
 def quality() -> list[Design]:
     """Return the race on real pets, from scratch, at 128 pixels: the same epochs for everybody.
 
-    There are ten, as in the notebook. The batch is of 16 for everybody, too: with the notebook's 32,
+    There are ten, as in the notebook. All have batches of 16: with those of 32 in the notebook,
     a few hundred images would give its recipe half the steps.
     """
     base = {

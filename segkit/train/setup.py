@@ -49,12 +49,15 @@ def optimizer(
 
 
 def average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return an exponential moving average of the weights; buffers are those of `model`."""
+    """Return an exponential moving average of the weights, and of batch normalisation's statistics.
+
+    Those of the model as it is would not fit the averaged weights.
+    """
     if decay is None:
         return None
     if not 0 <= decay < 1:
         raise ValueError(f"ema={decay} is not a decay: give one from 0 to below 1, such as 0.99")
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 @torch.no_grad()
