@@ -45,7 +45,7 @@ NOTEBOOK: Patch = {
 OURS: Patch = {
     "data.transform": "medium",
     "fit.optimizer": "adamw",
-    "fit.lr": 2e-3,
+    "fit.lr": 1e-3,
     "fit.schedule": "one-cycle",
     "fit.loss": {"bce": {}, "dice": {}},
     "fit.clip": 1.0,

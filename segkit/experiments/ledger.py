@@ -30,7 +30,14 @@ MADE = "<!-- made by `segkit reproduce`: edit nothing here -->"
 BEGIN, END = "<!-- results: made by `segkit reproduce` -->", "<!-- end of results -->"
 QUOTE = re.compile(r"\[([^\]]+)\]\([^)\s]*ledger\.md#([\w-]+)\)")
 NUMBER = re.compile(r"(?<![\w.])[−-]?\d[\d,]*(?:\.\d+)?")
-SHOWN = ("test IoU", "test Dice", "test accuracy", "test boundary IoU", "val accuracy")
+SHOWN = (
+    "test IoU",
+    "test IoU per image",
+    "test Dice",
+    "test accuracy",
+    "test boundary IoU",
+    "val accuracy",
+)
 
 Ledger = dict[str, Any]
 
