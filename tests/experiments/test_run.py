@@ -95,8 +95,16 @@ def test_what_the_time_cuts_short_goes_on_to_the_same_record(tmp_path):
     assert not [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
-def test_several_at_a_time_one_failure_and_a_second_call(tmp_path, capfd):
+def test_several_at_a_time_one_failure_and_a_second_call(tmp_path, capfd, one_thread):
     configs = named(design(loss=LOSS).configs())
     wrong = merged(CONFIG, {"model.name": "alexnet"})
     outcome = run_all(configs | {name_of(wrong): wrong}, tmp_path, jobs=2)
