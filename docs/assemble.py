@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from segkit import paths
-from segkit.course import Lesson, lessons
+from segkit.course import Lesson, lessons, readme
 
 DOCS = Path(__file__).parent
 # The report.json that `make course` leaves in build/course, copied here.
@@ -36,11 +36,8 @@ def for_site(lesson: Lesson) -> dict:
 
 def table(lessons: list[Lesson]) -> str:
     """Return the lessons as a Markdown table: link, promise, minutes to read."""
-    rows = ["| lesson | what you can do after it | to read |", "|---|---|---|"]
-    for lesson in lessons:
-        link = f"[{lesson.title}](lessons/{lesson.path.name})"
-        rows.append(f"| {link} | {lesson.promise} | {lesson.minutes:.0f} min |")
-    return "\n".join(rows)
+    rows = [readme.row(lesson, "lessons") for lesson in lessons]
+    return "\n".join([readme.HEAD, "|---|---|---|", *rows])
 
 
 def batch_times() -> str:

@@ -26,7 +26,7 @@ def grade(
     Runs the code in them: do that where it can do no harm. The notebooks are not changed. Exit
     code 1: some notebook could not be marked.
     """
-    from segkit.course.grading import grade_all, to_csv
+    from segkit.course.grading import asked, grade_all, to_csv
     from segkit.files import write_atomic
 
     with stoppable(), bar("marking", len(notebooks)) as advance:
@@ -37,7 +37,7 @@ def grade(
         rows = [{"notebook": str(m.notebook), "marks": m.marks, "error": m.error} for m in marked]
         print_json(rows)
     else:
-        columns = list(dict.fromkeys(name for one in marked for name in one.marks))
+        columns = asked(marked)
         rows = []
         for one in marked:
             signs = [SIGNS.get(one.marks.get(name, ""), "") for name in columns]

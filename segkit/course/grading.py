@@ -27,11 +27,11 @@ from segkit.course.worker import SameInterpreter
 BEFORE = """
 import json as _json
 from segkit.check.frame import Exercise as _Exercise
-_found, _said = {}, _Exercise.__call__
+_found = {}
 def _noted(self, attempt=None):
     _result = self.grade(attempt)
     _found[self.name] = _result.status, "NameError" in _result.message
-    _said(self, attempt)
+    print(_result.message)
 _Exercise.__call__ = _noted
 """
 AFTER = "print(_json.dumps(_found))"
@@ -72,11 +72,16 @@ def grade_all(
     return marked
 
 
+def asked(marked: Sequence[Marks]) -> list[str]:
+    """Return the names of the exercises in all the notebooks, each once: the table's columns."""
+    return list(dict.fromkeys(name for one in marked for name in one.marks))
+
+
 def to_csv(marked: Sequence[Marks]) -> str:
     """Return the marks as CSV: notebook, a column for each exercise, how many are right, error."""
-    names = list(dict.fromkeys(name for one in marked for name in one.marks))
     text = io.StringIO()
-    rows = csv.DictWriter(text, ["notebook", *names, "right", "error"], lineterminator="\n")
+    columns = ["notebook", *asked(marked), "right", "error"]
+    rows = csv.DictWriter(text, columns, lineterminator="\n")
     rows.writeheader()
     for one in marked:
         rows.writerow(
@@ -91,8 +96,8 @@ def grade(path: Path, timeout: float = 120) -> Marks:
         if not path.is_file():
             raise CourseError(f"no notebook {path}")
         lesson = Lesson(path)
-        asked = [exercise.name for exercise in exercises().get(lesson.title[:2], [])]
-        if not asked:
+        names = [exercise.name for exercise in exercises().get(lesson.title[:2], [])]
+        if not names:
             raise CourseError(
                 f"{lesson.title!r} is no lesson with exercises; was its title changed?"
             )
@@ -102,7 +107,7 @@ def grade(path: Path, timeout: float = 120) -> Marks:
             found, _ = results(notebook, timeout)
     except (CourseError, CellTimeoutError, DeadKernelError, nbformat.ValidationError) as error:
         return Marks(path, {}, str(error).strip().splitlines()[0])
-    return Marks(path, {name: found.get(name, MISSING) for name in asked})
+    return Marks(path, {name: found.get(name, MISSING) for name in names})
 
 
 def exercises_only(notebook: NotebookNode) -> NotebookNode:

@@ -12,6 +12,7 @@ from segkit.course import CourseError, Lesson
 from segkit.files import write_atomic
 
 BEGIN, END = "<!-- lessons: made by `make refresh` -->", "<!-- end of lessons -->"
+HEAD = "| lesson | what you can do after it | to read |"  # of what `row` returns
 WIDTH = 240  # pixels of a thumbnail
 
 
@@ -45,16 +46,18 @@ def thumbnail(lesson: Lesson, folder: Path) -> None:
         target.write_bytes(small.getvalue())
 
 
+def row(lesson: Lesson, folder: str) -> str:
+    """Return a lesson's row of a Markdown table: a link into `folder`, promise, minutes."""
+    link = f"[{lesson.title}]({folder}/{lesson.path.name})"
+    return f"| {link} | {lesson.promise} | {lesson.minutes:.0f} min |"
+
+
 def table(lessons: Sequence[Lesson]) -> str:
     """Return the Markdown table: picture, lesson, promise, minutes to read."""
-    lines = ["| | lesson | what you can do after it | to read |", "|---|---|---|---|"]
+    lines = [f"| {HEAD}", "|---|---|---|---|"]
     for lesson in lessons:
         picture = f'<img src="figures/lessons/{lesson.number}.png" width="120" alt="A picture from'
-        lines.append(
-            f'| {picture} lesson {lesson.number}."> '
-            f"| [{lesson.title}](notebooks/{lesson.path.name}) "
-            f"| {lesson.promise} | {lesson.minutes:.0f} min |"
-        )
+        lines.append(f'| {picture} lesson {lesson.number}."> {row(lesson, "notebooks")}')
     return "\n".join(lines)
 
 

@@ -149,14 +149,9 @@ def _record(selection: Selection, start: int) -> dict[str, Any]:
         "parameters": about["parameters"],
         "seconds": _short(sum(seconds)),
         "seconds_per_epoch": _short(median(seconds)),
-        "cpu_seconds": _short(
-            time.process_time()
-        ),  # of the process, other work on the machine aside
+        "cpu_seconds": _short(time.process_time()),  # other work on the machine is not in it
         "memory": {"start": start, "peak": peak_memory()},
-        "made_with": {
-            name: about[name]
-            for name in ("device", "precision", "threads", "python", "torch", "git")
-        },
+        "made_with": {name: about[name] for name in MADE_WITH},
         "train": cells(selection.train.total()),
         "val": cells(selection.val),
     }
