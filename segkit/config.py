@@ -30,7 +30,8 @@ from torch import nn
 from segkit import data, losses, models
 from segkit.data.dataset import SegmentationDataset
 from segkit.data.folder import SPLITS
-from segkit.files import write_atomic
+from segkit.errors import SegkitError
+from segkit.files import write_text
 from segkit.model_file import ModelFacts, save_model
 from segkit.predict import choose_threshold
 from segkit.train import History, Schedule, checkpoint, distributed, fit, schedules
@@ -52,7 +53,7 @@ PLAIN = set(KINDS)  # other types cannot be told from a file alone
 Config = dict[str, Any]
 
 
-class ConfigError(ValueError):
+class ConfigError(SegkitError, ValueError):
     """A config that asks for something that does not exist; the message says what does."""
 
 
@@ -331,4 +332,4 @@ def _write(out: Path, config: Config) -> None:
         source["data_dir"] = str(Path(source["data_dir"]).absolute())
     options = {k: v for k, v in config["fit"].items() if k != "resume"} | {"out": str(out)}
     kept = config | {"data": source, "fit": options}
-    write_atomic(out / CONFIG, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
+    write_text(out / CONFIG, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))

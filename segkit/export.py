@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from segkit import onnx_predictor
+from segkit.errors import SegkitError
+from segkit.files import atomic_file
 from segkit.model_file import ModelFacts
-from segkit.onnx_predictor import OnnxNetwork, normalise, resize, whole_file
+from segkit.onnx_predictor import OnnxNetwork, normalise, resize
 
 SHAPES = ((1, 64, 64), (3, 33, 70), (2, 97, 64), (1, 256, 31))  # of what is compared: N, H, W
 TOLERANCE = 1e-4  # of logits up to 10; of larger ones 1e-5 of the largest, for they round so
 
 
-class ExportError(RuntimeError):
+class ExportError(SegkitError, RuntimeError):
     """A network that could not be exported, or whose export computes something else."""
 
 
@@ -69,7 +71,7 @@ def save_program(path: str | Path, model: nn.Module, facts: ModelFacts) -> None:
     program = export_program(model, facts.in_channels)
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={"segkit": json.dumps(asdict(facts))})
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(content.getvalue())
 
 
@@ -94,7 +96,7 @@ def export_onnx(path: str | Path, model: nn.Module, facts: ModelFacts) -> float:
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
             value.type.tensor_type.shape.dim[axis].dim_param = name
     onnx.helper.set_model_props(proto, {"segkit": json.dumps(asdict(facts))})
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         onnx.save(proto, str(part))
         difference, largest = compare(model, OnnxNetwork(part), facts)
         allowed = TOLERANCE * max(1.0, largest / 10)

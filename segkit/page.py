@@ -1,8 +1,15 @@
-"""HTML pages that need no other file: their frame and style, tables and pictures."""
+"""HTML pages that need no other file, from the templates in `templates/`."""
 
 import base64
 from collections.abc import Sequence
+from functools import cache
 from html import escape
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+Raw = Markup
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d5d9de; --quiet: #56606b; --accent: #0b62a4; }
@@ -68,15 +75,41 @@ def table(
     )
 
 
-class Raw(str):
-    """Text that is HTML already."""
-
-
 def _cell(value: str) -> str:
-    return value if isinstance(value, Raw) else escape(value)
+    return value if isinstance(value, Markup) else escape(value)
 
 
-def picture(content: bytes, kind: str, alt: str, width: int) -> Raw:
-    """Return an `<img>` that holds its own content, a "png" or "jpeg"; `width` in CSS pixels."""
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("segkit"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the page that a template makes of some values; text in them is escaped.
+
+    Args:
+        template: the name of a file in `segkit/templates/`; it extends `base.html`.
+        values: what the template names.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+def picture(content: bytes, kind: str, alt: str, width: int) -> Markup:
+    """Return an `<img>` that holds its own content.
+
+    Args:
+        content: the picture's file.
+        kind: "png" or "jpeg".
+        alt: what the picture shows, for those who do not see it.
+        width: in CSS pixels.
+    """
     data = base64.b64encode(content).decode()
-    return Raw(f'<img width="{width}" src="data:image/{kind};base64,{data}" alt="{escape(alt)}">')
+    return Markup('<img width="{}" src="data:image/{};base64,{}" alt="{}">').format(
+        width, kind, data, alt
+    )

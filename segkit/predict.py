@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from segkit.data import read
 from segkit.data.dataset import DataError, SegmentationDataset, loader
 from segkit.data.folder import SUFFIXES
+from segkit.files import atomic_file
 from segkit.metrics import THRESHOLDS, sweep
 from segkit.model_file import ModelFacts, load_model, read_facts
 from segkit.onnx_predictor import (
@@ -31,7 +32,6 @@ from segkit.onnx_predictor import (
     resize_logits,
     sliding_window,
     starts,
-    whole_file,
     whole_image,
     write_mask,
 )
@@ -306,6 +306,6 @@ def write_overlay(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
     scale = min(1.0, OVERLAY / max(mask.shape))
     size = tuple(max(1, round(side * scale)) for side in mask.shape)
     small = read.resize_mask(Image.fromarray(mask), size)
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         picture = Image.fromarray(overlay(resize(image, size), np.array(small)))
         picture.save(part, "JPEG", quality=90, subsampling=0)

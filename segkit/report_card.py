@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segkit import environment, judge, plot
 from segkit.data.dataset import IGNORE, SegmentationDataset
-from segkit.files import write_atomic
+from segkit.files import write_text
 from segkit.judge import Judgement
 from segkit.metrics import THRESHOLDS, Counts, Interval
 from segkit.model_file import ModelFacts
@@ -67,7 +67,7 @@ def report_card(
         _facts(model, judged),
     ]
     html = page(title or f"Report card: {facts.network}", "\n".join(parts), STYLE)
-    write_atomic(out, html)
+    write_text(out, html)
     return judge.summary(judged, scores)
 
 

@@ -27,12 +27,12 @@ def grade(
     code 1: some notebook could not be marked.
     """
     from segkit.course.grading import asked, grade_all, to_csv
-    from segkit.files import write_atomic
+    from segkit.files import write_text
 
     with stoppable(), bar("marking", len(notebooks)) as advance:
         marked = grade_all(notebooks, jobs, timeout, advance)
     if csv:
-        write_atomic(csv, to_csv(marked))
+        write_text(csv, to_csv(marked))
     if as_json:
         rows = [{"notebook": str(m.notebook), "marks": m.marks, "error": m.error} for m in marked]
         print_json(rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit import paths
+from segkit.errors import SegkitError
 from segkit.profiles import PROFILES
 
 LESSON = re.compile(r"(\d\d)_[a-z0-9_]+\.ipynb")
@@ -19,7 +20,7 @@ LESSON = re.compile(r"(\d\d)_[a-z0-9_]+\.ipynb")
 PLACE = re.compile(r"(.*_)?(dir|folder|file|path)")
 
 
-class CourseError(ValueError):
+class CourseError(SegkitError, ValueError):
     """What was asked of the course cannot be done; the message says what can."""
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from segkit import paths
 from segkit.course import CourseError, Lesson
-from segkit.files import write_atomic
+from segkit.files import write_text
 
 BEGIN, END = "<!-- lessons: made by `make refresh` -->", "<!-- end of lessons -->"
 HEAD = "| lesson | what you can do after it | to read |"  # of what `row` returns
@@ -75,4 +75,4 @@ def update(lessons: Sequence[Lesson]) -> None:
     for lesson in lessons:
         thumbnail(lesson, root / "figures" / "lessons")
     readme = root / "README.md"
-    write_atomic(readme, with_table(readme.read_text(encoding="utf-8"), lessons))
+    write_text(readme, with_table(readme.read_text(encoding="utf-8"), lessons))

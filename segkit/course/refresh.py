@@ -9,7 +9,7 @@ import nbformat
 from segkit.course import CourseError, Lesson
 from segkit.course.report import Outcome
 from segkit.course.run import Job, Watcher, execute
-from segkit.files import write_atomic
+from segkit.files import write_text
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 VOLATILE = ("papermill", "execution", "ExecuteTime", "lines_to_next_cell")
@@ -47,7 +47,7 @@ def refresh(
 def store(executed: Path, committed: Path) -> None:
     """Put `executed`, cleaned, in the place of the lesson at `committed`."""
     notebook = nbformat.read(executed, as_version=4)
-    write_atomic(committed, nbformat.writes(clean(notebook)) + "\n")
+    write_text(committed, nbformat.writes(clean(notebook)) + "\n")
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit import environment
-from segkit.files import write_atomic
+from segkit.files import write_text
 from segkit.page import page as frame
 from segkit.page import picture
 
@@ -98,8 +98,8 @@ def write(out: Path, outcomes: Iterable[Outcome]) -> None:
 def _write(out: Path, rows: dict[str, Outcome]) -> None:
     ordered = [rows[stem] for stem in sorted(rows)]
     content = {"machine": machine(), "lessons": [asdict(row) for row in ordered]}
-    write_atomic(out / "report.json", json.dumps(content, indent=1))
-    write_atomic(out / "index.html", page(out, ordered))
+    write_text(out / "report.json", json.dumps(content, indent=1))
+    write_text(out / "index.html", page(out, ordered))
 
 
 def page(out: Path, rows: list[Outcome]) -> str:

@@ -25,7 +25,7 @@ import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
-from segkit.files import write_atomic
+from segkit.files import write_text
 
 SOURCE_LINE = 80  # characters of a cell's first line that a message shows
 
@@ -49,7 +49,7 @@ def execute(job: dict, folder: Path) -> dict:
     def cell_starts(cell: nbformat.NotebookNode, cell_index: int) -> None:
         if cell.cell_type == "code" and cell.source.strip():
             at.update(cell=at["cell"] + 1, source=cell.source.strip().splitlines()[0][:SOURCE_LINE])
-            write_atomic(folder / "progress.json", json.dumps(at))
+            write_text(folder / "progress.json", json.dumps(at))
 
     start = time.perf_counter()
     error = None
@@ -111,10 +111,10 @@ def main(folder: Path) -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
     job = json.loads((folder / "job.json").read_text("utf-8"))
     result = execute(job, folder)
-    write_atomic(folder / "result.json", json.dumps(result))
+    write_text(folder / "result.json", json.dumps(result))
     notebook = folder / "notebook.ipynb"
     if job["page"] and notebook.exists():
-        write_atomic(notebook.with_suffix(".html"), render(notebook, Path(job["notebook"]).parent))
+        write_text(notebook.with_suffix(".html"), render(notebook, Path(job["notebook"]).parent))
 
 
 if __name__ == "__main__":

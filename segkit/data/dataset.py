@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from segkit.errors import SegkitError
+
 IGNORE = 255
 """The mask value that losses and metrics leave out."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-class DataError(ValueError):
+class DataError(SegkitError, ValueError):
     """Data that would train a wrong model; the message names the file and the cure.
 
     code: a word for the kind of fault, files: those that have it, where the data doctor asks.

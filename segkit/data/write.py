@@ -15,7 +15,7 @@ from segkit.data import labelme, read, splits
 from segkit.data.cache import digests, in_threads
 from segkit.data.dataset import DataError
 from segkit.data.folder import SPLITS, SUFFIXES, Item, checked_names, find, groups_of, survey
-from segkit.files import whole_folder, write_atomic
+from segkit.files import atomic_folder, write_text
 from segkit.onnx_predictor import ORIENTATION, write_mask
 
 Watch = Callable[[str], object] | None
@@ -105,7 +105,7 @@ def write_folders(found: Cut, out: str | Path, watch: Watch = None) -> None:
 
     watch: is told each name. Raises FileExistsError unless `out` is new or empty, and elsewhere.
     """
-    with whole_folder(out, found.root) as place:
+    with atomic_folder(out, found.root) as place:
         for split, items in found.parts.items():
             for folder in ("images", "masks"):
                 (place / split / folder).mkdir(parents=True)
@@ -130,7 +130,7 @@ def write_list(found: Cut, path: str | Path) -> None:
         text = table.getvalue()
     else:
         raise ValueError(f"{path}: a list is a .csv or a .json file")
-    write_atomic(path, text)
+    write_text(path, text)
 
 
 def from_labelme(
@@ -151,7 +151,7 @@ def from_labelme(
     ids = labelme.label_ids(records, checked_names(class_names))
     special = (labelme.BACKGROUND[1], labelme.LEFT_OUT)
     names = tuple(class_names or (name for name in ids if name not in special))
-    with whole_folder(out, root) as place:
+    with atomic_folder(out, root) as place:
         for split, part in parts.items():
             for folder in ("images", "masks"):
                 (place / split / folder).mkdir(parents=True)
@@ -166,7 +166,7 @@ def from_labelme(
                 return None
 
             read.refuse([fault for fault in in_threads(write, part) if fault], root)
-        write_atomic(place / "classes.txt", "\n".join(names) + "\n")
+        write_text(place / "classes.txt", "\n".join(names) + "\n")
     return names, {split: len(part) for split, part in parts.items()}
 
 

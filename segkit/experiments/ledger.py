@@ -23,7 +23,7 @@ from segkit.experiments.evidence import (
     labels,
 )
 from segkit.experiments.grid import Design, named
-from segkit.files import write_atomic
+from segkit.files import write_text
 
 VERDICTS = (HOLDS, FAILS, OPEN, UNTESTABLE, UNMEASURED)
 MADE = "<!-- made by `segkit reproduce`: edit nothing here -->"
@@ -141,10 +141,10 @@ def write(folder: Path) -> Ledger:
     """Read the records in `folder`/records; write claims.json, ledger.md and runs.csv beside."""
     records = analysis.read(folder / "records")
     ledger = build(records)
-    write_atomic(folder / "claims.json", json.dumps(ledger, indent=1, ensure_ascii=False) + "\n")
-    write_atomic(folder / "ledger.md", markdown(ledger))
+    write_text(folder / "claims.json", json.dumps(ledger, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "ledger.md", markdown(ledger))
     everything = [design for group in GROUPS.values() for design in group()]
-    write_atomic(folder / "runs.csv", analysis.tidy(everything, records))
+    write_text(folder / "runs.csv", analysis.tidy(everything, records))
     return ledger
 
 
@@ -165,7 +165,7 @@ def publish(folder: Path) -> None:
         readme = paths.root() / "README.md"
         text = readme.read_text(encoding="utf-8")
         if with_summary(text, ledger) != text:
-            write_atomic(readme, with_summary(text, ledger))
+            write_text(readme, with_summary(text, ledger))
 
 
 def read(folder: Path | None = None) -> Ledger:

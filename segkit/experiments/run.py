@@ -19,7 +19,7 @@ from torch import nn
 from segkit.config import fit_arguments
 from segkit.experiments.build import network, test_data, training_data
 from segkit.experiments.grid import Config, name_of
-from segkit.files import write_atomic
+from segkit.files import write_text
 from segkit.metrics import Counts, boundary_counts, counts
 from segkit.predict import logits_of
 from segkit.train import COLUMNS, History, evaluate, fit
@@ -131,7 +131,7 @@ def run(
         "test": tested and cells(tested[0]),
         "boundary": tested and cells(tested[1]),
     }
-    write_atomic(file, json.dumps(record, separators=(",", ":")) + "\n")
+    write_text(file, json.dumps(record, separators=(",", ":")) + "\n")
     shutil.rmtree(work)
     return file
 

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from segkit.errors import SegkitError
 from segkit.train import distributed
 from segkit.train.loop import Run
 from segkit.train.tracking import History
@@ -26,7 +27,7 @@ CURE = "put a copy in its place, or delete it and train anew"
 FREE = {"epochs", "workers", "patience", "monitor", "keep", "model"}
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(SegkitError, RuntimeError):
     """A checkpoint that cannot be used; the message names the file, the reason and the cure."""
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from segkit.data.dataset import IGNORE, DataError, SegmentationDataset
+from segkit.errors import SegkitError
 from segkit.train import distributed
 
 LOOK_EVERY = 50  # steps on an accelerator, where a look waits for all that is queued
 
 
-class TrainingError(RuntimeError):
+class TrainingError(SegkitError, RuntimeError):
     """Training cannot go on; the message says at which step, on what, and what to change."""
 
 

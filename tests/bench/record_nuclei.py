@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from segkit import data, environment, models, paths, plot
-from segkit.files import write_atomic
+from segkit.files import write_text
 from segkit.losses import BCELoss, Combined, DiceLoss
 from segkit.models import inspect
 from segkit.train import evaluate, fit, load_weights, setup
@@ -137,7 +137,7 @@ def main() -> None:
     for name, seed in missing[:limit]:
         print(name, "seed", seed)
         record["rows"].append(measure(name, seed))
-        write_atomic(file, json.dumps(record, indent=1) + "\n")
+        write_text(file, json.dumps(record, indent=1) + "\n")
     if len(record["rows"]) == len(SEEDS) * len(NETWORKS):
         draw(file.with_suffix(".png"))
 

@@ -16,7 +16,7 @@ from functools import cache
 import torch
 
 from segkit import data, environment, models, paths
-from segkit.files import write_atomic
+from segkit.files import write_text
 from segkit.models import inspect
 from segkit.train import evaluate, fit, setup
 
@@ -99,7 +99,7 @@ def main() -> None:
     for key in ((d, n, s) for d in sources for s in SEEDS for n in NETWORKS):
         if key not in done:
             record["rows"].append(measure(*key))
-            write_atomic(FILE, json.dumps(record, indent=1) + "\n")
+            write_text(FILE, json.dumps(record, indent=1) + "\n")
             print(record["rows"][-1], flush=True)
 
 

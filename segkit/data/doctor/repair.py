@@ -11,7 +11,7 @@ from segkit.data import read
 from segkit.data.dataset import DataError
 from segkit.data.doctor.report import Example, Report
 from segkit.data.doctor.rules import usual_colours
-from segkit.files import whole_folder
+from segkit.files import atomic_folder
 from segkit.onnx_predictor import palette
 
 LEFT_OUT = {  # nobody but the owner knows what is right here
@@ -52,7 +52,7 @@ def fix(report: Report, out: str | Path) -> list[Fix]:
             f"{report.folder} is {report.layout} data, of which no corrected copy can be written: "
             "only folders of images and masks can be corrected"
         )
-    with whole_folder(out, report.folder) as part:
+    with atomic_folder(out, report.folder) as part:
         return _Repair(report, part).run()
 
 

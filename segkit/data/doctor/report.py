@@ -12,7 +12,7 @@ from PIL import Image
 
 from segkit.data import read
 from segkit.data.dataset import IGNORE, DataError
-from segkit.files import write_atomic
+from segkit.files import write_text
 from segkit.page import page, picture, table
 
 SEVERITIES = ("error", "warning", "note")
@@ -162,7 +162,7 @@ class Report:
         parts += [self._section(finding) for finding in self.findings]
         parts += ["<h2>The data</h2>", table("What is there", (), self._lines(), numbers=False)]
         parts += [f'<div class="thumbs">{self._samples()}</div>']
-        write_atomic(path, page(f"Data: {self.verdict}", "\n".join(parts), STYLE))
+        write_text(path, page(f"Data: {self.verdict}", "\n".join(parts), STYLE))
 
     def _lines(self) -> list[tuple[str, str]]:
         facts = self.facts
