@@ -32,7 +32,7 @@ from segkit.data.dataset import SegmentationDataset
 from segkit.data.folder import SPLITS
 from segkit.errors import SegkitError
 from segkit.files import write_text
-from segkit.model_file import ModelFacts, save_model
+from segkit.model_file import ModelMetadata, save_model
 from segkit.predict import choose_threshold
 from segkit.train import History, Schedule, checkpoint, distributed, fit, schedules
 
@@ -61,12 +61,12 @@ class ConfigError(SegkitError, ValueError):
 class Trained:
     """What training from a config gives.
 
-    facts: of the model; process 0 alone has them. file: the model file, in a run folder.
+    metadata: of the model; process 0 alone has them. file: the model file, in a run folder.
     """
 
     model: nn.Module
     history: History
-    facts: ModelFacts | None = None
+    metadata: ModelMetadata | None = None
     file: Path | None = None
 
 
@@ -106,12 +106,12 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
         of_network = {k: v for k, v in config["model"].items() if k not in ("name", "seed")}
         notes = {"threshold chosen": why, "training": _last_words(history)}
         name = config["model"]["name"]
-        facts = ModelFacts.of(train, name, threshold=threshold, notes=notes, **of_network)
+        metadata = ModelMetadata.of(train, name, threshold=threshold, notes=notes, **of_network)
         if not out:
-            return Trained(model, history, facts)
+            return Trained(model, history, metadata)
         _write(out, config)
-        save_model(out / MODEL, model, facts)
-        return Trained(model, history, facts, out / MODEL)
+        save_model(out / MODEL, model, metadata)
+        return Trained(model, history, metadata, out / MODEL)
 
 
 def fit_arguments(part: Config) -> dict[str, Any]:
@@ -196,14 +196,14 @@ def with_defaults(config: Config) -> Config:
     return config
 
 
-def for_model(part: Config, facts: ModelFacts) -> Config:
+def for_model(part: Config, metadata: ModelMetadata) -> Config:
     """Return a `data` part as the model demands it: size, channels, class names, border rule."""
-    height, width = facts.size
-    border = facts.notes.get("data", {}).get("border")
+    height, width = metadata.size
+    border = metadata.notes.get("data", {}).get("border")
     demands = {
         "size": height if height == width else (height, width),
-        "channels": facts.in_channels,
-        "class_names": list(facts.class_names),
+        "channels": metadata.in_channels,
+        "class_names": list(metadata.class_names),
     }
     wanted = {"border": border} | _checked_data(part) | demands
     known = _keys_of_data(part["name"])

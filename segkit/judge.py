@@ -19,7 +19,7 @@ from segkit.metrics import (
     counts,
     sweep,
 )
-from segkit.model_file import ModelFacts
+from segkit.model_file import ModelMetadata
 from segkit.predict import logits_of
 
 
@@ -31,7 +31,7 @@ class Judgement:
     where there are several channels, which have no threshold.
     """
 
-    facts: ModelFacts
+    metadata: ModelMetadata
     data: SegmentationDataset
     counts: Counts
     boundary: Counts
@@ -41,43 +41,43 @@ class Judgement:
     @property
     def binary(self) -> bool:
         """Whether there is one channel."""
-        return self.facts.classes == 1
+        return self.metadata.classes == 1
 
 
 def judge(
-    model: nn.Module, facts: ModelFacts, data: SegmentationDataset, batch_size: int = 16
+    model: nn.Module, metadata: ModelMetadata, data: SegmentationDataset, batch_size: int = 16
 ) -> Judgement:
-    """Return the judgement of `model` on `data`, normalised as the facts say, not augmented.
+    """Return the judgement of `model` on `data`, normalised as the metadata says, not augmented.
 
     Raises DataError for data of other classes, channels or size than the model's.
     """
-    data = prepared(facts, data)
+    data = prepared(metadata, data)
     parts = []
     for logits, masks in logits_of(model, data, batch_size):
         logits, masks = logits.cpu(), masks.cpu()
         parts.append(
             (
-                counts(logits, masks, facts.threshold),
-                boundary_counts(logits, masks, facts.threshold),
+                counts(logits, masks, metadata.threshold),
+                boundary_counts(logits, masks, metadata.threshold),
                 calibration(logits, masks),
-                sweep(logits, masks) if facts.classes == 1 else None,
+                sweep(logits, masks) if metadata.classes == 1 else None,
             )
         )
     columns = zip(*parts, strict=True)
     joined = [sum(rest, first) if first is not None else None for first, *rest in columns]
-    return Judgement(facts, data, *joined)
+    return Judgement(metadata, data, *joined)
 
 
-def prepared(facts: ModelFacts, data: SegmentationDataset) -> SegmentationDataset:
+def prepared(metadata: ModelMetadata, data: SegmentationDataset) -> SegmentationDataset:
     """Return the data as the model is to see them. Raises DataError where they do not fit."""
-    mine = (facts.class_names, facts.in_channels, facts.size)
+    mine = (metadata.class_names, metadata.in_channels, metadata.size)
     theirs = (tuple(data.class_names), data.channels, tuple(data.masks.shape[1:]))
     for name, own, other in zip(("class names", "channels", "size"), mine, theirs, strict=True):
         if own != other:
             raise DataError(
                 f"the model was trained for {name} {own}, the data have {other}: load them alike"
             )
-    return data.with_transform(Pipeline([], facts.in_channels, facts.mean, facts.std))
+    return data.with_transform(Pipeline([], metadata.in_channels, metadata.mean, metadata.std))
 
 
 def scores(judgement: Judgement, resamples: int = 2000, seed: int = 0) -> dict[str, Interval]:
@@ -123,7 +123,7 @@ def summary(judgement: Judgement, found: dict[str, Interval] | None = None) -> d
     """
     numbers = {
         "images": len(judgement.data),
-        "threshold": judgement.facts.threshold if judgement.binary else None,
+        "threshold": judgement.metadata.threshold if judgement.binary else None,
         "scores": {k: v._asdict() for k, v in (found or scores(judgement)).items()},
         "classes": by_class(judgement),
         "calibration error": float(judgement.calibration.error()),
@@ -150,7 +150,7 @@ def by_class(judgement: Judgement) -> list[dict]:
     total = found.total()
     true = total.tp + total.fn
     columns = {
-        "class": judgement.facts.class_names,
+        "class": judgement.metadata.class_names,
         "IoU": total.iou("none")[0].tolist(),
         "Dice": total.dice("none")[0].tolist(),
         "precision": total.precision("none")[0].tolist(),

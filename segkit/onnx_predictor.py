@@ -36,7 +36,7 @@ ROWS = 512  # of a resized mask made at a time
 
 
 class OnnxNetwork:
-    """An exported network with what it needs to be used: `facts`, stored in the same file.
+    """An exported network with what it needs to be used: `metadata`, stored in the same file.
 
     Calling it normalises a batch of images and returns logits. Raises ValueError for a file that
     is damaged or that segkit did not export.
@@ -58,12 +58,12 @@ class OnnxNetwork:
             raise ValueError(f"{path}: segkit did not export it; it lacks class names") from None
         except Exception as error:  # onnxruntime's errors have no common base
             raise ValueError(f"{path}: no ONNX file, or a damaged one ({error})") from error
-        self.facts = json.loads(stored)
+        self.metadata = json.loads(stored)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K, H, W) for uint8 images (N, H, W[, 3])."""
         name = self.session.get_inputs()[0].name
-        batch = normalise(images, self.facts["mean"], self.facts["std"])
+        batch = normalise(images, self.metadata["mean"], self.metadata["std"])
         return self.session.run(None, {name: batch})[0]
 
 
@@ -253,10 +253,10 @@ def main() -> int:
     parser.add_argument("--threshold", type=float, help="instead of the one in the model")
     chosen = parser.parse_args()
     network = OnnxNetwork(chosen.model)
-    facts, failed = network.facts, 0
+    metadata, failed = network.metadata, 0
     for file in chosen.images:
         try:
-            image, orientation = read_image(file, facts["in_channels"])
+            image, orientation = read_image(file, metadata["in_channels"])
         except Exception as error:  # decoders raise far more than OSError on damaged files
             print(f"{file}: {error}", file=sys.stderr)
             failed = 1
@@ -264,8 +264,8 @@ def main() -> int:
         if chosen.window:
             bands = sliding_window(network, image, chosen.window)
         else:
-            bands = whole_image(network, image, tuple(facts["size"]))
-        mask = assemble(bands, image.shape[:2], chosen.threshold or facts["threshold"])
+            bands = whole_image(network, image, tuple(metadata["size"]))
+        mask = assemble(bands, image.shape[:2], chosen.threshold or metadata["threshold"])
         out = Path(chosen.out, f"{Path(file).stem}.png")
         write_mask(out, mask, orientation)
         print(out)

@@ -20,7 +20,7 @@ from segkit.data.dataset import DataError, SegmentationDataset, loader
 from segkit.data.folder import SUFFIXES
 from segkit.files import atomic_file
 from segkit.metrics import THRESHOLDS, sweep
-from segkit.model_file import ModelFacts, load_model, read_facts
+from segkit.model_file import ModelMetadata, load_model, read_metadata
 from segkit.onnx_predictor import (
     ORIENTATION,
     Bands,
@@ -43,7 +43,7 @@ OVERLAY = 2048  # pixels of an overlay's longer side, at most
 
 @dataclass
 class Predictor:
-    """A network, the facts about it, and how it is to look at an image.
+    """A network, its metadata, and how it is to look at an image.
 
     window: None shows it the whole image, resized as the images it was trained on. A number
     slides a window of that many pixels over the image at its own resolution: for networks
@@ -52,7 +52,7 @@ class Predictor:
     """
 
     network: Network
-    facts: ModelFacts
+    metadata: ModelMetadata
     window: int | None = None
     overlap: float = 0.25
     batch_size: int = 4
@@ -73,15 +73,15 @@ class Predictor:
         """
         if Path(path).suffix.lower() == ".onnx":
             network = OnnxNetwork(path)
-            return cls(network, read_facts(path, network.facts), **how)
-        model, facts = load_model(path)
-        return cls(as_network(model.to(pick_device(device)), facts), facts, **how)
+            return cls(network, read_metadata(path, network.metadata), **how)
+        model, metadata = load_model(path)
+        return cls(as_network(model.to(pick_device(device)), metadata), metadata, **how)
 
     def bands(self, image: np.ndarray) -> Bands:
         """Yield (first row, logits (K, rows, W)) from the top of a uint8 image to its bottom."""
         network = averaged(self.network, self.flips, self.scales)
         if self.window is None:
-            return whole_image(network, image, self.facts.size)
+            return whole_image(network, image, self.metadata.size)
         return sliding_window(network, image, self.window, self.overlap, self.batch_size)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
@@ -94,17 +94,17 @@ class Predictor:
         Memory, beside image and mask: one row of windows, and while small parts are removed
         four bytes a pixel.
         """
-        mask = assemble(self.bands(image), image.shape[:2], self.facts.threshold)
+        mask = assemble(self.bands(image), image.shape[:2], self.metadata.threshold)
         return without_small(mask, self.min_size)
 
 
-def as_network(model: nn.Module, facts: ModelFacts) -> Network:
+def as_network(model: nn.Module, metadata: ModelMetadata) -> Network:
     """Return `model`, on the device it is on, as a function from uint8 images to logits."""
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> np.ndarray:
         model.eval()
-        batch = torch.from_numpy(normalise(images, facts.mean, facts.std))
+        batch = torch.from_numpy(normalise(images, metadata.mean, metadata.std))
         return model(batch.to(next(model.parameters()).device)).float().cpu().numpy()
 
     return run
@@ -151,8 +151,8 @@ def without_small(mask: np.ndarray, min_size: int) -> np.ndarray:
         return mask
     mask = mask.copy()
     for label in range(1, mask.max() + 1):
-        _, parts, facts, _ = cv2.connectedComponentsWithStats((mask == label).view(np.uint8))
-        small = facts[:, cv2.CC_STAT_AREA] < min_size
+        _, parts, stats, _ = cv2.connectedComponentsWithStats((mask == label).view(np.uint8))
+        small = stats[:, cv2.CC_STAT_AREA] < min_size
         small[0] = False  # all that is not of this class
         mask[small[parts]] = 0
     return mask
@@ -284,7 +284,7 @@ def predict_file(
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with read.opened(file) as picture:
                 orientation = picture.getexif().get(ORIENTATION, 1)
-            image = read.image(file, predictor.facts.in_channels, exif="apply")
+            image = read.image(file, predictor.metadata.in_channels, exif="apply")
     except DataError as error:
         return Outcome(file, error=str(error), seconds=time.perf_counter() - began)
     mask = predictor.mask(image)
@@ -294,7 +294,7 @@ def predict_file(
         write_overlay(beside, image, mask)
     shares = {
         name: float(np.count_nonzero(mask == label) / mask.size)
-        for label, name in enumerate(predictor.facts.class_names)
+        for label, name in enumerate(predictor.metadata.class_names)
     }
     return Outcome(file, target, beside, shares, time.perf_counter() - began)
 

@@ -18,7 +18,7 @@ from segkit.data.dataset import IGNORE, SegmentationDataset
 from segkit.files import write_text
 from segkit.judge import Judgement
 from segkit.metrics import THRESHOLDS, Counts, Interval
-from segkit.model_file import ModelFacts
+from segkit.model_file import ModelMetadata
 from segkit.onnx_predictor import decide
 from segkit.page import Raw, page, picture, table
 
@@ -40,7 +40,7 @@ svg.interval { display: block; height: 1.2rem; width: 18rem; }
 def report_card(
     out: str | Path,
     model: nn.Module,
-    facts: ModelFacts,
+    metadata: ModelMetadata,
     data: SegmentationDataset,
     *,
     validation: SegmentationDataset | None = None,
@@ -55,8 +55,10 @@ def report_card(
     the best images to show. The numbers are those of `segkit.judge.summary`.
     Raises DataError for data that do not fit the model.
     """
-    judged = judge.judge(model, facts, data, batch_size)
-    earlier = judge.judge(model, facts, validation, batch_size) if validation is not None else None
+    judged = judge.judge(model, metadata, data, batch_size)
+    earlier = (
+        judge.judge(model, metadata, validation, batch_size) if validation is not None else None
+    )
     scores = judge.scores(judged)
     parts = [
         _head(judged, scores),
@@ -64,17 +66,17 @@ def report_card(
         _classes(judge.by_class(judged)),
         _curves(judged, earlier),
         _cases(model, judged, cases),
-        _facts(model, judged),
+        _metadata(model, judged),
     ]
-    html = page(title or f"Report card: {facts.network}", "\n".join(parts), STYLE)
+    html = page(title or f"Report card: {metadata.network}", "\n".join(parts), STYLE)
     write_text(out, html)
     return judge.summary(judged, scores)
 
 
 def _head(judged: Judgement, scores: dict[str, Interval]) -> str:
     name, score = next(iter(scores.items()))
-    height, width = judged.facts.size
-    rule = f", at the threshold {judged.facts.threshold:g}" if judged.binary else ""
+    height, width = judged.metadata.size
+    rule = f", at the threshold {judged.metadata.threshold:g}" if judged.binary else ""
     few = " Few images: the true interval is wider." if len(judged.data) < 20 else ""
     return (
         f'<p class="head"><b>{name} {_number(score.value)}</b> '
@@ -149,7 +151,7 @@ def _threshold_figure(judged: Judgement, earlier: Judgement | None) -> tuple[Fig
         ax.plot(THRESHOLDS, score(), label=name, lw=2 if name == "IoU" else 1)
     if earlier:
         ax.plot(THRESHOLDS, earlier.sweep.iou(), "--", color="#0072B2", label="IoU, validation")
-    chosen = judged.facts.threshold
+    chosen = judged.metadata.threshold
     ax.axvline(chosen, color="black", lw=1, ls=":")
     ax.set(xlabel="threshold", ylim=(0, 1.02), title="Scores by threshold")
     ax.legend()
@@ -212,7 +214,7 @@ def _case(model: nn.Module, judged: Judgement, i: int) -> str:
     device = next(model.parameters()).device
     with torch.inference_mode():
         logits = model(judged.data[i][0][None].to(device))[0].float().cpu().numpy()
-    guess = decide(logits, judged.facts.threshold)
+    guess = decide(logits, judged.metadata.threshold)
     name, iou = judged.data.names[i], float(judge.by_image(judged)[i])
     told = f"{name}: IoU {_number(iou)}, {_what_went_wrong(judged.counts[i : i + 1])}"
     strip, content = _strip(image, truth, guess, judged.binary), io.BytesIO()
@@ -246,18 +248,18 @@ def _strip(image: np.ndarray, truth: np.ndarray, guess: np.ndarray, binary: bool
     return strip
 
 
-def _facts(model: nn.Module, judged: Judgement) -> str:
-    facts, data = judged.facts, judged.data
+def _metadata(model: nn.Module, judged: Judgement) -> str:
+    metadata, data = judged.metadata, judged.data
     about_model = {
-        "network": facts.network,
-        "options": facts.options or "as built",
+        "network": metadata.network,
+        "options": metadata.options or "as built",
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "input": f"{facts.in_channels} channels, {facts.size[1]}×{facts.size[0]} pixels",
-        "classes": ", ".join(facts.class_names),
-        "mean": facts.mean,
-        "standard deviation": facts.std,
-        "threshold": facts.threshold if judged.binary else "none: the largest logit decides",
-        **facts.notes,
+        "input": f"{metadata.in_channels} channels, {metadata.size[1]}×{metadata.size[0]} pixels",
+        "classes": ", ".join(metadata.class_names),
+        "mean": metadata.mean,
+        "standard deviation": metadata.std,
+        "threshold": metadata.threshold if judged.binary else "none: the largest logit decides",
+        **metadata.notes,
     }
     masks = np.asarray(data.masks)
     about_data = {

@@ -66,9 +66,9 @@ def test_options_override_the_file(run):
 
 def test_evaluate_scores_the_test_set_of_the_run(run):
     told = json.loads(printed("evaluate", run / "model.safetensors", "--json"))
-    model, facts = load_model(run / "model.safetensors")
+    model, metadata = load_model(run / "model.safetensors")
     own = data.load("toy-embryo", "test", 32, seed=3)
-    expected = judge.summary(judge.judge(model, facts, own))
+    expected = judge.summary(judge.judge(model, metadata, own))
     assert {name: told[name] for name in expected} == expected
     assert told["data"] == {"source": "toy-embryo", "split": "test"}
     assert told["scores"]["IoU"]["value"] > 0.4
@@ -105,7 +105,7 @@ def test_what_is_exported_predicts_the_same_masks(run, exported, pictures, tmp_p
     for model, out in ((run / "model.safetensors", "torch"), (exported, "onnx")):
         code, text = call("predict", model, pictures, "--out", tmp_path / out)
         assert code == 0 and "3 of 3 masks are in" in text
-    assert OnnxNetwork(exported).facts["class_names"] == ["background", "cell"]
+    assert OnnxNetwork(exported).metadata["class_names"] == ["background", "cell"]
     for name in "abc":
         ours, theirs = (mask(tmp_path / out / f"{name}.png") for out in ("torch", "onnx"))
         assert ours.shape == (48, 48) and 0.02 < ours.mean() < 0.98
@@ -119,10 +119,10 @@ def test_options_of_predict_reach_the_predictor(run, pictures, tmp_path):
         "predict", run / "model.safetensors", pictures / "a.png", "-o", tmp_path, *words, "--json"
     )
     (row,) = json.loads(told)
-    model, facts = load_model(run / "model.safetensors")
-    facts = config.ModelFacts(**vars(facts) | {"threshold": 0.4})
-    network = predict.as_network(model, facts)
-    same = predict.Predictor(network, facts, 32, 0.5, 4, "hv", (1.0, 1.5), 9)
+    model, metadata = load_model(run / "model.safetensors")
+    metadata = config.ModelMetadata(**vars(metadata) | {"threshold": 0.4})
+    network = predict.as_network(model, metadata)
+    same = predict.Predictor(network, metadata, 32, 0.5, 4, "hv", (1.0, 1.5), 9)
     np.testing.assert_array_equal(mask(Path(row["mask"])), same.mask(mask(pictures / "a.png")))
     with Image.open(row["mask"]) as picture:
         assert picture.mode == "L"

@@ -10,7 +10,7 @@ import yaml
 from segkit import config, losses
 from segkit.config import ConfigError
 from segkit.data.dataset import DataError
-from segkit.model_file import ModelFacts, load_model
+from segkit.model_file import ModelMetadata, load_model
 
 SMALL = {
     "data": {"name": "toy-embryo", "size": 32, "count": 16, "val_count": 6},
@@ -102,14 +102,16 @@ def test_a_source_is_a_name_a_folder_or_a_config(tmp_path):
 
 def test_the_model_demands_size_channels_names_and_border():
     notes = {"data": {"border": "pet"}}
-    facts = ModelFacts("unet", ("sky", "bird"), (0.5,) * 3, (0.2,) * 3, (48, 64), notes=notes)
-    assert config.for_model({"name": "folder", "data_dir": "x", "size": 9}, facts) == {
+    metadata = ModelMetadata("unet", ("sky", "bird"), (0.5,) * 3, (0.2,) * 3, (48, 64), notes=notes)
+    assert config.for_model({"name": "folder", "data_dir": "x", "size": 9}, metadata) == {
         "name": "folder", "data_dir": "x", "size": (48, 64), "channels": 3,
         "class_names": ["sky", "bird"],
     }  # fmt: skip
-    pets = config.for_model({"name": "toy-pets"}, facts)
+    pets = config.for_model({"name": "toy-pets"}, metadata)
     assert pets == {"name": "toy-pets", "size": (48, 64), "border": "pet"}
-    assert config.for_model({"name": "toy-pets", "border": "ignore"}, facts)["border"] == "ignore"
+    assert (
+        config.for_model({"name": "toy-pets", "border": "ignore"}, metadata)["border"] == "ignore"
+    )
 
 
 def test_entries_override_and_leave_what_was_given_alone():
@@ -151,22 +153,22 @@ def test_a_run_folder_repeats_and_goes_on(tmp_path, monkeypatch):
     lines = []
     whole = config.from_config(changed(fit={"out": "whole"}), lines.append)
     assert sum("epoch" in line for line in lines) == 2
-    model, facts = load_model(tmp_path / "whole" / "model.safetensors")
-    assert facts == whole.facts and facts.class_names == ("background", "cell")
-    assert facts.size == (32, 32) and facts.options == {"width": 4, "depth": 2}
-    assert facts.notes["training"]["epochs"] == 2
-    assert "6 validation images" in facts.notes["threshold chosen"]
+    model, metadata = load_model(tmp_path / "whole" / "model.safetensors")
+    assert metadata == whole.metadata and metadata.class_names == ("background", "cell")
+    assert metadata.size == (32, 32) and metadata.options == {"width": 4, "depth": 2}
+    assert metadata.notes["training"]["epochs"] == 2
+    assert "6 validation images" in metadata.notes["threshold chosen"]
 
     def stop_after_one(line):
         if line.startswith("epoch 1"):
             signal.raise_signal(signal.SIGINT)
 
     cut = config.from_config(changed(fit={"out": "cut"}, threshold=0.25), stop_after_one)
-    assert cut.history.stopped.startswith("interrupted") and cut.facts.threshold == 0.25
+    assert cut.history.stopped.startswith("interrupted") and cut.metadata.threshold == 0.25
     again = config.read("cut/train.yaml")
     assert "resume" not in again["fit"]
     done = config.from_config(config.with_entries(again, {"fit.resume": True}), None)
-    assert done.facts.threshold == 0.25 and not done.history.stopped
+    assert done.metadata.threshold == 0.25 and not done.history.stopped
     for name, value in load_model("cut/model.safetensors")[0].state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
 

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import nn
 
 from segkit import export, models, onnx_predictor, predict
-from segkit.model_file import ModelFacts
+from segkit.model_file import ModelMetadata
 from segkit.onnx_predictor import OnnxNetwork
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-FACTS = ModelFacts(
+METADATA = ModelMetadata(
     "dumbnet",
     ("background", "cat", "dog"),
     (0.5, 0.4, 0.3),
@@ -35,20 +35,20 @@ FACTS = ModelFacts(
 def trained(name="dumbnet", channels=3, classes=3):
     """Return a network with the statistics of its images and logits of a trained one's size."""
     options = {"filters": 4} if name == "pdr_unet" else {"width": 4}
-    facts = replace(
-        FACTS,
+    metadata = replace(
+        METADATA,
         network=name,
-        class_names=FACTS.class_names[: max(2, classes)],
+        class_names=METADATA.class_names[: max(2, classes)],
         classes=classes,
         in_channels=channels,
-        mean=FACTS.mean[:channels],
-        std=FACTS.std[:channels],
+        mean=METADATA.mean[:channels],
+        std=METADATA.std[:channels],
         options=options,
         threshold=0.4,
     )
-    model = facts.build()
+    model = metadata.build()
     image = noise(75, 50, 3) if channels == 3 else noise(75, 50)
-    batch = torch.from_numpy(onnx_predictor.normalise(image[None], facts.mean, facts.std))
+    batch = torch.from_numpy(onnx_predictor.normalise(image[None], metadata.mean, metadata.std))
     with torch.no_grad():
         for _ in range(20):
             model.train()(batch)
@@ -56,7 +56,7 @@ def trained(name="dumbnet", channels=3, classes=3):
         scale = 3 / logits.std()
         model.out.weight *= scale
         model.out.bias.copy_((model.out.bias - logits.mean(dim=(0, 2, 3))) * scale)
-    return model, facts
+    return model, metadata
 
 
 def noise(*shape):
@@ -65,13 +65,13 @@ def noise(*shape):
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """Return a function that exports a network once: its model, facts, file, and max |Δlogit|."""
+    """Return a function that exports a network once: model, metadata, file, and max |Δlogit|."""
 
     @cache
     def export_once(name):
         path = tmp_path_factory.mktemp(name) / "m.onnx"
-        model, facts = trained(name, *{"unet": (1, 3), "dumbnet": (3, 3)}.get(name, (3, 1)))
-        return model, facts, path, export.export_onnx(path, model, facts)
+        model, metadata = trained(name, *{"unet": (1, 3), "dumbnet": (3, 3)}.get(name, (3, 1)))
+        return model, metadata, path, export.export_onnx(path, model, metadata)
 
     return export_once
 
@@ -83,17 +83,17 @@ def exported(exports):
 
 @pytest.mark.parametrize("name", models.names())
 def test_onnxruntime_gives_the_same_masks(exports, name):
-    model, facts, path, difference = exports(name)
-    channels, classes = facts.in_channels, facts.classes
+    model, metadata, path, difference = exports(name)
+    channels, classes = metadata.in_channels, metadata.classes
     assert difference <= 1e-4
     shapes = [(1, 1, 1), (1, 2, 3), (2, 16, 9), (3, 45, 64), (1, 160, 100)]  # none seen before
-    difference, largest = export.compare(model, OnnxNetwork(path), facts, shapes, seed=7)
+    difference, largest = export.compare(model, OnnxNetwork(path), metadata, shapes, seed=7)
     assert difference <= 1e-4 and largest > 1
     image = noise(75, 50) if channels == 1 else noise(75, 50, 3)
     for window in (None, 48):
-        ours = predict.Predictor(predict.as_network(model, facts), facts, window=window)
+        ours = predict.Predictor(predict.as_network(model, metadata), metadata, window=window)
         theirs = predict.Predictor.load(path, window=window)
-        assert theirs.facts == facts
+        assert theirs.metadata == metadata
         logits = np.sort(ours.logits(image), axis=0)
         margin = logits[-1] - logits[-2] if classes > 1 else abs(logits[0] - np.log(0.4 / 0.6))
         sure = margin > 2e-4
@@ -119,11 +119,11 @@ def test_exporting_leaves_the_network_as_it_was():
 
 
 def test_a_program_is_the_network(tmp_path):
-    model, facts = trained("unet", 3, 1)
-    export.save_program(tmp_path / "m.pt2", model, facts)
+    model, metadata = trained("unet", 3, 1)
+    export.save_program(tmp_path / "m.pt2", model, metadata)
     extra = {"segkit": ""}
     program = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
-    assert ModelFacts(**json.loads(extra["segkit"])) == facts
+    assert ModelMetadata(**json.loads(extra["segkit"])) == metadata
     for shape in ((1, 33, 47), (4, 64, 64), (2, 17, 100)):
         x = torch.randn(shape[0], 3, *shape[1:])
         assert (program(x) - model(x)).abs().max() <= 1e-4
@@ -140,25 +140,25 @@ def test_what_cannot_be_exported_is_explained(tmp_path):
 
 
 def test_an_export_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
-    model, facts = trained()
+    model, metadata = trained()
     right = OnnxNetwork.__call__
     monkeypatch.setattr(OnnxNetwork, "__call__", lambda *given: right(*given) + 1e-3)
     with pytest.raises(export.ExportError, match=r"m\.onnx was not written"):
-        export.export_onnx(tmp_path / "m.onnx", model, facts)
+        export.export_onnx(tmp_path / "m.onnx", model, metadata)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_largest_difference_is_found_and_nan_is_not_hidden():
-    model, facts = trained()
-    ours = predict.as_network(model, facts)
+    model, metadata = trained()
+    ours = predict.as_network(model, metadata)
 
     def off(by):
         calls = iter((0, by, 0, 0))
         return lambda images: ours(images) + next(calls)
 
-    assert export.compare(model, ours, facts)[0] < 1e-5
-    assert export.compare(model, off(0.25), facts)[0] == pytest.approx(0.25, abs=1e-5)
-    assert np.isnan(export.compare(model, off(np.nan), facts)[0])
+    assert export.compare(model, ours, metadata)[0] < 1e-5
+    assert export.compare(model, off(0.25), metadata)[0] == pytest.approx(0.25, abs=1e-5)
+    assert np.isnan(export.compare(model, off(np.nan), metadata)[0])
 
 
 ALONE = """

@@ -23,7 +23,7 @@ from segkit.data import doctor, read
 from segkit.data.dataset import DataError
 from segkit.data.folder import open_folder
 from segkit.data.labelme import open_labelme
-from segkit.model_file import ModelFacts, load_model, save_model
+from segkit.model_file import ModelMetadata, load_model, save_model
 from segkit.train import checkpoint
 from segkit.train.checkpoint import CheckpointError
 
@@ -260,15 +260,15 @@ def test_json_that_breaks_parsers(tmp_path, text):
 
 # Checkpoints and model files
 
-FACTS = ModelFacts("dumbnet", ("a", "b"), (0.5,), (0.2,), (H, W), 1, 1, {"width": 4})
+METADATA = ModelMetadata("dumbnet", ("a", "b"), (0.5,), (0.2,), (H, W), 1, 1, {"width": 4})
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Return a model file and a file of weights, as bytes."""
     folder = tmp_path_factory.mktemp("good")
-    model = FACTS.build()
-    save_model(folder / "model", model, FACTS)
+    model = METADATA.build()
+    save_model(folder / "model", model, METADATA)
     checkpoint.save_weights(folder / "weights", model)
     return [(folder / name).read_bytes() for name in ("model", "weights")]
 
@@ -276,7 +276,7 @@ def files(tmp_path_factory):
 READERS = (
     load_model,
     checkpoint.read,
-    lambda path: checkpoint.load_weights(path, FACTS.build()),
+    lambda path: checkpoint.load_weights(path, METADATA.build()),
 )
 
 
@@ -323,9 +323,10 @@ options = st.dictionaries(
     st.one_of(anything, st.sampled_from([4096, 64, -1, 0, 10**9, math.inf, [4096] * 9])),
     max_size=3,
 )
-facts = st.builds(
+metadata = st.builds(
     lambda network, options, field, value: {
-        **json.loads(json.dumps(vars(FACTS))), "network": network, "options": options, field: value
+        **json.loads(json.dumps(vars(METADATA))),
+        **{"network": network, "options": options, field: value},
     },
     st.sampled_from(["dumbnet", "unet", "pdr_unet", "fusionnet", "resnet34_unet", "?"]),
     options,
@@ -334,7 +335,9 @@ facts = st.builds(
 )  # fmt: skip
 abouts = st.one_of(
     st.builds(json.dumps, anything),
-    st.builds(lambda f: json.dumps({"kind": "model", "facts": f}), st.one_of(facts, anything)),
+    st.builds(
+        lambda f: json.dumps({"kind": "model", "metadata": f}), st.one_of(metadata, anything)
+    ),
 )
 
 

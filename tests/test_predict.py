@@ -19,9 +19,9 @@ from segkit import onnx_predictor as op
 from segkit.data import read
 from segkit.data.dataset import DataError
 from segkit.data.transforms import Pipeline
-from segkit.model_file import ModelFacts, save_model
+from segkit.model_file import ModelMetadata, save_model
 
-FACTS = ModelFacts("dumbnet", ("background", "bone"), (0.0,), (1.0,), (16, 16), in_channels=1)
+METADATA = ModelMetadata("dumbnet", ("background", "bone"), (0.0,), (1.0,), (16, 16), in_channels=1)
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 
@@ -98,11 +98,13 @@ def test_windows_refuse_what_cannot_be():
 
 
 def test_a_network_that_changes_the_size_or_breaks_is_refused():
-    facts = replace(FACTS, network="unet", options={"padding": "valid", "depth": 1, "width": 4})
-    valid = predict.Predictor(predict.as_network(facts.build(), facts), facts, window=64)
+    metadata = replace(
+        METADATA, network="unet", options={"padding": "valid", "depth": 1, "width": 4}
+    )
+    valid = predict.Predictor(predict.as_network(metadata.build(), metadata), metadata, window=64)
     with pytest.raises(ValueError, match="keeps the size"):
         valid.mask(noise(64, 64))
-    broken = predict.Predictor(lambda images: bright(images) * np.nan, FACTS)
+    broken = predict.Predictor(lambda images: bright(images) * np.nan, METADATA)
     with pytest.raises(ValueError, match="not finite"):
         broken.mask(noise(64, 64))
 
@@ -280,7 +282,7 @@ def test_a_loaded_model_predicts_as_it_did(tmp_path, classes):
         "toy-pets", "test", 32, count=3, border="class" if classes == 3 else "ignore"
     )
     model = models.build("unet", 3, classes, width=4)
-    save_model(tmp_path / "m.safetensors", model, ModelFacts.of(dataset, "unet", width=4))
+    save_model(tmp_path / "m.safetensors", model, ModelMetadata.of(dataset, "unet", width=4))
     predictor = predict.Predictor.load(tmp_path / "m.safetensors", device="cpu")
     image = dataset.raw(0)[0]
     with torch.inference_mode():
@@ -294,7 +296,7 @@ def test_a_loaded_model_predicts_as_it_did(tmp_path, classes):
 def test_the_models_threshold_decides():
     image = noise(16, 16)
     for threshold in (0.2, 0.5, 0.8):
-        predictor = predict.Predictor(bright, replace(FACTS, threshold=threshold))
+        predictor = predict.Predictor(bright, replace(METADATA, threshold=threshold))
         cut = 7 * np.log(threshold / (1 - threshold)) + 100
         np.testing.assert_array_equal(predictor.mask(image), image > cut)
 
@@ -327,7 +329,7 @@ def test_a_mask_lies_on_the_pixels_as_they_are_stored(tmp_path, orientation):
         shapes.append(images.shape[1:])
         return bright(images)
 
-    predictor = predict.Predictor(network, FACTS, window=64)
+    predictor = predict.Predictor(network, METADATA, window=64)
     outcome = predict.predict_file(predictor, tmp_path / "a.png", tmp_path / "out" / "a.png")
     assert not outcome.error
     with Image.open(tmp_path / "a.png") as image, Image.open(outcome.mask) as mask:
@@ -339,7 +341,7 @@ def test_a_mask_lies_on_the_pixels_as_they_are_stored(tmp_path, orientation):
 
 def test_the_mask_has_the_size_of_the_file_and_shares_that_add_up(tmp_path):
     Image.fromarray(noise(301, 217)).save(tmp_path / "a.png")
-    predictor = predict.Predictor(bright, FACTS)
+    predictor = predict.Predictor(bright, METADATA)
     outcome = predict.predict_file(predictor, tmp_path / "a.png", tmp_path / "m.png", overlay=True)
     mask = read.mask(outcome.mask)
     assert mask.shape == (301, 217)
@@ -359,7 +361,9 @@ def test_a_large_picture_is_no_cause_for_alarm(tmp_path, monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
     Image.fromarray(noise(20, 20)).save(tmp_path / "large.png")
     Image.fromarray(noise(30, 30)).save(tmp_path / "far_larger.png")
-    outcomes = predict.predict_folder(predict.Predictor(bright, FACTS), tmp_path, tmp_path / "out")
+    outcomes = predict.predict_folder(
+        predict.Predictor(bright, METADATA), tmp_path, tmp_path / "out"
+    )
     assert not [w for w in recwarn if "bomb" in str(w.message)]
     assert "exceeds limit" in outcomes[0].error and not outcomes[1].error
 
@@ -376,7 +380,7 @@ def test_a_folder_with_broken_files_is_done_but_for_them(tmp_path):
     Image.fromarray(noise(40, 30).astype(np.uint16) * 200).save(place / "deep.png")
     watched = []
     out = tmp_path / "masks"
-    predictor = predict.Predictor(bright, FACTS)
+    predictor = predict.Predictor(bright, METADATA)
     outcomes = predict.predict_folder(predictor, place, out, overlays=True, watch=watched.append)
     assert watched == outcomes
     failed = {o.file.name: o.error for o in outcomes if o.error}
@@ -388,7 +392,7 @@ def test_a_folder_with_broken_files_is_done_but_for_them(tmp_path):
 
 
 def test_a_folder_is_refused_where_nothing_can_be_done(tmp_path):
-    predictor = predict.Predictor(bright, FACTS)
+    predictor = predict.Predictor(bright, METADATA)
     for source in (tmp_path, tmp_path / "none"):
         with pytest.raises(DataError, match="neither a picture nor a folder"):
             predict.predict_folder(predictor, source, tmp_path / "out")

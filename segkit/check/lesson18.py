@@ -109,39 +109,45 @@ def _network(images: np.ndarray) -> np.ndarray:
     return (images * weights[:, None, None]).sum(axis=1, keepdims=True)
 
 
-def _mask_of(network, image: np.ndarray, facts: dict, scale: float = 255, level=None) -> np.ndarray:
-    mean, std = (np.array(facts[name], np.float32) for name in ("mean", "std"))
+def _mask_of(
+    network, image: np.ndarray, metadata: dict, scale: float = 255, level=None
+) -> np.ndarray:
+    mean, std = (np.array(metadata[name], np.float32) for name in ("mean", "std"))
     pixels = (image.astype(np.float32) / np.float32(scale) - mean) / std
     logits = network(pixels.transpose(2, 0, 1)[None])[0, 0]
-    cut = np.log(facts["threshold"] / (1 - facts["threshold"])) if level is None else level(facts)
+    cut = (
+        np.log(metadata["threshold"] / (1 - metadata["threshold"]))
+        if level is None
+        else level(metadata)
+    )
     return (logits > cut).astype(np.uint8)
 
 
-def _plain(network, image: np.ndarray, facts: dict) -> np.ndarray:
-    return _mask_of(network, image, facts | {"mean": (0, 0, 0), "std": (1, 1, 1)})
+def _plain(network, image: np.ndarray, metadata: dict) -> np.ndarray:
+    return _mask_of(network, image, metadata | {"mean": (0, 0, 0), "std": (1, 1, 1)})
 
 
-def _reshaped(network, image: np.ndarray, facts: dict) -> np.ndarray:
-    mean, std = (np.array(facts[name], np.float32) for name in ("mean", "std"))
+def _reshaped(network, image: np.ndarray, metadata: dict) -> np.ndarray:
+    mean, std = (np.array(metadata[name], np.float32) for name in ("mean", "std"))
     pixels = (image / np.float32(255) - mean) / std
     height, width = image.shape[:2]
     logits = network(pixels.reshape(1, 3, height, width))[0, 0]
-    return (logits > np.log(facts["threshold"] / (1 - facts["threshold"]))).astype(np.uint8)
+    return (logits > np.log(metadata["threshold"] / (1 - metadata["threshold"]))).astype(np.uint8)
 
 
-def _swapped(network, image: np.ndarray, facts: dict) -> np.ndarray:
-    return _mask_of(network, np.ascontiguousarray(image[..., ::-1]), facts)
+def _swapped(network, image: np.ndarray, metadata: dict) -> np.ndarray:
+    return _mask_of(network, np.ascontiguousarray(image[..., ::-1]), metadata)
 
 
-_FACTS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "threshold": 0.5}
+_METADATA = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "threshold": 0.5}
 _PIXELS = np.random.default_rng(18).integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
 
 mask_of = Exercise(
     name="mask_of",
     reference=_mask_of,
     cases=(
-        Case("the threshold 0.5", (_network, _PIXELS[0], _FACTS)),
-        Case("the threshold 0.8", (_network, _PIXELS[1], _FACTS | {"threshold": 0.8})),
+        Case("the threshold 0.5", (_network, _PIXELS[0], _METADATA)),
+        Case("the threshold 0.8", (_network, _PIXELS[1], _METADATA | {"threshold": 0.8})),
         Case(
             "another normalisation",
             (_network, _PIXELS[2], {"mean": (0.1, 0.5, 0.9), "std": (0.5,) * 3, "threshold": 0.3}),
@@ -153,7 +159,7 @@ mask_of = Exercise(
             "The network was trained on normalised pixels: subtract the mean, divide by std.",
         ),
         Mistake(
-            lambda network, image, facts: _mask_of(network, image, facts, scale=1),
+            lambda network, image, metadata: _mask_of(network, image, metadata, scale=1),
             "The mean and std are for pixels in 0..1; yours go to 255. Divide by 255 first.",
         ),
         Mistake(
@@ -166,18 +172,20 @@ mask_of = Exercise(
             "Red and blue are exchanged: the image is RGB already.",
         ),
         Mistake(
-            lambda network, image, facts: _mask_of(
-                network, image, facts, level=lambda f: f["threshold"]
+            lambda network, image, metadata: _mask_of(
+                network, image, metadata, level=lambda f: f["threshold"]
             ),
             "The threshold is a probability, and you compare logits with it. Take the sigmoid "
             "first, or the logit of the threshold.",
         ),
         Mistake(
-            lambda network, image, facts: _mask_of(network, image, facts, level=lambda f: 0.0),
-            'A logit above 0 is a probability above 0.5. Use facts["threshold"].',
+            lambda network, image, metadata: _mask_of(
+                network, image, metadata, level=lambda f: 0.0
+            ),
+            'A logit above 0 is a probability above 0.5. Use metadata["threshold"].',
         ),
         Mistake(
-            lambda network, image, facts: (_ for _ in ()).throw(
+            lambda network, image, metadata: (_ for _ in ()).throw(
                 TypeError("the network takes float32, not float64")
             ),
             "The network takes float32. numpy made float64 of it: .astype(np.float32).",

@@ -92,7 +92,7 @@ def train(
     asked = configs.with_defaults(asked)
     with stoppable():
         done = configs.from_config(asked, log=_to_stderr if as_json else print)
-    if done.facts:
+    if done.metadata:
         _tell_trained(done, as_json)
     if done.history.stopped.startswith("interrupted"):
         raise typer.Exit(130)
@@ -104,7 +104,7 @@ def _to_stderr(line: str) -> None:
 
 
 def _tell_trained(done: "Trained", as_json: bool) -> None:
-    history, facts = done.history, done.facts
+    history, metadata = done.history, done.metadata
     if as_json:
         print_json(
             {
@@ -113,8 +113,8 @@ def _tell_trained(done: "Trained", as_json: bool) -> None:
                 "stopped": history.stopped,
                 "best": history.best if len(history) else None,
                 "last": history.last if len(history) else None,
-                "threshold": facts.threshold,
-                "threshold_chosen": facts.notes["threshold chosen"],
+                "threshold": metadata.threshold,
+                "threshold_chosen": metadata.notes["threshold chosen"],
             }
         )
         return
@@ -123,5 +123,5 @@ def _tell_trained(done: "Trained", as_json: bool) -> None:
     if len(history):
         best, name = history.best, history.monitor
         print(f"Best {name} {best[name]:.4f}, in epoch {best['epoch']} of {len(history)}")
-    print(f"Threshold {facts.threshold:g} ({facts.notes['threshold chosen']})")
+    print(f"Threshold {metadata.threshold:g} ({metadata.notes['threshold chosen']})")
     print(f"Model: {done.file}")

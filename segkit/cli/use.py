@@ -22,7 +22,7 @@ from segkit.cli.frame import (
 )
 
 if TYPE_CHECKING:
-    from segkit.model_file import ModelFacts
+    from segkit.model_file import ModelMetadata
     from segkit.predict import Outcome
 
 Model = Annotated[Path, typer.Argument(help="Model file, as OUT/model.safetensors of train.")]
@@ -61,35 +61,35 @@ def evaluate(
     from segkit.report_card import report_card
     from segkit.train.distributed import pick_device
 
-    network, facts = load_model(model)
-    facts = _at(threshold, facts)
+    network, metadata = load_model(model)
+    metadata = _at(threshold, metadata)
     part = configs.source(data) if data else configs.of_run(model)
     entries = values(options) | ({"border": border} if border else {})
-    part = configs.for_model(part | entries, facts)
+    part = configs.for_model(part | entries, metadata)
     with stoppable(), stderr().status(f"judging on {part['name']}, {split}"):
         images = configs.open_split(part, split, count)
         network.to(pick_device(device))
         if report:
-            found = report_card(report, network, facts, images, batch_size=batch_size)
+            found = report_card(report, network, metadata, images, batch_size=batch_size)
         else:
-            found = judge.summary(judge.judge(network, facts, images, batch_size))
+            found = judge.summary(judge.judge(network, metadata, images, batch_size))
     about = {"source": part["name"], "split": split} | images.info
     if as_json:
-        named = {"model": model, "network": facts.network, "data": about}
+        named = {"model": model, "network": metadata.network, "data": about}
         print_json(named | found | {"report": report})
         return
-    _tell_scores(found, facts.network, about)
+    _tell_scores(found, metadata.network, about)
     if report:
         print(f"Report card: {report}")
 
 
-def _at(threshold: float | None, facts: "ModelFacts") -> "ModelFacts":
-    """Return the facts with another threshold, if there is one."""
+def _at(threshold: float | None, metadata: "ModelMetadata") -> "ModelMetadata":
+    """Return the metadata with another threshold, if there is one."""
     if threshold is None:
-        return facts
+        return metadata
     if not 0 < threshold < 1:
         raise typer.BadParameter(f"{threshold} is not between 0 and 1", param_hint="--threshold")
-    return replace(facts, threshold=threshold)
+    return replace(metadata, threshold=threshold)
 
 
 def _tell_scores(found: dict[str, Any], network: str, data: dict[str, Any]) -> None:
@@ -170,7 +170,7 @@ def predict(
     how = {"window": tile, "overlap": overlap, "batch_size": batch_size, "flips": tta}
     how |= {"scales": scale or (1.0,), "min_size": min_size}
     predictor = Predictor.load(model, device, **how)
-    predictor.facts = _at(threshold, predictor.facts)
+    predictor.metadata = _at(threshold, predictor.metadata)
     total = sum(len(find_pictures(place)) for place in pictures)
     with stoppable(), bar("predicting", total) as advance:
 
@@ -218,20 +218,20 @@ def export(
 
     if out.suffix.lower() not in (".onnx", ".pt2"):
         raise typer.BadParameter(f"{out} ends neither in .onnx nor in .pt2", param_hint="OUT")
-    network, facts = load_model(model)
+    network, metadata = load_model(model)
     if out.suffix.lower() == ".pt2":
-        exports.save_program(out, network, facts)
-        print_json({"file": out}) if as_json else print(f"{out}: the program, with its facts")
+        exports.save_program(out, network, metadata)
+        print_json({"file": out}) if as_json else print(f"{out}: the program, with its metadata")
         return
     missing = environment.lacks(environment.requirements()[1]["export"])
     if missing != "installed":
         raise exports.ExportError(f"ONNX {missing}: pip install 'segkit[export]'")
     with stoppable(), stderr().status("exporting and comparing"):
-        difference = exports.export_onnx(out, network, facts)
+        difference = exports.export_onnx(out, network, metadata)
     if not as_json:
         print(f"{out}: onnxruntime's logits are within {difference:.1e} of PyTorch's")
-    sides = [(side, side) for side in size or []] or [facts.size]
-    shapes = [(batch, facts.in_channels, *side) for side in sides]
+    sides = [(side, side) for side in size or []] or [metadata.size]
+    shapes = [(batch, metadata.in_channels, *side) for side in sides]
     with stoppable(), stderr().status("timing"):
         runners = exports.runners(network.to(pick_device(device)), out)
         rows = exports.latency(runners, shapes, repeats)
