@@ -6,7 +6,6 @@ the same results is the one that was made, and its hint is shown.
 """
 
 import ast
-import contextlib
 import copy
 import importlib.util
 import inspect
@@ -46,15 +45,11 @@ class Mistake(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a check found.
+    """What a check found."""
 
-    status: "todo", "failed" or "passed". message: for the learner. raised: the name of the
-    exception that ended the failed case, or "".
-    """
-
-    status: str
-    message: str
-    raised: str = ""
+    status: str  # "todo", "failed" or "passed"
+    message: str  # for the learner
+    raised: str = ""  # the name of the exception that ended the failed case
 
 
 @dataclass(frozen=True)
@@ -81,16 +76,15 @@ class Exercise:
     measure: Callable | None = None
 
     def __call__(self, attempt: Any = None) -> None:
-        """Print what is right or wrong about an answer; never raises for a wrong one.
+        """Print what is right or wrong about an answer.
 
-        The result is also added, as a line of JSON, to the file that the environment variable
-        SEGKIT_CHECK_LOG names, if it is set.
+        If the environment variable SEGKIT_CHECK_LOG names a file, add a line of JSON to it.
         """
         result = self.grade(attempt)
         print(result.message)
         if log := os.environ.get("SEGKIT_CHECK_LOG"):
             with open(log, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"exercise": self.name, **result._asdict()}) + "\n")
+                print(json.dumps({"exercise": self.name, **result._asdict()}), file=file)
 
     def grade(self, attempt: Any = None) -> Result:
         """Return the result for an answer: a function, or a value."""
@@ -121,64 +115,58 @@ class Exercise:
             hint = f"Hand over the function itself: check.{self.name}({self.name})."
         else:
             hint = self._hint(attempt, case)
-        lines = [f"{self.name}: not yet. The case that failed: {case.label}."]
+        message = f"{self.name}: not yet. The case that failed: {case.label}."
         if case.args:
-            lines.append(f"  input     {', '.join(_short(a) for a in case.args)}")
+            message += f"\n  input     {', '.join(_short(a) for a in case.args)}"
         if callable(self.reference):  # of a value, what is expected is the answer itself
-            lines.append(f"  expected  {_short(expected)}")
-        return "\n".join([*lines, f"  got       {_short(got)}", f"  hint      {hint}"])
+            message += f"\n  expected  {_short(expected)}"
+        return message + f"\n  got       {_short(got)}\n  hint      {hint}"
 
     def _hint(self, attempt: Any, failed: Case) -> str:
         """Return the hint of the mistake that matches in every case, else in the failed one."""
         for cases in (self.cases, (failed,)):
             results = [self._run(attempt, case) for case in cases]
             for wrong, hint in self.mistakes:
-                if all(
-                    _same(result, self._run(wrong, case), self.tolerance)
-                    for result, case in zip(results, cases, strict=True)
-                ):
+                pairs = zip(results, (self._run(wrong, case) for case in cases), strict=True)
+                if all(_same(result, other, self.tolerance) for result, other in pairs):
                     return hint
         return self.hint(attempt) if callable(self.hint) else self.hint
 
 
 def exercises(lesson: str) -> list[Exercise]:
     """Return the exercises of a lesson, such as "07", in their order."""
-    found = vars(_load(lesson)).values() if lesson in _names() else ()
+    found = [getattr(_load(file), name) for name, file in _files().items() if file == lesson]
     return [value for value in found if isinstance(value, Exercise)]
 
 
 def __getattr__(name: str) -> Any:
-    if not name.startswith("_"):  # names that Python itself looks for are in no exercise
-        for lesson, names in _names().items():
-            if name in names:
-                return getattr(_load(lesson), name)
-        try:
-            one_of("exercise", name, [name for names in _names().values() for name in names])
-        except ArgumentError as error:
-            raise AttributeError(str(error)) from None
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("_"):  # what Python itself looks for is no exercise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        one_of("exercise", name, _files())
+    except ArgumentError as error:
+        raise AttributeError(str(error)) from None
+    return getattr(_load(_files()[name]), name)
 
 
 def __dir__() -> list[str]:
-    names = [*__all__]
-    with contextlib.suppress(FileNotFoundError):  # segkit without the course around it
-        names += [name for lesson in _names().values() for name in lesson]
-    return names
+    try:
+        return [*__all__, *_files()]
+    except FileNotFoundError:  # segkit without the course around it
+        return __all__
 
 
 @cache
-def _names() -> dict[str, list[str]]:
-    """Return the public names that each lesson's file defines, without running the files."""
+def _files() -> dict[str, str]:
+    """Return each public name in `notebooks/exercises` with its lesson; nothing there is run."""
     found = {}
     for path in sorted((paths.root() / "notebooks" / "exercises").glob("*.py")):
-        names = []
         for statement in ast.parse(path.read_text("utf-8")).body:
-            if isinstance(statement, ast.Assign):
-                names += [t.id for t in statement.targets if isinstance(t, ast.Name)]
-            elif isinstance(statement, ast.FunctionDef):
-                names.append(statement.name)
-        found[path.stem] = [name for name in names if not name.startswith("_")]
-    return found
+            if isinstance(statement, ast.FunctionDef):
+                found[statement.name] = path.stem
+            elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                found[statement.targets[0].id] = path.stem
+    return {name: lesson for name, lesson in found.items() if not name.startswith("_")}
 
 
 @cache
@@ -195,9 +183,7 @@ def _is_stub(attempt: Any) -> bool:
     if attempt is None or attempt is ...:
         return True
     if isinstance(attempt, dict):
-        attempt = list(attempt.values())
-    if isinstance(attempt, (list, tuple)):
-        return len(attempt) > 0 and all(_is_stub(a) for a in attempt)
+        return all(_is_stub(part) for part in attempt.values())
     try:
         source = textwrap.dedent(inspect.getsource(attempt))
         (definition,) = ast.parse(source).body
@@ -272,10 +258,7 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class MaskPair:
-    """A predicted mask and its ground truth on 4×4 pixels, with counts and scores.
-
-    They were worked out by hand. `segkit.metrics` is compared with them.
-    """
+    """A predicted mask and its ground truth, 4×4 pixels, with counts and scores made by hand."""
 
     name: str
     predicted: str  # four rows of class ids
@@ -308,60 +291,39 @@ class MaskPair:
 
     def __str__(self) -> str:
         rows = zip(self.predicted.split(), self.true.split(), strict=True)
-        lines = [f"{' '.join(predicted)}    {' '.join(true)}" for predicted, true in rows]
-        return "\n".join([self.name, "predicted  true", *lines])
+        lines = (f"\n{' '.join(predicted)}    {' '.join(true)}" for predicted, true in rows)
+        return f"{self.name}\npredicted  true{''.join(lines)}"
 
 
 CASES = (
-    MaskPair(
-        "perfect", "0000 0110 0110 0000", "0000 0110 0110 0000",
-        tp=(4,), fp=(0,), fn=(0,), tn=(12,), iou=("1",), dice=("1",),
-    ),
-    MaskPair(
-        "half found", "0110 0110 0000 0000", "0000 0110 0110 0000",
-        tp=(2,), fp=(2,), fn=(2,), tn=(10,), iou=("2/6",), dice=("4/8",),
-    ),
-    MaskPair(
-        "beside it", "1100 1100 0000 0000", "0000 0000 0011 0011",
-        tp=(0,), fp=(4,), fn=(4,), tn=(8,), iou=("0",), dice=("0",),
-    ),
-    MaskPair(
-        "too small", "0000 0100 0000 0000", "0000 0110 0110 0000",
-        tp=(1,), fp=(0,), fn=(3,), tn=(12,), iou=("1/4",), dice=("2/5",),
-    ),
-    MaskPair(
-        "all ones", "1111 1111 1111 1111", "0000 0110 0110 0000",
-        tp=(4,), fp=(12,), fn=(0,), tn=(0,), iou=("4/16",), dice=("8/20",),
-    ),
-    MaskPair(
-        "all zeros", "0000 0000 0000 0000", "0000 0110 0110 0000",
-        tp=(0,), fp=(0,), fn=(4,), tn=(12,), iou=("0",), dice=("0",),
-    ),
-    MaskPair(
-        "blank, left alone", "0000 0000 0000 0000", "0000 0000 0000 0000",
-        tp=(0,), fp=(0,), fn=(0,), tn=(16,), iou=("0/0",), dice=("0/0",),
-    ),
-    MaskPair(
-        "blank, false alarm", "0000 0000 0000 0001", "0000 0000 0000 0000",
-        tp=(0,), fp=(1,), fn=(0,), tn=(15,), iou=("0",), dice=("0",),
-    ),
-    MaskPair(
-        "border ignored", "0111 0111 0000 0000", "xxxx x11x x11x xxxx",
-        tp=(2,), fp=(0,), fn=(2,), tn=(0,), iou=("2/4",), dice=("4/6",),
-    ),
-    MaskPair(
-        "three classes", "0011 0011 0022 0022", "0011 0001 0222 2222",
-        tp=(5, 3, 4), fp=(3, 1, 0), fn=(1, 0, 3), tn=(7, 12, 9),
-        iou=("5/9", "3/4", "4/7"), dice=("10/14", "6/7", "8/11"), classes=3,
-    ),
-    MaskPair(
-        "three classes, one absent", "0000 0100 0000 0000", "0000 0110 x000 x000",
-        tp=(12, 1, 0), fp=(1, 0, 0), fn=(0, 1, 0), tn=(1, 12, 14),
-        iou=("12/13", "1/2", "0/0"), dice=("24/25", "2/3", "0/0"), classes=3,
-    ),
+    MaskPair("perfect", "0000 0110 0110 0000", "0000 0110 0110 0000",
+             tp=(4,), fp=(0,), fn=(0,), tn=(12,), iou=("1",), dice=("1",)),
+    MaskPair("half found", "0110 0110 0000 0000", "0000 0110 0110 0000",
+             tp=(2,), fp=(2,), fn=(2,), tn=(10,), iou=("2/6",), dice=("4/8",)),
+    MaskPair("beside it", "1100 1100 0000 0000", "0000 0000 0011 0011",
+             tp=(0,), fp=(4,), fn=(4,), tn=(8,), iou=("0",), dice=("0",)),
+    MaskPair("too small", "0000 0100 0000 0000", "0000 0110 0110 0000",
+             tp=(1,), fp=(0,), fn=(3,), tn=(12,), iou=("1/4",), dice=("2/5",)),
+    MaskPair("all ones", "1111 1111 1111 1111", "0000 0110 0110 0000",
+             tp=(4,), fp=(12,), fn=(0,), tn=(0,), iou=("4/16",), dice=("8/20",)),
+    MaskPair("all zeros", "0000 0000 0000 0000", "0000 0110 0110 0000",
+             tp=(0,), fp=(0,), fn=(4,), tn=(12,), iou=("0",), dice=("0",)),
+    MaskPair("blank, left alone", "0000 0000 0000 0000", "0000 0000 0000 0000",
+             tp=(0,), fp=(0,), fn=(0,), tn=(16,), iou=("0/0",), dice=("0/0",)),
+    MaskPair("blank, false alarm", "0000 0000 0000 0001", "0000 0000 0000 0000",
+             tp=(0,), fp=(1,), fn=(0,), tn=(15,), iou=("0",), dice=("0",)),
+    MaskPair("border ignored", "0111 0111 0000 0000", "xxxx x11x x11x xxxx",
+             tp=(2,), fp=(0,), fn=(2,), tn=(0,), iou=("2/4",), dice=("4/6",)),
+    MaskPair("three classes", "0011 0011 0022 0022", "0011 0001 0222 2222",
+             tp=(5, 3, 4), fp=(3, 1, 0), fn=(1, 0, 3), tn=(7, 12, 9),
+             iou=("5/9", "3/4", "4/7"), dice=("10/14", "6/7", "8/11"), classes=3),
+    MaskPair("three classes, one absent", "0000 0100 0000 0000", "0000 0110 x000 x000",
+             tp=(12, 1, 0), fp=(1, 0, 0), fn=(0, 1, 0), tn=(1, 12, 14),
+             iou=("12/13", "1/2", "0/0"), dice=("24/25", "2/3", "0/0"), classes=3),
 )  # fmt: skip
 
 
 def case(name: str) -> MaskPair:
     """Return the pair called `name`, such as "half found"."""
-    return next(pair for pair in CASES if pair.name == name)
+    pairs = {pair.name: pair for pair in CASES}
+    return pairs[one_of("pair of masks", name, pairs)]
