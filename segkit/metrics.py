@@ -5,7 +5,7 @@ batches and processes without loss, and every score and every average is read fr
 All functions take logits (N, C, H, W) and target int64 (N, H, W): one channel is binary
 (sigmoid), more are exclusive classes (softmax), and `ignore_index` marks pixels not to be judged.
 
->>> from segkit.check.cases import case
+>>> from segkit.check import case
 >>> example = case("half found")
 >>> print(example)
 half found

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segkit.cli.frame import AsJson, bar, example, print_json, print_table, stoppable
+from segkit.cli.frame import AsJson, example, print_json, stoppable
 
 check = typer.Typer(help="The exercises: mark those of a class.", no_args_is_help=True)
 SIGNS = {"passed": "right", "failed": "wrong", "todo": "-", "not run": "not run"}
@@ -26,22 +26,29 @@ def grade(
     Runs the code in them: do that where it can do no harm. The notebooks are not changed. Exit
     code 1: some notebook could not be marked.
     """
-    from segkit.course.grading import asked, grade_all, to_csv
-    from segkit.files import write_text
+    from segkit.files import csv_text, text_table, write_text
+    from segkit.grade import grade_all
 
-    with stoppable(), bar("marking", len(notebooks)) as advance:
-        marked = grade_all(notebooks, jobs, timeout, advance)
+    with stoppable():
+        marked = grade_all(notebooks, jobs, timeout)
+    names = list(dict.fromkeys(name for one in marked for name in one.marks))
+    right = [sum(status == "passed" for status in one.marks.values()) for one in marked]
     if csv:
-        write_text(csv, to_csv(marked))
+        rows = [
+            {"notebook": one.notebook, "right": count, "error": one.error, **one.marks}
+            for one, count in zip(marked, right, strict=True)
+        ]
+        write_text(csv, csv_text(("notebook", *names, "right", "error"), rows))
     if as_json:
-        rows = [{"notebook": str(m.notebook), "marks": m.marks, "error": m.error} for m in marked]
-        print_json(rows)
+        print_json([{**one._asdict(), "notebook": str(one.notebook)} for one in marked])
     else:
-        columns = asked(marked)
-        rows = []
-        for one in marked:
-            signs = [SIGNS.get(one.marks.get(name, ""), "") for name in columns]
-            total = f"{one.passed} of {len(one.marks)}" if one.marks else one.error
-            rows.append((one.notebook.name, *signs, total))
-        print_table(("notebook", *columns, "right"), rows)
+        rows = [
+            (
+                one.notebook.name,
+                *(SIGNS.get(one.marks.get(name), "") for name in names),
+                f"{count} of {len(one.marks)}" if one.marks else one.error,
+            )
+            for one, count in zip(marked, right, strict=True)
+        ]
+        print(text_table(("notebook", *names, "right"), rows, left=len(names) + 2))
     raise typer.Exit(1 if any(one.error for one in marked) else 0)

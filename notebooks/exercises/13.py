@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from itertools import product
 
-from segkit.check.frame import Case, Exercise, Mistake
-from segkit.check.measured import Measured
+from segkit.check import Case, Exercise, Mistake
 
-Run = tuple[str, str, str]  # down, up, loss
-Runs = list[Run]
+_Run = tuple[str, str, str]  # down, up, loss
+_Runs = list[_Run]
 
 read_plot = Exercise(
     name="read_plot",
@@ -36,8 +35,8 @@ read_plot = Exercise(
     "two means.",
 )
 
-DOWN, UP, LOSSES = ("maxpool", "strided"), ("transposed", "nearest"), ("bce", "dice")
-FOUR = [
+_DOWN, _UP, _LOSSES = ("maxpool", "strided"), ("transposed", "nearest"), ("bce", "dice")
+_FOUR = [
     ("maxpool", "transposed", "bce"),
     ("maxpool", "transposed", "dice"),
     ("strided", "transposed", "bce"),
@@ -45,42 +44,42 @@ FOUR = [
 ]
 
 
-def _square(loss: str) -> Runs:
-    return list(product(DOWN, UP, [loss]))
+def _square(loss: str) -> _Runs:
+    return list(product(_DOWN, _UP, [loss]))
 
 
-def _lacking(done: Runs) -> list[Runs]:
+def _lacking(done: _Runs) -> list[_Runs]:
     """Return, for each loss, the runs that its square lacks."""
-    return [[run for run in _square(loss) if run not in done] for loss in LOSSES]
+    return [[run for run in _square(loss) if run not in done] for loss in _LOSSES]
 
 
-def _add_runs(done: Runs) -> Runs:
+def _add_runs(done: _Runs) -> _Runs:
     return min(_lacking(done), key=len)
 
 
-def _new_pairs(done: Runs) -> Runs:
+def _new_pairs(done: _Runs) -> _Runs:
     pairs = {(down, up) for down, up, _ in done}
     return [run for run in _square("dice") if run[:2] not in pairs]
 
 
-def _planned(plan: Callable[[Runs], Runs], done: Runs) -> dict[str, int]:
+def _planned(plan: Callable[[_Runs], _Runs], done: _Runs) -> dict[str, int]:
     """Return how many runs are added, and how many corners of a square the better loss has."""
     added = [tuple(run) for run in plan(done)]
     for run in added:
         if run not in [*_square("bce"), *_square("dice")]:
             raise ValueError(f"{run} is no run: (down, up, loss), spelt as in the task")
-    corners = [sum(run in [*done, *added] for run in _square(loss)) for loss in LOSSES]
+    corners = [sum(run in [*done, *added] for run in _square(loss)) for loss in _LOSSES]
     return {"runs added": len(added), "corners with one loss": max(corners)}
 
 
-add_runs = Measured(
+add_runs = Exercise(
     name="add_runs",
     reference=_add_runs,
     measure=_planned,
     cases=(
-        Case("the four experiments", (FOUR,)),
-        Case("three with BCE, one with Dice", ([*_square("bce")[:3], FOUR[1]],)),
-        Case("three with Dice, one with BCE", ([*_square("dice")[:3], FOUR[0]],)),
+        Case("the four experiments", (_FOUR,)),
+        Case("three with BCE, one with Dice", ([*_square("bce")[:3], _FOUR[1]],)),
+        Case("three with Dice, one with BCE", ([*_square("dice")[:3], _FOUR[0]],)),
         Case("nothing yet", ([],)),
         Case("one square is there", (_square("dice"),)),
     ),
@@ -101,7 +100,7 @@ add_runs = Measured(
         ),
         Mistake(
             lambda done: [
-                (down, up, LOSSES[i % 2]) for i, (down, up, _) in enumerate(_add_runs(done))
+                (down, up, _LOSSES[i % 2]) for i, (down, up, _) in enumerate(_add_runs(done))
             ],
             "You add runs with both losses, so neither square is complete. Stay with one.",
         ),

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from segkit.check.frame import Case, Exercise, Mistake
-from segkit.check.measured import Measured
+from segkit.check import Case, Exercise, Mistake
 
 
 def _measure(choose: Callable[[int], list[int]], pixels: int) -> dict[str, int]:
@@ -45,7 +44,7 @@ def _one_convolution(pixels: int) -> list[int]:
     return chosen
 
 
-choose_dilations = Measured(
+choose_dilations = Exercise(
     name="choose_dilations",
     reference=_fewest,
     measure=_measure,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 from segkit.models.blocks import crop
 
 

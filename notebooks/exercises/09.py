@@ -2,7 +2,7 @@
 
 import torch
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 
 three_bugs = Exercise(
     name="three_bugs",

@@ -5,24 +5,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 
-State = dict[str, Tensor]
-LUMINANCE = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+_State = dict[str, Tensor]
+_LUMINANCE = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 
 
-def _first(change: Callable[[Tensor], Tensor]) -> Callable[[State], State]:
+def _first(change: Callable[[Tensor], Tensor]) -> Callable[[_State], _State]:
     """Return what `change` makes of the first layer; all else stays."""
     return lambda state: state | {"conv1.weight": change(state["conv1.weight"])}
 
 
-def _every(state: State) -> State:
+def _every(state: _State) -> _State:
     return {
         name: t.sum(dim=1, keepdim=True) if t.ndim == 4 else t.clone() for name, t in state.items()
     }
 
 
-def _checkpoint(first: Tensor) -> State:
+def _checkpoint(first: Tensor) -> _State:
     """Return a small colour checkpoint in torchvision's names."""
     return {
         "conv1.weight": first,
@@ -60,7 +60,7 @@ grey_checkpoint = Exercise(
             "That sums over the filters. Colours are the second axis: (out, in, height, width).",
         ),
         Mistake(
-            _first(lambda w: (w * LUMINANCE).sum(dim=1, keepdim=True)),
+            _first(lambda w: (w * _LUMINANCE).sum(dim=1, keepdim=True)),
             "Luminance weights turn a colour picture grey. Here it is grey already: a plain sum.",
         ),
         Mistake(

@@ -5,43 +5,43 @@ from pathlib import Path
 
 import numpy as np
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 
-END = "_mask"
+_END = "_mask"
 
 
-def paired(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
+def _paired(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
     """Pair by the stem of each name."""
-    mask_of = {Path(mask).stem.removesuffix(END): mask for mask in masks}
+    mask_of = {Path(mask).stem.removesuffix(_END): mask for mask in masks}
     return {image: mask_of[Path(image).stem] for image in images if Path(image).stem in mask_of}
 
 
-def in_order(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
+def _in_order(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
     """Pair the first with the first."""
     return dict(zip(sorted(images), sorted(masks), strict=False))
 
 
-def by_beginning(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
+def _by_beginning(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
     """Take the first mask that begins as the image does."""
     found = {i: [m for m in sorted(masks) if m.startswith(Path(i).stem)] for i in images}
     return {image: its[0] for image, its in found.items() if its}
 
 
-def cut_at_dot(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
+def _cut_at_dot(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
     """Take for the stem what stands before the first dot."""
-    mask_of = {mask.split(".")[0].removesuffix(END): mask for mask in masks}
+    mask_of = {mask.split(".")[0].removesuffix(_END): mask for mask in masks}
     return {i: mask_of[i.split(".")[0]] for i in images if i.split(".")[0] in mask_of}
 
 
-def with_none(images: Sequence[str], masks: Sequence[str]) -> dict[str, str | None]:
+def _with_none(images: Sequence[str], masks: Sequence[str]) -> dict[str, str | None]:
     """Keep images without a mask."""
-    found = paired(images, masks)
+    found = _paired(images, masks)
     return {image: found.get(image) for image in images}
 
 
 pair_by_name = Exercise(
     name="pair_by_name",
-    reference=paired,
+    reference=_paired,
     cases=(
         Case("two pairs", (["a.jpg", "b.jpg"], ["b_mask.png", "a_mask.png"])),
         Case(
@@ -55,18 +55,20 @@ pair_by_name = Exercise(
         ),
     ),
     mistakes=(
-        Mistake(in_order, "One missing mask, and all that follow get their neighbour's."),
-        Mistake(by_beginning, "`s10_mask.png` begins with `s1`, but is not its mask: compare all."),
+        Mistake(_in_order, "One missing mask, and all that follow get their neighbour's."),
         Mistake(
-            cut_at_dot, "A name may have several dots: Path(name).stem cuts off the last part."
+            _by_beginning, "`s10_mask.png` begins with `s1`, but is not its mask: compare all."
         ),
-        Mistake(with_none, "An image without a mask is left out, not paired with None."),
+        Mistake(
+            _cut_at_dot, "A name may have several dots: Path(name).stem cuts off the last part."
+        ),
+        Mistake(_with_none, "An image without a mask is left out, not paired with None."),
     ),
     hint="Make a dictionary from the mask's stem without `_mask` to the mask. Then look images up.",
 )
 
 
-def ids(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
+def _ids(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
     """Return the place of each pixel's colour; refuse any other."""
     same = (mask[:, :, None] == np.array(colours, np.uint8)).all(axis=-1)
     if not same.any(axis=-1).all():
@@ -74,54 +76,56 @@ def ids(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
     return same.argmax(axis=-1).astype(np.uint8)
 
 
-def counted(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
+def _counted(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
     """Number the colours that are in this mask."""
-    ids(mask, colours)
+    _ids(mask, colours)
     pixels = mask.reshape(-1, 3)
     numbers = np.unique(pixels, axis=0, return_inverse=True)[1]
     return numbers.reshape(mask.shape[:2]).astype(np.uint8)
 
 
-def nearest(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
+def _nearest(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
     """Take the colour that is least far away."""
     apart = np.abs(mask[:, :, None].astype(int) - np.array(colours)).sum(axis=-1)
     return apart.argmin(axis=-1).astype(np.uint8)
 
 
-def unknown_is_background(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
+def _unknown_is_background(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
     """Leave 0 where no colour fits."""
     same = (mask[:, :, None] == np.array(colours, np.uint8)).all(axis=-1)
     return same.argmax(axis=-1).astype(np.uint8)
 
 
-def one_channel(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
+def _one_channel(mask: np.ndarray, colours: Sequence[tuple[int, ...]]) -> np.ndarray:
     """Compare the red channel only."""
-    return ids(np.repeat(mask[..., :1], 3, axis=2), [(c[0],) * 3 for c in colours])
+    return _ids(np.repeat(mask[..., :1], 3, axis=2), [(c[0],) * 3 for c in colours])
 
 
 def _picture(places: Sequence[Sequence[int]], palette: Sequence[tuple[int, ...]]) -> np.ndarray:
     return np.array(palette, np.uint8)[np.array(places)]
 
 
-COLOURS = [(0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 0, 255)]
-BLUE_FIRST = [(0, 0, 255), (0, 0, 0), (200, 0, 0)]
+_COLOURS = [(0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 0, 255)]
+_BLUE_FIRST = [(0, 0, 255), (0, 0, 0), (200, 0, 0)]
 ids_of_colours = Exercise(
     name="ids_of_colours",
-    reference=ids,
+    reference=_ids,
     cases=(
-        Case("all four classes", (_picture([[0, 1], [2, 3]], COLOURS), COLOURS)),
-        Case("one class is not in this mask", (_picture([[0, 2], [2, 0]], COLOURS), COLOURS)),
-        Case("the background is not black", (_picture([[0, 0], [1, 2]], BLUE_FIRST), BLUE_FIRST)),
+        Case("all four classes", (_picture([[0, 1], [2, 3]], _COLOURS), _COLOURS)),
+        Case("one class is not in this mask", (_picture([[0, 2], [2, 0]], _COLOURS), _COLOURS)),
+        Case("the background is not black", (_picture([[0, 0], [1, 2]], _BLUE_FIRST), _BLUE_FIRST)),
         Case(
             "a smoothed edge",
-            (np.array([[[0, 0, 0], [160, 0, 0], [255, 0, 0]]], np.uint8), COLOURS),
+            (np.array([[[0, 0, 0], [160, 0, 0], [255, 0, 0]]], np.uint8), _COLOURS),
         ),
     ),
     mistakes=(
-        Mistake(counted, "Numbered mask by mask, the id of a colour changes from mask to mask."),
-        Mistake(nearest, "The nearest colour hides a smoothed edge: say that it is no class."),
-        Mistake(unknown_is_background, "A colour of no class became background, and nobody hears."),
-        Mistake(one_channel, "Two classes may share their red: compare all three channels."),
+        Mistake(_counted, "Numbered mask by mask, the id of a colour changes from mask to mask."),
+        Mistake(_nearest, "The nearest colour hides a smoothed edge: say that it is no class."),
+        Mistake(
+            _unknown_is_background, "A colour of no class became background, and nobody hears."
+        ),
+        Mistake(_one_channel, "Two classes may share their red: compare all three channels."),
     ),
     hint="Compare with each colour, `(mask == colour).all(axis=-1)`; each pixel must be hit once.",
 )

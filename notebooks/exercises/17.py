@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 
 
 def _join(left: np.ndarray, right: np.ndarray, overlap: int, weight: np.ndarray) -> np.ndarray:

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable
 
-from segkit.check.cases import CASES
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import CASES, Case, Exercise, Mistake
 
-Scores = Callable[[int, int, int], tuple[float, float]]
+_Scores = Callable[[int, int, int], tuple[float, float]]
 
 
-def _on_blank(answer: float, scores: Scores) -> Scores:
+def _on_blank(answer: float, scores: _Scores) -> _Scores:
     """Return `scores` with `answer` for both where there is nothing to divide by."""
     return lambda tp, fp, fn: scores(tp, fp, fn) if tp + fp + fn else (answer, answer)
 
@@ -84,18 +83,18 @@ iou_and_dice = Exercise(
     hint="Write down the two formulas of section 2, and set in the counts of this case.",
 )
 
-NEEDS = {"A": "micro", "B": "macro", "C": "micro-imagewise", "D": "macro-imagewise"}
+_NEEDS = {"A": "micro", "B": "macro", "C": "micro-imagewise", "D": "macro-imagewise"}
 
 
 def _instead(claim: str, chosen: str) -> Callable[[str], str]:
     """Return an answer that is right for all claims but one."""
-    return lambda asked: chosen if asked == claim else NEEDS[asked]
+    return lambda asked: chosen if asked == claim else _NEEDS[asked]
 
 
 choose_average = Exercise(
     name="choose_average",
-    reference=lambda claim: NEEDS[claim],
-    cases=tuple(Case(f"claim {claim}", (claim,)) for claim in NEEDS),
+    reference=lambda claim: _NEEDS[claim],
+    cases=tuple(Case(f"claim {claim}", (claim,)) for claim in _NEEDS),
     mistakes=(
         Mistake(
             _instead("A", "micro-imagewise"),

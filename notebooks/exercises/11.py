@@ -1,9 +1,9 @@
 """Exercises of lesson 11: schedulers."""
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 from segkit.train.schedules import Schedule, curve
 
-CURVES = {"A": "plateau", "B": "cosine", "C": "poly", "D": "one-cycle", "E": "step"}
+_CURVES = {"A": "plateau", "B": "cosine", "C": "poly", "D": "one-cycle", "E": "step"}
 
 
 def five_curves(epochs: int = 30, steps: int = 4) -> dict[str, list[float]]:
@@ -12,17 +12,17 @@ def five_curves(epochs: int = 30, steps: int = 4) -> dict[str, list[float]]:
     options = {"cosine": {"warmup": 5}, "plateau": {"factor": 0.5}, "step": {"gamma": 0.4}}
     return {
         letter: curve(Schedule(name, **options.get(name, {})), 1.0, epochs, steps, losses)
-        for letter, name in CURVES.items()
+        for letter, name in _CURVES.items()
     }
 
 
 def _swapped(one: str, other: str) -> dict[str, str]:
-    return CURVES | {one: CURVES[other], other: CURVES[one]}
+    return _CURVES | {one: _CURVES[other], other: _CURVES[one]}
 
 
 match_curves = Exercise(
     name="match_curves",
-    reference=CURVES,
+    reference=_CURVES,
     mistakes=(
         Mistake(
             _swapped("B", "D"),

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Callable
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 
-Log = dict[str, list[float]]
-NAN = math.nan
+_Log = dict[str, list[float]]
+_NAN = math.nan
 
 
-def _log(train_loss: list[float], val_loss: list[float], val_iou: list[float]) -> Log:
+def _log(train_loss: list[float], val_loss: list[float], val_iou: list[float]) -> _Log:
     return {"train_loss": train_loss, "val_loss": val_loss, "val_iou": val_iou}
 
 
-SIX = {
+_SIX = {
     "a": _log([0.5, 0.4, 0.3], [0.5, 0.4, 0.35], [0.50, 0.60, 0.70]),
     "b": _log([0.5, 0.3, 0.1], [0.4, 0.5, 0.9], [0.66, 0.61, 0.52]),  # learned by heart
     "c": _log([0.5, 0.4, 0.4], [0.4, 0.3, 0.45], [0.60, 0.81, 0.64]),  # best, but not last
@@ -21,17 +21,19 @@ SIX = {
     "e": _log([0.4, 0.4, 0.4], [0.2, 0.2, 0.20], [0.55, 0.60, 0.62]),  # another loss
     "f": _log([0.5, 0.4, 0.35], [0.5, 0.45, 0.4], [0.72, 0.72, 0.69]),  # steady
 }
-BROKEN = {
-    "a": _log([NAN, NAN, NAN], [NAN, NAN, NAN], [NAN, NAN, NAN]),
+_BROKEN = {
+    "a": _log([_NAN, _NAN, _NAN], [_NAN, _NAN, _NAN], [_NAN, _NAN, _NAN]),
     "b": _log([0.5, 0.4, 0.3], [0.5, 0.4, 0.3], [0.40, 0.50, 0.60]),
 }
-SHORT = {
+_SHORT = {
     "long": _log([0.5, 0.4, 0.3], [0.5, 0.4, 0.3], [0.3, 0.4, 0.5]),
     "short": _log([0.5], [0.5], [0.55]),
 }
 
 
-def _by(score: Callable[[Log], float], column: str = "val_iou") -> Callable[[dict[str, Log]], str]:
+def _by(
+    score: Callable[[_Log], float], column: str = "val_iou"
+) -> Callable[[dict[str, _Log]], str]:
     """Return the run with the largest `score` of a column."""
     return lambda logs: max(logs, key=lambda name: score(logs[name][column]))
 
@@ -44,9 +46,9 @@ best_run = Exercise(
     name="best_run",
     reference=_by(_best),
     cases=(
-        Case("six runs", (SIX,)),
-        Case("a run that broke", (BROKEN,)),
-        Case("a run that stopped early", (SHORT,)),
+        Case("six runs", (_SIX,)),
+        Case("a run that broke", (_BROKEN,)),
+        Case("a run that stopped early", (_SHORT,)),
     ),
     mistakes=(
         Mistake(

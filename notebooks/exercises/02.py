@@ -4,28 +4,27 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from segkit.check.frame import Case, Exercise, Mistake
-from segkit.check.measured import Measured
+from segkit.check import Case, Exercise, Mistake
 
-BREEDS = ["owl" if i in range(1, 24, 3) else "cat" if i % 2 else "dog" for i in range(64)]
-SHARE = 0.25
+_BREEDS = ["owl" if i in range(1, 24, 3) else "cat" if i % 2 else "dog" for i in range(64)]
+_SHARE = 0.25
 
 
-def shares(split: Callable) -> str:
+def _shares(split: Callable) -> str:
     """Say whether validation holds a quarter of each label, give or take one picture."""
-    labels, counts = np.unique(BREEDS, return_counts=True)
+    labels, counts = np.unique(_BREEDS, return_counts=True)
     wrong = swapped = False
     for seed in range(8):
-        val = np.array(BREEDS)[np.asarray(split(seed)[1], dtype=int)]
+        val = np.array(_BREEDS)[np.asarray(split(seed)[1], dtype=int)]
         found = np.array([np.sum(val == label) for label in labels])
-        wrong |= bool((abs(found - SHARE * counts) > 1).any())
-        swapped |= bool((abs(found - (1 - SHARE) * counts) <= 1).all())
+        wrong |= bool((abs(found - _SHARE * counts) > 1).any())
+        swapped |= bool((abs(found - (1 - _SHARE) * counts) <= 1).all())
     if swapped:
         return "three quarters of each"
     return "not the same share of each" if wrong else "a quarter of each"
 
 
-def usage(split: Callable) -> str:
+def _usage(split: Callable) -> str:
     """Say whether each index is in exactly one part."""
     for seed in range(8):
         train, val = (np.asarray(part, dtype=int).tolist() for part in split(seed))
@@ -33,12 +32,12 @@ def usage(split: Callable) -> str:
             return "some are in training and validation"
         if len(set(train + val)) < len(train + val):
             return "some are twice in one part"
-        if sorted(train + val) != list(range(len(BREEDS))):
+        if sorted(train + val) != list(range(len(_BREEDS))):
             return "some are lost"
     return "each once"
 
 
-def randomness(split: Callable) -> str:
+def _randomness(split: Callable) -> str:
     """Say what becomes of the validation set under the same seed, and under another."""
     first, again, other = (np.sort(np.asarray(split(seed)[1])) for seed in (1, 1, 2))
     if not np.array_equal(first, again):
@@ -47,21 +46,21 @@ def randomness(split: Callable) -> str:
     return "the same set for every seed" if same else "a set for each seed"
 
 
-QUESTIONS = {
-    "where is each of the pictures?": usage,
-    "how much of each breed is in validation?": shares,
-    "called with seed 1, 1 and 2: which validation sets?": randomness,
+_QUESTIONS = {
+    "where is each of the pictures?": _usage,
+    "how much of each breed is in validation?": _shares,
+    "called with seed 1, 1 and 2: which validation sets?": _randomness,
 }
 
 
-def measure(answer: Callable, question: str) -> str | None:
+def _measure(answer: Callable, question: str) -> str | None:
     """Return what a question finds about `answer(labels, share, seed)`."""
-    if answer(list(BREEDS), SHARE, 0) is None:
+    if answer(list(_BREEDS), _SHARE, 0) is None:
         return None
-    return QUESTIONS[question](lambda seed: answer(list(BREEDS), SHARE, seed))
+    return _QUESTIONS[question](lambda seed: answer(list(_BREEDS), _SHARE, seed))
 
 
-def per_breed(labels: Sequence, share: float, seed: int | None, shuffle: bool = True) -> tuple:
+def _per_breed(labels: Sequence, share: float, seed: int | None, shuffle: bool = True) -> tuple:
     """Cut each breed by itself; the answer, and with options the base of wrong ones."""
     labels, rng = np.asarray(labels), np.random.default_rng(seed)
     train, val = [], []
@@ -74,14 +73,14 @@ def per_breed(labels: Sequence, share: float, seed: int | None, shuffle: bool = 
     return train, val
 
 
-def all_at_once(labels: Sequence, share: float, seed: int) -> tuple:
+def _all_at_once(labels: Sequence, share: float, seed: int) -> tuple:
     """Shuffle and cut without a look at the labels."""
     order = np.random.default_rng(seed).permutation(len(labels))
     cut = round(share * len(order))
     return order[cut:], order[:cut]
 
 
-def positions_in_breed(labels: Sequence, share: float, seed: int) -> tuple:
+def _positions_in_breed(labels: Sequence, share: float, seed: int) -> tuple:
     """Return places among the pictures of a breed instead of places in the whole list."""
     labels, rng = np.asarray(labels), np.random.default_rng(seed)
     train, val = [], []
@@ -93,12 +92,12 @@ def positions_in_breed(labels: Sequence, share: float, seed: int) -> tuple:
     return train, val
 
 
-def drawn_twice(labels: Sequence, share: float, seed: int) -> tuple:
+def _drawn_twice(labels: Sequence, share: float, seed: int) -> tuple:
     """Draw validation, and leave it in training."""
-    return list(range(len(labels))), per_breed(labels, share, seed)[1]
+    return list(range(len(labels))), _per_breed(labels, share, seed)[1]
 
 
-def with_repeats(labels: Sequence, share: float, seed: int) -> tuple:
+def _with_repeats(labels: Sequence, share: float, seed: int) -> tuple:
     """Draw validation as `rng.choice` does unless told otherwise: the same picture may return."""
     rng, val = np.random.default_rng(seed), []
     for label in np.unique(labels):
@@ -107,26 +106,26 @@ def with_repeats(labels: Sequence, share: float, seed: int) -> tuple:
     return [i for i in range(len(labels)) if i not in val], val
 
 
-stratified = Measured(
+stratified = Exercise(
     name="stratified",
-    measure=measure,
-    reference=per_breed,
+    measure=_measure,
+    reference=_per_breed,
     cases=tuple(
         Case(label, (question,))
         for label, question in zip(
             ("every picture once", "a quarter of each breed", "the seed decides"),
-            QUESTIONS,
+            _QUESTIONS,
             strict=True,
         )
     ),
     mistakes=(
         Mistake(
-            all_at_once,
+            _all_at_once,
             "One shuffle over all pictures leaves the breeds to luck: cut each breed by itself.",
         ),
-        Mistake(drawn_twice, "What is in validation must leave training: remove it there."),
+        Mistake(_drawn_twice, "What is in validation must leave training: remove it there."),
         Mistake(
-            with_repeats,
+            _with_repeats,
             "The same picture is drawn more than once: rng.choice needs replace=False.",
         ),
         Mistake(
@@ -134,19 +133,19 @@ stratified = Measured(
             "Pictures are in neither part. If you compare `labels == breed`, make it an array.",
         ),
         Mistake(
-            positions_in_breed,
+            _positions_in_breed,
             "These are places in a breed; np.flatnonzero(labels == breed) has those in the list.",
         ),
         Mistake(
-            lambda labels, share, seed: per_breed(labels, share, seed)[::-1],
+            lambda labels, share, seed: _per_breed(labels, share, seed)[::-1],
             "Validation is to get `share` of each breed, and comes second: return train, val.",
         ),
         Mistake(
-            lambda labels, share, seed: per_breed(labels, share, seed, shuffle=False),
+            lambda labels, share, seed: _per_breed(labels, share, seed, shuffle=False),
             "The first of each breed are always chosen: shuffle them, with the seed.",
         ),
         Mistake(
-            lambda labels, share, seed: per_breed(labels, share, None),
+            lambda labels, share, seed: _per_breed(labels, share, None),
             "Every call draws anew: make the generator from the seed, default_rng(seed).",
         ),
     ),

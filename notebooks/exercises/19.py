@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from segkit.check.frame import Case, Exercise, Mistake
-from segkit.check.measured import Measured
+from segkit.check import Case, Exercise, Mistake
 
 
 def _effective(
@@ -71,7 +70,7 @@ def _blocks(n: int, rank: int, ranks: int) -> list[int]:
     return list(range(n))[rank * size : (rank + 1) * size]
 
 
-share = Measured(
+share = Exercise(
     name="share",
     measure=_judged,
     reference=lambda n, rank, ranks: list(range(rank, n, ranks)),

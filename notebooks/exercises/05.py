@@ -1,8 +1,8 @@
 """Exercises of lesson 05: down and up."""
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 
-Layers = list[tuple[int, int, int]]
+_Layers = list[tuple[int, int, int]]
 
 
 def _size(n: int, kernel: int, stride: int, padding: int = 0, output_padding: int = 0) -> int:
@@ -48,7 +48,7 @@ transposed_size = Exercise(
 )
 
 
-def _field(layers: Layers) -> int:
+def _field(layers: _Layers) -> int:
     field = jump = 1
     for kernel, stride, dilation in layers:
         field += (kernel - 1) * dilation * jump
@@ -56,7 +56,7 @@ def _field(layers: Layers) -> int:
     return field
 
 
-def _stride_first(layers: Layers) -> int:
+def _stride_first(layers: _Layers) -> int:
     field = jump = 1
     for kernel, stride, dilation in layers:
         jump *= stride
@@ -64,7 +64,7 @@ def _stride_first(layers: Layers) -> int:
     return field
 
 
-def _jump_is_last_stride(layers: Layers) -> int:
+def _jump_is_last_stride(layers: _Layers) -> int:
     field = jump = 1
     for kernel, stride, dilation in layers:
         field += (kernel - 1) * dilation * jump
@@ -72,7 +72,7 @@ def _jump_is_last_stride(layers: Layers) -> int:
     return field
 
 
-def _whole_kernel(layers: Layers) -> int:
+def _whole_kernel(layers: _Layers) -> int:
     field = jump = 1
     for kernel, stride, dilation in layers:
         field += (kernel * dilation - 1) * jump

@@ -5,17 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 from segkit.losses import DiceLoss
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+_Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def _soft_dice(prob: Tensor, t: Tensor, smooth: float = 1.0) -> Tensor:
     return (2 * (prob * t).sum() + smooth) / (prob.sum() + t.sum() + smooth)
 
 
-def _with_sums(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Loss:
+def _with_sums(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> _Loss:
     """Return a loss of the soft counts Σpt, Σp and Σt."""
 
     def attempt(logits: Tensor, target: Tensor) -> Tensor:
@@ -32,17 +32,17 @@ def _batch() -> tuple[Tensor, Tensor]:
     return torch.linspace(-3, 3, 108).view(3, 1, 6, 6).flip(-1), target
 
 
-LOGITS, TARGET = _batch()
-FITTING = LOGITS / 3 + 4 * TARGET[:, None] - 2  # a network that is right, more or less
+_LOGITS, _TARGET = _batch()
+_FITTING = _LOGITS / 3 + 4 * _TARGET[:, None] - 2  # a network that is right, more or less
 
 dice_loss_by_hand = Exercise(
     name="dice_loss_by_hand",
     reference=lambda logits, target: DiceLoss()(logits, target),
     cases=(
-        Case("one image", (LOGITS[:1], TARGET[:1])),
-        Case("a batch of three", (LOGITS, TARGET)),
-        Case("no object anywhere", (LOGITS[2:], TARGET[2:])),
-        Case("sure and right", (20.0 * (2 * TARGET[:1, None] - 1), TARGET[:1])),
+        Case("one image", (_LOGITS[:1], _TARGET[:1])),
+        Case("a batch of three", (_LOGITS, _TARGET)),
+        Case("no object anywhere", (_LOGITS[2:], _TARGET[2:])),
+        Case("sure and right", (20.0 * (2 * _TARGET[:1, None] - 1), _TARGET[:1])),
     ),
     mistakes=(
         Mistake(
@@ -117,7 +117,7 @@ def _as_jpeg(mask: Tensor) -> Tensor:
     return (255 * (0.8 * mask + 0.2 * blurred)).round().to(torch.uint8)
 
 
-def _of_mask(mend: Callable[[Tensor], Tensor]) -> Loss:
+def _of_mask(mend: Callable[[Tensor], Tensor]) -> _Loss:
     """Return Dice loss on what `mend` makes of a mask."""
     return lambda logits, mask: 1 - _soft_dice(logits[:, 0].sigmoid(), mend(mask))
 
@@ -126,9 +126,9 @@ mended_loss = Exercise(
     name="mended_loss",
     reference=_of_mask(lambda mask: (mask > 127).long()),
     cases=(
-        Case("a clean mask of 0 and 255", (FITTING[:1], _on_file(TARGET[:1]))),
-        Case("a mask with grey edges", (FITTING, _as_jpeg(TARGET))),
-        Case("a mask of background only", (FITTING[2:], _on_file(TARGET[2:]))),
+        Case("a clean mask of 0 and 255", (_FITTING[:1], _on_file(_TARGET[:1]))),
+        Case("a mask with grey edges", (_FITTING, _as_jpeg(_TARGET))),
+        Case("a mask of background only", (_FITTING[2:], _on_file(_TARGET[2:]))),
     ),
     mistakes=(
         Mistake(

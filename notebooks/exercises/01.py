@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 from segkit.data.dataset import IGNORE
 from segkit.data.trimap import from_trimap
 

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segkit.check.frame import Case, Exercise, Mistake
-from segkit.check.measured import Measured
+from segkit.check import Case, Exercise, Mistake
 from segkit.export import ExportError, export_program
 
 
@@ -57,7 +56,7 @@ def _two_images(x: Tensor) -> Tensor:
     return torch.where(mean < 0, -x, x)
 
 
-right_way_up = Measured(
+right_way_up = Exercise(
     name="right_way_up",
     reference=_right_way_up,
     measure=_exported,

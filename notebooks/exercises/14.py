@@ -5,56 +5,56 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from segkit.check.frame import Case, Exercise, Mistake
+from segkit.check import Case, Exercise, Mistake
 
-Layers = list[nn.Module]
+_Layers = list[nn.Module]
 
 
-def _residual(x: Tensor, layers: Layers, shortcut: nn.Module | None) -> Tensor:
+def _residual(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
     y = x
     for layer in layers[:-1]:
         y = torch.relu(layer(y))
     return torch.relu(layers[-1](y) + (x if shortcut is None else shortcut(x)))
 
 
-def _relu_before_sum(x: Tensor, layers: Layers, shortcut: nn.Module | None) -> Tensor:
+def _relu_before_sum(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
     y = x
     for layer in layers:
         y = torch.relu(layer(y))
     return torch.relu(y + (x if shortcut is None else shortcut(x)))
 
 
-def _no_last_relu(x: Tensor, layers: Layers, shortcut: nn.Module | None) -> Tensor:
+def _no_last_relu(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
     y = x
     for layer in layers[:-1]:
         y = torch.relu(layer(y))
     return layers[-1](y) + (x if shortcut is None else shortcut(x))
 
 
-def _no_relu_between(x: Tensor, layers: Layers, shortcut: nn.Module | None) -> Tensor:
+def _no_relu_between(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
     y = nn.Sequential(*layers)(x)
     return torch.relu(y + (x if shortcut is None else shortcut(x)))
 
 
-def _no_shortcut(x: Tensor, layers: Layers, shortcut: nn.Module | None) -> Tensor:
+def _no_shortcut(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
     for layer in layers[:-1]:
         x = torch.relu(layer(x))
     return torch.relu(layers[-1](x))
 
 
-def _never_projected(x: Tensor, layers: Layers, shortcut: nn.Module | None) -> Tensor:
+def _never_projected(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
     return _residual(x, layers, None)
 
 
-def _always_projected(x: Tensor, layers: Layers, shortcut: nn.Module | None) -> Tensor:
+def _always_projected(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
     return _residual(x, layers, shortcut or (lambda x: shortcut(x)))
 
 
-def _leaves_late(x: Tensor, layers: Layers, shortcut: nn.Module | None) -> Tensor:
+def _leaves_late(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
     return _residual(torch.relu(layers[0](x)), layers[1:], shortcut)
 
 
-def _sum_at_each_layer(x: Tensor, layers: Layers, shortcut: nn.Module | None) -> Tensor:
+def _sum_at_each_layer(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
     x = layers[0](x) + (x if shortcut is None else shortcut(x))
     for layer in layers[1:]:
         x = torch.relu(x)
@@ -122,16 +122,16 @@ residual = Exercise(
 )
 
 
-FOREIGN = "module.backbone."
-PARTS = {"norm1": "bn1", "norm2": "bn2", "shortcut": "downsample"}
+_FOREIGN = "module.backbone."
+_PARTS = {"norm1": "bn1", "norm2": "bn2", "shortcut": "downsample"}
 
 
 def _rename(
     checkpoint: dict[str, Tensor],
-    prefix: str = FOREIGN,
+    prefix: str = _FOREIGN,
     first: int = 1,
-    parts: dict[str, str] = PARTS,
-    keep: Callable[[str], bool] = lambda name: name.startswith(FOREIGN),
+    parts: dict[str, str] = _PARTS,
+    keep: Callable[[str], bool] = lambda name: name.startswith(_FOREIGN),
 ) -> dict[str, Tensor]:
     """Map the names; the options are what one gets wrong."""
     ours = {}
@@ -157,11 +157,11 @@ def _all_digits(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _weights_only(name: str) -> bool:
-    return name.startswith(FOREIGN) and name.endswith((".weight", ".bias"))
+    return name.startswith(_FOREIGN) and name.endswith((".weight", ".bias"))
 
 
 def _without_counter(name: str) -> bool:
-    return name.startswith(FOREIGN) and not name.endswith("num_batches_tracked")
+    return name.startswith(_FOREIGN) and not name.endswith("num_batches_tracked")
 
 
 def _tensors(*names: str) -> dict[str, Tensor]:

@@ -7,80 +7,79 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from segkit.check.frame import Case, Exercise, Mistake
-from segkit.check.measured import Measured
+from segkit.check import Case, Exercise, Mistake
 from segkit.data.dataset import Pair
 
-DRAWS, SIDE, STEEPEST = 40, 96, 15  # random draws, pixels, degrees
+_DRAWS, _SIDE, _STEEPEST = 40, 96, 15  # random draws, pixels, degrees
 
 
-def how_up_turns(draw: Callable) -> str:
+def _how_up_turns(draw: Callable) -> str:
     """Say how far the direction "up" turns at most.
 
     The mask is a ramp: each pixel holds the number of its row. Where it rises in the middle of
     the moved ramp is where up has gone.
     """
-    rows = np.repeat(np.arange(SIDE, dtype=np.uint8)[:, None], SIDE, axis=1)
+    rows = np.repeat(np.arange(_SIDE, dtype=np.uint8)[:, None], _SIDE, axis=1)
     worst = 0.0
-    for seed in range(DRAWS):
+    for seed in range(_DRAWS):
         ramp = draw(rows, rows, seed)["mask"].astype(float)
         h, w = (side // 3 for side in ramp.shape)
         down, right = (g[h:-h, w:-w].mean() for g in np.gradient(ramp))
         worst = max(worst, abs(np.degrees(np.arctan2(right, down))))
-    if worst <= STEEPEST + 1:  # a degree for the coarse ramp
-        return f"by {STEEPEST} degrees at most"
+    if worst <= _STEEPEST + 1:  # a degree for the coarse ramp
+        return f"by {_STEEPEST} degrees at most"
     if worst > 135:
         return "it is turned upside down"
-    return "it is laid on its side" if worst > 60 else f"by more than {STEEPEST} degrees"
+    return "it is laid on its side" if worst > 60 else f"by more than {_STEEPEST} degrees"
 
 
-def whether_bone_moves(draw: Callable) -> str:
+def _whether_bone_moves(draw: Callable) -> str:
     """Say whether the mask differs between draws."""
-    image, mask = bone()
-    moved = [not np.array_equal(draw(image, mask, seed)["mask"], mask) for seed in range(DRAWS)]
+    image, mask = _bone()
+    moved = [not np.array_equal(draw(image, mask, seed)["mask"], mask) for seed in range(_DRAWS)]
     return "in many draws" if np.mean(moved) >= 0.2 else "it stays where it was"
 
 
-def whether_light_changes(draw: Callable) -> str:
+def _whether_light_changes(draw: Callable) -> str:
     """Say whether an even grey stays as it is; in the middle, where no corner is filled."""
-    grey, mask = np.full((SIDE, SIDE), 100, np.uint8), bone()[1]
+    grey, mask = np.full((_SIDE, _SIDE), 100, np.uint8), _bone()[1]
     changed = []
-    for seed in range(DRAWS):
+    for seed in range(_DRAWS):
         image = draw(grey, mask, seed)["image"]
         h, w = (side // 3 for side in image.shape)
         changed.append(abs(float(image[h:-h, w:-w].mean()) - 100) > 2)
     return "in many draws" if np.mean(changed) >= 0.2 else "it stays as it was"
 
 
-def which_ids(draw: Callable) -> str:
+def _which_ids(draw: Callable) -> str:
     """Say whether the mask, which holds 0 and 2, comes out with those (or ignore) alone."""
-    image, mask = bone()
-    ids = set().union(*(np.unique(draw(image, mask, seed)["mask"]) for seed in range(DRAWS)))
+    image, mask = _bone()
+    ids = set().union(*(np.unique(draw(image, mask, seed)["mask"]) for seed in range(_DRAWS)))
     return "0 and 2" if ids <= {0, 2, 255} else "others as well, such as 1"
 
 
-def which_pixels(draw: Callable) -> str:
+def _which_pixels(draw: Callable) -> str:
     """Say what kind of numbers the image holds."""
-    return str(draw(*bone(), 0)["image"].dtype)
+    return str(draw(*_bone(), 0)["image"].dtype)
 
 
-def bone() -> Pair:
+def _bone() -> Pair:
     """Return a simple grey bone and its mask of ids 0 and 2, uint8 `(SIDE, SIDE)`."""
-    mask = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (44, 18), (50, 80), 2, 11)
+    mask = cv2.line(np.zeros((_SIDE, _SIDE), np.uint8), (44, 18), (50, 80), 2, 11)
     mask = cv2.circle(mask, (44, 18), 10, 2, -1)
     return (60 + 50 * mask).astype(np.uint8), mask
 
 
-QUESTIONS = {
-    "how far does 'up' turn?": how_up_turns,
-    "which ids does a mask of 0 and 2 hold afterwards?": which_ids,
-    "does the bone change its place?": whether_bone_moves,
-    "does the light change?": whether_light_changes,
-    "of what type are the image's pixels?": which_pixels,
+_QUESTIONS = {
+    "how far does 'up' turn?": _how_up_turns,
+    "which ids does a mask of 0 and 2 hold afterwards?": _which_ids,
+    "does the bone change its place?": _whether_bone_moves,
+    "does the light change?": _whether_light_changes,
+    "of what type are the image's pixels?": _which_pixels,
 }
 
 
-def measure(answer: Callable, question: str) -> str | None:
+def _measure(answer: Callable, question: str) -> str | None:
     """Return what a question finds about `answer()`, a list of albumentations steps."""
     steps = answer()
     if steps is None:
@@ -91,58 +90,58 @@ def measure(answer: Callable, question: str) -> str | None:
         compose.set_random_seed(seed)
         return compose(image=image, mask=mask)
 
-    return QUESTIONS[question](draw)
+    return _QUESTIONS[question](draw)
 
 
-def light() -> A.BasicTransform:
+def _light() -> A.BasicTransform:
     """Return the colour step that the answers below share."""
     return A.RandomBrightnessContrast(p=0.5)
 
 
-def small_moves(**options: Any) -> A.BasicTransform:
+def _small_moves(**options: Any) -> A.BasicTransform:
     """Return the geometric step that the answers below share."""
     return A.Affine(rotate=(-10, 10), scale=(0.9, 1.1), p=0.8, **options)
 
 
-upright = Measured(
+upright = Exercise(
     name="upright",
-    measure=measure,
-    reference=lambda: [A.HorizontalFlip(p=0.5), small_moves(), light()],
+    measure=_measure,
+    reference=lambda: [A.HorizontalFlip(p=0.5), _small_moves(), _light()],
     cases=tuple(
         Case(label, (question,))
         for label, question in zip(
             ("up stays up", "ids stay ids", "the bone moves", "the light changes", "still uint8"),
-            QUESTIONS,
+            _QUESTIONS,
             strict=True,
         )
     ),
     mistakes=(
         Mistake(
-            lambda: [A.VerticalFlip(p=0.5), small_moves(), light()],
+            lambda: [A.VerticalFlip(p=0.5), _small_moves(), _light()],
             "A flip from top to bottom (VerticalFlip, D4, half a turn) puts the leg on its head.",
         ),
         Mistake(
-            lambda: [A.Rotate(p=0.5), light()],
+            lambda: [A.Rotate(p=0.5), _light()],
             "Some draws lay the patient down: Transpose does, and Rotate without a small limit=...",
         ),
         Mistake(
-            lambda: [A.Affine(rotate=(-45, 45), p=0.8), light()],
-            f"Nobody stands that crooked: keep turns within {STEEPEST} degrees, both ways.",
+            lambda: [A.Affine(rotate=(-45, 45), p=0.8), _light()],
+            f"Nobody stands that crooked: keep turns within {_STEEPEST} degrees, both ways.",
         ),
         Mistake(
-            lambda: [small_moves(mask_interpolation=cv2.INTER_LINEAR), light()],
+            lambda: [_small_moves(mask_interpolation=cv2.INTER_LINEAR), _light()],
             "The mask was interpolated: leave mask_interpolation at nearest.",
         ),
         Mistake(
-            lambda: [light()],
+            lambda: [_light()],
             "The bone hardly moves. Mirror it, or turn, zoom and shift it a little.",
         ),
         Mistake(
-            lambda: [A.HorizontalFlip(p=0.5), small_moves()],
+            lambda: [A.HorizontalFlip(p=0.5), _small_moves()],
             "Exposures differ, and so should yours: add a step for brightness or contrast.",
         ),
         Mistake(
-            lambda: [small_moves(), light(), A.Normalize(mean=0.449, std=0.226)],
+            lambda: [_small_moves(), _light(), A.Normalize(mean=0.449, std=0.226)],
             "Normalisation is not augmentation: leave it to what comes after your list.",
         ),
     ),
@@ -150,14 +149,14 @@ upright = Measured(
 )
 
 
-def turned(array: np.ndarray, degrees: float, how: int) -> np.ndarray:
+def _turned(array: np.ndarray, degrees: float, how: int) -> np.ndarray:
     """Return an array turned about its middle, mirrored at the edge."""
     height, width = array.shape[:2]
     way = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return cv2.warpAffine(array, way, (width, height), flags=how, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def zoomed(array: np.ndarray, how: int) -> np.ndarray:
+def _zoomed(array: np.ndarray, how: int) -> np.ndarray:
     """Return the middle of an array, enlarged to its whole size."""
     height, width = array.shape[:2]
     middle = array[height // 8 : -height // 8, width // 8 : -width // 8]
@@ -173,12 +172,12 @@ def four_transforms() -> list[Callable[[np.ndarray, np.ndarray], Pair]]:
         ),
         lambda image, mask: (cv2.convertScaleAbs(image, alpha=0.55, beta=0), mask.copy()),
         lambda image, mask: (
-            zoomed(image, cv2.INTER_LINEAR),
-            zoomed(mask, cv2.INTER_NEAREST_EXACT),
+            _zoomed(image, cv2.INTER_LINEAR),
+            _zoomed(mask, cv2.INTER_NEAREST_EXACT),
         ),
         lambda image, mask: (
-            turned(image, 6, cv2.INTER_LINEAR),
-            turned(mask, -6, cv2.INTER_NEAREST),
+            _turned(image, 6, cv2.INTER_LINEAR),
+            _turned(mask, -6, cv2.INTER_NEAREST),
         ),
     ]
 
