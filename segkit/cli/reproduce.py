@@ -1,4 +1,4 @@
-"""`segkit reproduce`: do the experiments that are missing, and write the ledger of claims anew."""
+"""`segkit reproduce`: run the experiments that are missing, and rewrite the ledger of claims."""
 
 import sys
 from collections import Counter
@@ -25,7 +25,7 @@ def reproduce(
         ),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop after so many; the next call goes on.")
+        float | None, typer.Option(min=0, help="Stop after so many; the next call resumes.")
     ] = None,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time. Default: by cores.")
@@ -34,25 +34,24 @@ def reproduce(
         Path | None, typer.Option(help="Folder of records and ledger. Default: figures/results.")
     ] = None,
 ) -> None:
-    """Run the experiments that are missing and write the ledger of claims anew.
+    """Run the experiments that are missing and rewrite the ledger of claims.
 
-    A run whose record lies in OUT/records is not done again: give a new --out to repeat all.
+    A run whose record lies in OUT/records is not repeated: give a new --out to repeat all.
     The design "quality", real pets at 128 pixels, belongs to no profile and has to be named.
     Exit code 1: not all runs are done, because some failed or the time was up.
     """
-    from segkit.experiments import designs, ledger
-    from segkit.experiments.grid import named
-    from segkit.experiments.pool import run_all
+    from segkit import experiments
 
-    chosen = designs.chosen(profile, only or [])
+    designs, ledger = experiments.load("designs"), experiments.load("ledger")
+    chosen = designs.select(profile, only or [])
     out = out or ledger.results()
-    configs = named(config for design in chosen for config in design.configs())
+    configs = experiments.by_hash(config for design in chosen for config in design.configs())
     with stoppable():
-        outcome = run_all(configs, out / "records", data_dir, jobs, minutes)
+        outcome = experiments.run_all(configs, out / "records", data_dir, jobs, minutes)
         ledger.publish(out)
     print(f"{len(outcome.done)} of {len(configs)} runs are done. Ledger: {out / 'ledger.md'}")
     for error, times in Counter(outcome.failed.values()).items():
         print(f"{times} failed: {error}", file=sys.stderr)
     if outcome.left:
-        print(f"{len(outcome.left)} are left: call again to go on", file=sys.stderr)
+        print(f"{len(outcome.left)} are left: call again to resume", file=sys.stderr)
     raise typer.Exit(1 if outcome.failed or outcome.left else 0)

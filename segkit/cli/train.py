@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segkit.cli.frame import (
-    AsJson,
-    Batch,
-    Border,
-    Data,
-    Device,
-    print_json,
-    stoppable,
-    values,
-)
+from segkit.cli.frame import AsJson, Batch, Border, Data, Device, print_json, stoppable, values
 
 if TYPE_CHECKING:
     from segkit.config import Trained
@@ -44,7 +35,7 @@ def train(
         Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/DATA-NETWORK.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the folder.")
+        bool, typer.Option("--resume", help="Continue the run in the folder.")
     ] = False,
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
@@ -59,15 +50,17 @@ def train(
 ) -> None:
     """Train a network and leave a model file that predict, evaluate and export work from.
 
-    What to do stands in a config file, in options, or in both: options override the file.
-    The run folder gets model.safetensors, train.yaml (all that was asked for), history.csv,
-    config.json (the machine too) and checkpoints. On several processes:
+    The settings come from a config file, from options, or from both: options override the file.
+    The run folder gets model.safetensors, train.yaml (all settings), history.csv, config.json
+    (the machine too) and checkpoints. On several processes:
     torchrun --nproc_per_node=2 -m segkit train config.yaml.
     """
     from segkit import config as configs
     from segkit.train import distributed
 
-    asked: configs.Config = configs.read(config) if config else {}
+    base: configs.Config = configs.read(config) if config else {}
+    if data:
+        base["data"] = configs.source(data)
     entries = {
         "data.border": border,
         "data.size": size,
@@ -85,16 +78,17 @@ def train(
         "fit.precision": precision,
         "threshold": threshold,
     }
-    if data:
-        asked["data"] = configs.source(data)
     given = {name: value for name, value in entries.items() if value is not None}
-    asked = configs.with_entries(asked, given | values(options))
-    asked = configs.with_defaults(asked)
+    full = configs.apply_overrides(base, given, values(options))
+    network = (full.get("model") or {}).get("name") or "unet"
+    folder = str(Path("runs", f"{(full.get('data') or {}).get('name')}-{network}"))
+    folder = (full.get("fit") or {}).get("out") or folder
+    full = configs.apply_overrides(full, {"model.name": network, "fit.out": folder})
     with stoppable():
-        done = configs.from_config(asked, log=_to_stderr if as_json else print)
-    if done.metadata:
-        _tell_trained(done, as_json)
-    if done.history.stopped.startswith("interrupted"):
+        result = configs.from_config(full, log=_to_stderr if as_json else print)
+    if result.metadata:
+        _print_result(result, as_json)
+    if result.history.stopped.startswith("interrupted"):
         raise typer.Exit(130)
     distributed.leave()
 
@@ -103,12 +97,12 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _tell_trained(done: "Trained", as_json: bool) -> None:
-    history, metadata = done.history, done.metadata
+def _print_result(result: "Trained", as_json: bool) -> None:
+    history, metadata = result.history, result.metadata
     if as_json:
         print_json(
             {
-                "model": done.file,
+                "model": result.file,
                 "epochs": len(history),
                 "stopped": history.stopped,
                 "best": history.best if len(history) else None,
@@ -124,4 +118,4 @@ def _tell_trained(done: "Trained", as_json: bool) -> None:
         best, name = history.best, history.monitor
         print(f"Best {name} {best[name]:.4f}, in epoch {best['epoch']} of {len(history)}")
     print(f"Threshold {metadata.threshold:g} ({metadata.notes['threshold chosen']})")
-    print(f"Model: {done.file}")
+    print(f"Model: {result.file}")

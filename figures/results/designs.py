@@ -1,15 +1,18 @@
-"""The grids that stand behind the ledger: in miniature, at full size, and a race for quality.
+"""The grids of runs behind the ledger: in miniature, at full size, and a comparison with smp.
 
-Every run says its precision: "auto" would choose one by the machine, and one name would stand for
-two different runs.
+Every run sets its precision: "auto" would depend on the machine, and then one name would stand
+for two different runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from segkit.experiments.grid import Config, Design, Patch, merged
+from segkit.config import Config, apply_overrides
+from segkit.errors import one_of
+from segkit.experiments import Design
 
-Levels = dict[str, Patch]
+Overrides = Mapping[str, object]
+Levels = dict[str, Overrides]
 
 # abi2024, https://github.com/abi2024/UNet-Segmentation: its three choices, and the four
 # combinations of them that it tried, validated on the last of the sorted names
@@ -31,10 +34,10 @@ FOUR: Levels = {
 }
 OPTIMIZER: Levels = {"adam": {}, "sgd": {"fit.optimizer": "sgd", "fit.lr": 0.01}}
 # the NYCU lab report: light augmentation, plain BCE
-LAB: Patch = {"data.border": "ignore", "data.transform": "light", "fit.loss": {"bce": {}}}
+LAB: Overrides = {"data.border": "ignore", "data.transform": "light", "fit.loss": {"bce": {}}}
 
 # segmentation-models-pytorch, examples/binary_segmentation_intro.ipynb
-NOTEBOOK: Patch = {
+NOTEBOOK: Overrides = {
     "data.border": "pet",
     "fit.optimizer": "adam",
     "fit.lr": 2e-4,
@@ -42,7 +45,7 @@ NOTEBOOK: Patch = {
     "fit.loss": {"dice": {}},
     "fit.precision": "fp32",
 }
-OURS: Patch = {
+OURS: Overrides = {
     "data.transform": "medium",
     "fit.optimizer": "adamw",
     "fit.lr": 1e-3,
@@ -63,7 +66,7 @@ def quick() -> list[Design]:
     small = {"data": _toy("toy-xray", 64, 96), "fit.batch_size": 8}
     light = {"data.size": 64, "model.width": 16, "fit.epochs": 3}
     designs = _designs(pets, LAB, embryo | LOSS["dice"], small, light, eighth=8, half="bf16")
-    # the encoder of "deb" has 11 million weights, by far the costliest here: two seeds must do
+    # the encoder of "deb" has 11 million parameters, by far the costliest here: two seeds
     return [replace(d, seeds=(0, 1)) if d.name == "deb" else d for d in designs]
 
 
@@ -90,15 +93,15 @@ def full() -> list[Design]:
             pets, large | LAB, nuclei | LOSS["dice"], teeth | {"fit.precision": "bf16"}, amp,
             eighth=64, half="fp16",
         ),
-        Design("nycu imagenet", merged(pets, imagenet)),
-        Design("smp notebook", merged(pets, published)),
+        Design("nycu imagenet", apply_overrides(pets, imagenet)),
+        Design("smp notebook", apply_overrides(pets, published)),
     ]  # fmt: skip
 
 
 def quality() -> list[Design]:
-    """Return the race on real pets, from scratch, at 128 pixels: the same epochs for everybody.
+    """Return the comparison with smp's notebook: real pets at 128 pixels, from scratch.
 
-    There are ten, as in the notebook. All have batches of 16: with those of 32 in the notebook,
+    All have ten epochs, as in the notebook, and batches of 16: with those of 32 in the notebook,
     a few hundred images would give its recipe half the steps.
     """
     base = {
@@ -115,11 +118,17 @@ def quality() -> list[Design]:
 
 
 GROUPS = {"quick": quick, "full": full, "quality": quality}
-PROFILES = ("quick", "full")  # what may be asked for as a whole
+PROFILES = ("quick", "full")  # those that can be run as a whole
 
 
 def _designs(
-    pets: Config, lab: Patch, cells: Patch, bones: Patch, amp: Patch, eighth: int, half: str
+    pets: Config,
+    lab: Overrides,
+    cells: Overrides,
+    bones: Overrides,
+    amp: Overrides,
+    eighth: int,
+    half: str,
 ) -> list[Design]:
     """Return what both profiles measure, at the sizes of one."""
     networks = {
@@ -138,12 +147,12 @@ def _designs(
     return [
         Design("abi2024 own", pets, {"experiment": FOUR}),
         Design("abi2024", pets, FACTORS),
-        Design("optimizer", merged(pets, DOWN["maxpool"], UP["transposed"], dice),
+        Design("optimizer", apply_overrides(pets, DOWN["maxpool"], UP["transposed"], dice),
                {"optimizer": OPTIMIZER}),
-        Design("nycu", merged(pets, lab), {"network": networks}),
-        Design("pdr-unet", merged(pets, bones, dice), {"network": grey}),
-        Design("deb", merged(pets, cells)),
-        Design("amp", merged(pets, amp), {"precision": precision}),
+        Design("nycu", apply_overrides(pets, lab), {"network": networks}),
+        Design("pdr-unet", apply_overrides(pets, bones, dice), {"network": grey}),
+        Design("deb", apply_overrides(pets, cells)),
+        Design("amp", apply_overrides(pets, amp), {"precision": precision}),
     ]  # fmt: skip
 
 
@@ -163,15 +172,8 @@ def _resnet18(weights: str | None) -> Config:
     return {"name": "smp.Unet", "encoder_name": "resnet18", "encoder_weights": weights}
 
 
-def chosen(profile: str, only: Sequence[str] = ()) -> list[Design]:
-    """Return the designs of a profile, or those named in `only`, of it or the race for quality.
-
-    Raises ValueError for a profile or a name that does not exist.
-    """
-    if profile not in PROFILES:
-        raise ValueError(f"no profile {profile!r}; there are: {', '.join(PROFILES)}")
-    there = {design.name: design for group in (profile, "quality") for design in GROUPS[group]()}
-    wrong = [name for name in only if name not in there]
-    if wrong:
-        raise ValueError(f"no design {', '.join(wrong)}; there are: {', '.join(there)}")
-    return [there[name] for name in only] or GROUPS[profile]()
+def select(profile: str, only: Sequence[str] = ()) -> list[Design]:
+    """Return the designs of a profile, or those named in `only`, of it or of "quality"."""
+    one_of("profile", profile, PROFILES)
+    known = {design.name: design for group in (profile, "quality") for design in GROUPS[group]()}
+    return [known[one_of("design", name, known)] for name in only] or GROUPS[profile]()

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from segkit.experiments.grid import Design, name_of
+from segkit.experiments import Design, config_hash
 
 BASE = {
     "data": {"name": "toy-pets", "size": 16, "border": "background", "count": 8}
@@ -25,21 +25,27 @@ def record(config, tp, images=6, val_iou=(0.1, 0.5)):
     cells = [tp, 0 * tp, 100 - tp, 0 * tp + 100]
     counts = [[[int(n)] for n in row] for row in cells]
     return {
-        "name": name_of(config),
+        "name": config_hash(config),
         "config": config,
         "selected_epoch": 2,
         "parameters": 7,
         "seconds": 2.0,
         "cpu_seconds": 1.5,
-        "seconds_per_epoch": 1.0,
         "memory": {"start": 0, "peak": 2**20},
         "made_with": {"device": "cpu", "torch": "2", "python": "3", "precision": "fp32"},
         "history": {"val_iou": list(val_iou), "train_loss": [0.5] * len(val_iou)}
         | {"seconds": [1.0] * len(val_iou)},
-        "train": counts,
-        "val": counts,
-        "test": counts,
-        "boundary": counts,
+        **dict.fromkeys(("train", "val", "test", "boundary"), counts),
+    }
+
+
+def records_of(design, tp, **options):
+    """Return records of a design; `tp(cell, seed)` gives the true positives of 100 pixels."""
+    return {
+        config_hash(config): record(config, tp(cell, seed), **options)
+        for cell in design.cells()
+        for seed in design.seeds
+        for config in [design.config(cell, seed)]
     }
 
 
