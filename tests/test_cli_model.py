@@ -14,8 +14,9 @@ import yaml
 from calls import call, main, printed
 from PIL import Image
 
-from segkit import config, data, environment, judge, predict
+from segkit import config, data, environment, predict
 from segkit.cli import about_input
+from segkit.evaluate import evaluate, summary
 from segkit.model_file import load_model
 from segkit.onnx_predictor import OnnxNetwork
 
@@ -68,7 +69,7 @@ def test_evaluate_scores_the_test_set_of_the_run(run):
     told = json.loads(printed("evaluate", run / "model.safetensors", "--json"))
     model, metadata = load_model(run / "model.safetensors")
     own = data.load("toy-embryo", "test", 32, seed=3)
-    expected = judge.summary(judge.judge(model, metadata, own))
+    expected = summary(evaluate(model, metadata, own))
     assert {name: told[name] for name in expected} == expected
     assert told["data"] == {"source": "toy-embryo", "split": "test"}
     assert told["scores"]["IoU"]["value"] > 0.4
@@ -201,7 +202,7 @@ def test_exporting_says_what_is_not_installed(run, tmp_path, monkeypatch, capsys
         (["evaluate", "alone.safetensors"], "there is no train.yaml: give the data"),
         (["predict", "text.onnx", "text.txt", "-o", "o"], "text.onnx: no ONNX file, or a damaged"),
         (["predict", "MODEL", "nowhere", "-o", "o"], "nowhere: neither a picture nor a folder"),
-        (["predict", "MODEL", "text.txt", "-o", "o", "--tta", "x"], "choose flips"),
+        (["predict", "MODEL", "text.txt", "-o", "o", "--tta", "x"], "flips='x': choose"),
         (["train", "none.yaml"], "none.yaml: cannot be read as a config (No such file"),
         (["train", "--data", "toy-xray", "-s", "fit.epoch=3"], "did you mean epochs?"),
         (["train", "--data", "toy-xray", "-n", "vnet"], "no network 'vnet'"),

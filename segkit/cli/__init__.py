@@ -17,7 +17,7 @@ from segkit.cli.train import train
 
 app = typer.Typer(
     name="segkit",
-    help="Semantic segmentation, taught end to end: run the lessons, train, judge and export.",
+    help="Semantic segmentation, taught end to end: run the lessons, train, evaluate and export.",
     epilog="Exit codes: 0 well, 1 something failed but the rest is done, 2 wrong usage or input, "
     "130 interrupted.",
     no_args_is_help=True,

@@ -56,7 +56,8 @@ def evaluate(
     split, so that its test set is one that training never saw. Images are resized as for training.
     """
     from segkit import config as configs
-    from segkit import judge
+    from segkit.evaluate import evaluate as evaluate_model
+    from segkit.evaluate import summary
     from segkit.model_file import load_model
     from segkit.report_card import report_card
     from segkit.train.distributed import pick_device
@@ -66,13 +67,13 @@ def evaluate(
     part = configs.source(data) if data else configs.of_run(model)
     entries = values(options) | ({"border": border} if border else {})
     part = configs.for_model(part | entries, metadata)
-    with stoppable(), stderr().status(f"judging on {part['name']}, {split}"):
+    with stoppable(), stderr().status(f"evaluating on {part['name']}, {split}"):
         images = configs.open_split(part, split, count)
         network.to(pick_device(device))
         if report:
             found = report_card(report, network, metadata, images, batch_size=batch_size)
         else:
-            found = judge.summary(judge.judge(network, metadata, images, batch_size))
+            found = summary(evaluate_model(network, metadata, images, batch_size))
     about = {"source": part["name"], "split": split} | images.info
     if as_json:
         named = {"model": model, "network": metadata.network, "data": about}
@@ -138,7 +139,10 @@ def predict(
         bool, typer.Option("--overlay", help="Lay the mask over the picture, NAME_overlay.jpg.")
     ] = False,
     tta: Annotated[
-        str, typer.Option(help="Average over mirror images: h, v or hv. Takes 2, 2, 4 times.")
+        str,
+        typer.Option(
+            help="Test-time augmentation: average over flips h, v or hv. Takes 2, 2, 4 times."
+        ),
     ] = "",
     scale: Annotated[
         list[float] | None,
@@ -151,7 +155,7 @@ def predict(
     overlap: Annotated[float, typer.Option(help="Of neighbouring windows, 0 to below 1.")] = 0.25,
     threshold: Threshold = None,
     min_size: Annotated[
-        int, typer.Option(min=0, help="Parts of fewer pixels become background.")
+        int, typer.Option(min=0, help="Remove connected components of fewer pixels.")
     ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace masks that are there already.")

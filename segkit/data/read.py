@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from segkit import image_ops
 from segkit.data.dataset import DataError
 
 EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # Pillow's modes that lose nothing here
@@ -105,7 +106,7 @@ def mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
 def resize_image(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return an image at `size`, `(H, W)`: each pixel averages those it covers."""
-    return picture.resize(size[::-1], Image.Resampling.BILINEAR)
+    return Image.fromarray(image_ops.resize(np.asarray(picture), size))
 
 
 def resize_mask(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

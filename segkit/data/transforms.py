@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import torch
 
+from segkit import image_ops
+
 # Mean and standard deviation of ImageNet in 0..1, which pretrained encoders expect
 # (https://docs.pytorch.org/vision/stable/models.html); for grey images, their average.
 MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
@@ -121,12 +123,7 @@ class Pipeline:
                 f"the pipeline is for {self.channels} channels, the image has {pixels.shape[2]}: "
                 f"build it with channels={pixels.shape[2]}"
             )
-        mean = np.array(self.mean, np.float32)[:, None, None] * 255
-        std = np.array(self.std, np.float32)[:, None, None] * 255
-        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        scaled = np.subtract(planes, mean, dtype=np.float32)
-        scaled /= std
-        return torch.from_numpy(scaled)
+        return torch.from_numpy(image_ops.normalise(image[None], self.mean, self.std)[0])
 
     def denormalise(self, image: torch.Tensor) -> np.ndarray:
         """Turn a normalised `(C, H, W)` tensor back into uint8 `(H, W[, 3])`, for pictures."""

@@ -16,7 +16,7 @@ from segkit.data.cache import digests, in_threads
 from segkit.data.dataset import DataError
 from segkit.data.folder import SPLITS, SUFFIXES, Item, checked_names, find, groups_of, survey
 from segkit.files import atomic_folder, write_text
-from segkit.onnx_predictor import ORIENTATION, write_mask
+from segkit.image_ops import ORIENTATION, write_mask
 
 Watch = Callable[[str], object] | None
 

@@ -12,7 +12,7 @@ from segkit.data.dataset import DataError
 from segkit.data.doctor.report import Example, Report
 from segkit.data.doctor.rules import usual_colours
 from segkit.files import atomic_folder
-from segkit.onnx_predictor import palette
+from segkit.image_ops import PALETTE
 
 LEFT_OUT = {  # nobody but the owner knows what is right here
     "unreadable", "bit-depth", "colour-space", "frames", "transparent", "same-stem",
@@ -113,7 +113,7 @@ class _Repair:
 
     def write_mask(self, target: Path, mask: np.ndarray) -> None:
         """Write ids as PNG, in the colours that the other masks have, if they have any."""
-        colours = palette()
+        colours = PALETTE.ravel().tolist()
         for value, colour in self.usual.items():
             colours[3 * value : 3 * value + 3] = colour
         picture = Image.fromarray(mask)
