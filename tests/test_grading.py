@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from segkit import paths
 from segkit.cli.grade import check
-from segkit.course.grading import MISSING, exercises_only, grade, grade_all, to_csv
+from segkit.grade import MISSING, exercises_only, grade, grade_all, to_csv
 
 SOLUTION = (paths.root() / "notebooks" / "solutions" / "07_iou_and_dice.py").read_text("utf-8")
 CHECK = "\n\ncheck.iou_and_dice(iou_and_dice)"

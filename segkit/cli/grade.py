@@ -26,8 +26,8 @@ def grade(
     Runs the code in them: do that where it can do no harm. The notebooks are not changed. Exit
     code 1: some notebook could not be marked.
     """
-    from segkit.course.grading import asked, grade_all, to_csv
     from segkit.files import write_text
+    from segkit.grade import asked, grade_all, to_csv
 
     with stoppable(), bar("marking", len(notebooks)) as advance:
         marked = grade_all(notebooks, jobs, timeout, advance)

@@ -7,6 +7,7 @@ import ast
 import csv
 import io
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,14 @@ from functools import partial
 from pathlib import Path
 
 import nbformat
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 from segkit.check import exercises
 from segkit.course import CourseError, Lesson
-from segkit.course.worker import SameInterpreter
 
 # Before the learner's code: every check also notes what it found. After it: the notes.
 BEFORE = """
@@ -36,6 +38,16 @@ _Exercise.__call__ = _noted
 """
 AFTER = "print(_json.dumps(_found))"
 MISSING = "not run"  # an exercise whose check was never reached
+
+
+class SameInterpreter(AsyncKernelManager):
+    """Starts the kernel with this interpreter, whatever kernel "python3" is on the machine."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """The command that starts ipykernel here."""
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
 @dataclass(frozen=True)
