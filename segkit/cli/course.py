@@ -1,12 +1,17 @@
 """`segkit course`: the lessons."""
 
 import json
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from segkit.cli.frame import AsJson, example, pairs, print_table, stoppable
+from segkit.cli.frame import AsJson, example, pairs, stoppable
 
 course = typer.Typer(help="The lessons: list them, run them, refresh them.", no_args_is_help=True)
 
@@ -25,6 +30,7 @@ Timeout = Annotated[
 def course_list(as_json: AsJson = False) -> None:
     """List the lessons: what each promises, how long it takes, what it can be given."""
     from segkit.course import lessons
+    from segkit.files import text_table
 
     rows = [
         {
@@ -41,19 +47,14 @@ def course_list(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    columns = ("Lesson", "What it promises", "Minutes", "Parameters")
-    print_table(
-        columns,
-        [
-            (
-                row["name"],
-                row["promise"],
-                "" if row["minutes"] is None else f"{row['minutes']:g}",
-                ", ".join(f"{name}={value!r}" for name, value in row["parameters"].items()),
-            )
-            for row in rows
-        ],
-    )
+    width = max(30, shutil.get_terminal_size().columns - 40)
+    lines: list[tuple] = []
+    for row in rows:
+        given = ", ".join(f"{name}={value!r}" for name, value in row["parameters"].items())
+        text = textwrap.wrap(row["promise"], width) + textwrap.wrap(f"Parameters: {given}", width)
+        minutes = "" if row["minutes"] is None else f"{row['minutes']:g}"
+        lines += zip_longest([row["name"]], text, [minutes])
+    print(text_table(("Lesson", "What it promises", "Minutes"), lines, left=2))
 
 
 @course.command("run", epilog=example("segkit course run 4 5 --profile quick --jobs 2"))
@@ -83,22 +84,18 @@ def course_run(
     those it declares, and the rest keep to their own data. Exit code 1: a lesson did not
     pass; 2: nothing ran, because a name or a value is wrong; 130: interrupted.
     """
-    from segkit import course as lessons
-    from segkit.course.progress import watcher
-    from segkit.course.run import run
+    from segkit.course import arguments, find, run
 
     named = {"profile": profile, "dataset": dataset, "data_dir": data_dir, "seed": seed}
     given = {name: value for name, value in named.items() if value is not None} | pairs(param or [])
-    chosen = lessons.find(lesson or [])
-    parameters = lessons.arguments(chosen, given, strict=bool(lesson))
+    parameters = arguments(find(lesson or []), given, strict=bool(lesson))
+    options = {"jobs": jobs, "timeout": timeout, "resume": resume, "pages": pages}
     try:
-        with stoppable(), watcher(len(chosen)) as watching:
-            outcomes = run(
-                parameters, out, watching, jobs=jobs, timeout=timeout, resume=resume, pages=pages
-            )
+        with stoppable(), _progress(len(parameters)) as show:
+            outcomes = run(parameters, out, **options, finished=show)
     finally:
         print(f"Report: {out / 'index.html'}")
-    finish(outcomes)
+    _finish(outcomes)
 
 
 @course.command("refresh", epilog=example("segkit course refresh 07"))
@@ -108,19 +105,32 @@ def course_refresh(lesson: Lessons = None, jobs: Jobs = 1, timeout: Timeout = No
     The README's table of lessons and its thumbnails are made anew. A lesson of which a cell
     fails stays as it was; the exit code is then 1.
     """
-    from segkit.course import find, lessons, readme
-    from segkit.course.progress import watcher
-    from segkit.course.refresh import refresh
+    from segkit.course import find, refresh, update_readme
 
     chosen = find(lesson or [])
-    with stoppable(), watcher(len(chosen)) as watching:
-        outcomes = refresh(chosen, watching, jobs=jobs, timeout=timeout)
-    readme.update(lessons())
-    finish(outcomes)
+    with stoppable(), _progress(len(chosen)) as show:
+        outcomes = refresh(chosen, jobs=jobs, timeout=timeout, finished=show)
+    update_readme()
+    _finish(outcomes)
 
 
-def finish(outcomes: list) -> None:
-    """Say how many lessons passed, and leave with code 1 unless all did."""
+@contextmanager
+def _progress(total: int) -> Iterator[Callable]:
+    """Yield a function that prints the outcome of a lesson; on a terminal, a bar counts them."""
+    from tqdm import tqdm
+
+    numbers = count(1)
+    with tqdm(total=total, unit="lesson", disable=None) as bar:
+
+        def show(outcome: object) -> None:
+            tqdm.write(f"[{next(numbers)}/{total}] {outcome}")
+            bar.update()
+
+        yield show
+
+
+def _finish(outcomes: list) -> None:
+    """Print how many lessons passed; exit with code 1 unless all did."""
     passed = sum(outcome.ok for outcome in outcomes)
     print(f"{passed} of {len(outcomes)} lessons passed")
     raise typer.Exit(0 if passed == len(outcomes) else 1)
