@@ -71,7 +71,8 @@ class Predictor:
             network = OnnxNetwork(path)
             return cls(network, read_facts(path, network.metadata), **options)
         model, metadata = load_model(path)
-        return cls(as_network(model.to(pick_device(device)), metadata), metadata, **options)
+        model.to(pick_device(device), memory_format=torch.channels_last)
+        return cls(as_network(model, metadata), metadata, **options)
 
     def _chunks(self, image: np.ndarray) -> RowChunks:
         network = test_time_augmentation(self.network, self.flips, self.scales)
