@@ -1,24 +1,16 @@
 """How good a model is on a set of images: scores with intervals, by class, and image by image."""
 
-import math
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from segkit import metrics
 from segkit.data.dataset import DataError, SegmentationDataset
 from segkit.data.transforms import Pipeline
-from segkit.metrics import (
-    Calibration,
-    Counts,
-    Interval,
-    bootstrap,
-    boundary_counts,
-    calibration,
-    counts,
-    sweep,
-)
+from segkit.metrics import Calibration, Counts, Interval
 from segkit.model_file import ModelMetadata
 from segkit.predict import logits_of
 
@@ -27,14 +19,8 @@ from segkit.predict import logits_of
 class Evaluation:
     """What a model got right and wrong: counts of each image, on the CPU.
 
-    Attributes:
-        metadata: of the model.
-        data: the images, normalised as the model needs them.
-        counts: of all pixels that are not ignored.
-        boundary: of the pixels near the contours.
-        calibration: confidence and correctness, by bins.
-        sweep: counts at each of `metrics.THRESHOLDS`; None for several channels, which have no
-            threshold.
+    boundary: counts near the contours. sweep: counts at each of `metrics.THRESHOLDS`; None for
+    several channels, which have no threshold.
     """
 
     metadata: ModelMetadata
@@ -71,23 +57,18 @@ def evaluate(
     pixels, boundary, confidence, thresholds = [], [], [], []
     for logits, masks in logits_of(model, data, batch_size):
         logits, masks = logits.cpu(), masks.cpu()
-        pixels.append(counts(logits, masks, metadata.threshold))
-        boundary.append(boundary_counts(logits, masks, metadata.threshold))
-        confidence.append(calibration(logits, masks))
+        pixels.append(metrics.counts(logits, masks, metadata.threshold))
+        boundary.append(metrics.boundary_counts(logits, masks, metadata.threshold))
+        confidence.append(metrics.calibration(logits, masks))
         if metadata.classes == 1:
-            thresholds.append(sweep(logits, masks))
-    return Evaluation(
-        metadata,
-        data,
-        _joined(pixels),
-        _joined(boundary),
-        sum(confidence[1:], confidence[0]),
-        _joined(thresholds) if thresholds else None,
-    )
+            thresholds.append(metrics.sweep(logits, masks))
 
+    def join(batches: list[Counts]) -> Counts:
+        return Counts(*torch.cat([batch.stacked() for batch in batches], dim=-2))
 
-def _joined(batches: list[Counts]) -> Counts:
-    return Counts(*torch.cat([batch.stacked() for batch in batches], dim=-2))
+    confidence = sum(confidence[1:], confidence[0])
+    swept = join(thresholds) if thresholds else None
+    return Evaluation(metadata, data, join(pixels), join(boundary), confidence, swept)
 
 
 def scores(evaluation: Evaluation, resamples: int = 2000, seed: int = 0) -> dict[str, Interval]:
@@ -119,39 +100,24 @@ def scores(evaluation: Evaluation, resamples: int = 2000, seed: int = 0) -> dict
         "boundary IoU": (evaluation.boundary, lambda c: c.iou("macro", **one)),
     }
     return {
-        name: bootstrap(score, data, resamples=resamples, seed=seed)
+        name: metrics.bootstrap(score, data, resamples=resamples, seed=seed)
         for name, (data, score) in wanted.items()
     }
 
 
-def summary(evaluation: Evaluation, found: dict[str, Interval] | None = None) -> dict[str, Any]:
-    """Return the numbers of an evaluation, ready for JSON, with None for what has no value.
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the numbers of an evaluation, ready for JSON: None stands for NaN.
 
-    Args:
-        evaluation: the counts.
-        found: its scores, if they have been computed already.
-
-    Returns:
-        "images", "threshold", "scores" (value, low, high), "classes", "calibration error".
+    "images", "threshold", "scores" (value, low, high), "classes", "calibration error".
     """
-    return _without_nan(
-        {
-            "images": len(evaluation.data),
-            "threshold": evaluation.metadata.threshold if evaluation.binary else None,
-            "scores": {k: v._asdict() for k, v in (found or scores(evaluation)).items()},
-            "classes": by_class(evaluation),
-            "calibration error": float(evaluation.calibration.error()),
-        }
-    )
-
-
-def _without_nan(value: Any) -> Any:
-    """Return the value with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    numbers = {
+        "images": len(evaluation.data),
+        "threshold": evaluation.metadata.threshold if evaluation.binary else None,
+        "scores": {name: score._asdict() for name, score in scores(evaluation).items()},
+        "classes": by_class(evaluation),
+        "calibration error": float(evaluation.calibration.error()),
+    }
+    return json.loads(json.dumps(numbers), parse_constant=lambda nan: None)
 
 
 def by_class(evaluation: Evaluation) -> list[dict]:

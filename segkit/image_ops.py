@@ -1,9 +1,8 @@
-"""What happens to an image before a network and to its logits after it, in numpy and Pillow.
+"""From an image to a network's input, and from its logits to a mask, in numpy and Pillow.
 
 An image is uint8 (H, W, 3) or, grey, (H, W). A *network* is any function from a batch of images
-of one size, uint8 (N, H, W[, 3]), to logits, float32 (N, K, H, W). Large images are predicted in
-*row chunks*, (first row, logits (K, rows, W)), from top to bottom, which bounds the memory.
-Training, prediction with PyTorch and the stand-alone `onnx_predictor.py` share these functions.
+of one size, uint8 (N, H, W[, 3]), to logits, float32 (N, K, H, W). To bound the memory, logits of
+an image come in *row chunks*, (first row, logits (K, rows, W)), from top to bottom.
 """
 
 import math
@@ -60,9 +59,7 @@ def read_image(path: str | Path, channels: int) -> tuple[np.ndarray, int]:
                 if "A" in upright.mode or "transparency" in upright.info:
                     upright = upright.convert("RGBA")
                     if upright.getextrema()[3][0] < 255:
-                        raise ImageError(
-                            f"{path}: is transparent in places: lay it on a background first"
-                        )
+                        raise ImageError(f"{path}: is transparent: lay it on a background first")
                 return np.array(upright.convert("L" if channels == 1 else "RGB")), orientation
     except (ImageError, MemoryError):
         raise
@@ -122,7 +119,7 @@ def sliding_window(
     Where windows overlap, logits are averaged with Gaussian weights, sigma an eighth of the
     window: a prediction is least reliable at the edge of its input (Isensee et al., nnU-Net,
     2021). Sums are float64, so windows that agree come back to the last bit of float32. Memory:
-    one row of windows, however tall the image is.
+    one row of windows.
 
     Args:
         network: returns logits of the size of its images.
@@ -182,19 +179,14 @@ def _run(network: Network, images: np.ndarray) -> np.ndarray:
 
 
 def logits_to_mask(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Turn logits into class ids: the only place where that is decided.
+    """Return class ids, uint8 ([N, ]H, W): the class with the largest logit.
 
     Args:
-        logits: float (K, H, W), or (N, K, H, W).
-        threshold: probability above which a pixel is foreground, above 0 and below 1; used for
-            one channel only. Several channels: the class with the largest logit.
-
-    Returns:
-        uint8 (H, W), or (N, H, W).
+        logits: float ([N, ]K, H, W).
+        threshold: where there is one channel, the probability above which a pixel is foreground.
 
     Raises:
-        ArgumentError: the threshold is out of range, or there are more than 255 classes, since
-            masks are 8-bit and 255 is "ignore".
+        ArgumentError: `threshold` is not between 0 and 1, or there are more than 255 classes.
     """
     if not 0 < threshold < 1:
         raise ArgumentError(f"threshold {threshold} is not between 0 and 1")
@@ -245,8 +237,8 @@ def write_mask(
     Args:
         path: the file to write.
         mask: class ids, uint8 (H, W).
-        orientation: EXIF orientation of the image's file. The mask is stored turned in the same
-            way and says so, so it lies on the stored image pixel by pixel, and viewers turn both.
+        orientation: of the image's file. The mask is stored in the same EXIF orientation, so it
+            lies on the stored image pixel by pixel, and viewers turn both alike.
         form: "palette" shows each id in its colour; "ids" is grey, and looks black.
     """
     if form not in ("palette", "ids"):

@@ -17,15 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from segkit import image_ops
 from segkit.data.dataset import IGNORE, SegmentationDataset
 from segkit.errors import ArgumentError
-from segkit.image_ops import (
-    FALSE_NEGATIVE,
-    FALSE_POSITIVE,
-    IGNORE_COLOUR,
-    PALETTE,
-    logits_to_mask,
-)
+from segkit.image_ops import FALSE_NEGATIVE, FALSE_POSITIVE, IGNORE_COLOUR, PALETTE
 
 STYLE = {
     "figure.facecolor": "white",
@@ -173,7 +168,7 @@ def predict_masks(
     images = torch.stack([dataset[i][0] for i in indices])
     logits = model(images.to(weights.device, weights.dtype))
     model.train(was_training)
-    return logits_to_mask(logits.float().cpu().numpy(), threshold)
+    return image_ops.logits_to_mask(logits.float().cpu().numpy(), threshold)
 
 
 def predictions(

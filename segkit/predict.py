@@ -32,12 +32,11 @@ _OVERLAY = 2048  # pixels of an overlay's longer side, at most
 class Predictor:
     """A network, its metadata, and how it is applied to an image.
 
-    Attributes:
+    Args:
         network: returns logits for uint8 images; `as_network` makes one of a model.
         metadata: class names, training size, threshold.
-        window: None predicts the whole image, resized as the images the network was trained on.
-            A number slides a window of that many pixels over the image at its own resolution,
-            for networks trained at that resolution.
+        window: pixels of a window that slides over the image at its own resolution; None
+            predicts the whole image, resized to the training size.
         overlap, batch_size: see `image_ops.sliding_window`.
         flips, scales: see `test_time_augmentation`.
         min_size: see `remove_small_components`.
@@ -60,18 +59,16 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path, device: str | None = None, **options) -> "Predictor":
-        """Open a model file, or a network exported as `.onnx`.
+        """Open a model file, on the best device by default, or a network exported as `.onnx`.
 
-        Args:
-            path: the file.
-            device: of a model file; by default the best there is.
-            options: the attributes from `window` on.
+        options: the arguments from `window` on.
         """
         if Path(path).suffix.lower() == ".onnx":
             network = OnnxNetwork(path)
             return cls(network, read_metadata(path, network.metadata), **options)
         model, metadata = load_model(path)
-        return cls(as_network(model.to(pick_device(device)), metadata), metadata, **options)
+        model.to(pick_device(device), memory_format=torch.channels_last)
+        return cls(as_network(model, metadata), metadata, **options)
 
     def _chunks(self, image: np.ndarray) -> RowChunks:
         network = test_time_augmentation(self.network, self.flips, self.scales)
@@ -84,20 +81,13 @@ class Predictor:
         return np.concatenate([logits for _, logits in self._chunks(image)], axis=1)
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """Return class ids, uint8 (H, W), for a uint8 image (H, W[, 3]).
-
-        Memory, beside image and mask: one row of windows, and four bytes a pixel while small
-        components are removed.
-        """
+        """Return class ids, uint8 (H, W), for a uint8 image (H, W[, 3])."""
         mask = image_ops.stitch(self._chunks(image), image.shape[:2], self.metadata.threshold)
         return remove_small_components(mask, self.min_size)
 
 
 def as_network(model: nn.Module, metadata: ModelMetadata) -> Network:
-    """Return `model`, on the device it is on, as a function from uint8 images to logits.
-
-    Images are in channels_last, which is faster on CPU and GPU, and in the type of the weights.
-    """
+    """Return `model`, on the device it is on, as a function from uint8 images to logits."""
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> np.ndarray:
@@ -109,7 +99,7 @@ def as_network(model: nn.Module, metadata: ModelMetadata) -> Network:
 
 
 def _like_weights(images: Tensor, model: nn.Module) -> Tensor:
-    """Return images on the device and in the type of the model's weights, in channels_last."""
+    """Return images on the device and in the type of the weights; channels_last is faster."""
     weights = next(model.parameters())
     return images.to(weights.device, weights.dtype, memory_format=torch.channels_last)
 
@@ -133,18 +123,16 @@ def test_time_augmentation(
         return network
 
     def run(images: np.ndarray) -> np.ndarray:
-        size = images.shape[1:3]
-        total = 0.0
+        size, total = images.shape[1:3], 0.0
         for scale, axes in versions:
-            scaled = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+            scaled = tuple(max(1, round(side * scale)) for side in size)
             inputs = images
             if scaled != size:
                 inputs = np.stack([image_ops.resize(image, scaled) for image in images])
             logits = np.flip(network(np.flip(inputs, axes)), [axis + 1 for axis in axes])
             if scaled != size:
-                logits = np.array(
-                    [[image_ops.resize(plane, size) for plane in image] for image in logits]
-                )
+                planes = [image_ops.resize(plane, size) for image in logits for plane in image]
+                logits = np.reshape(planes, (*logits.shape[:2], *size))
             total = total + logits.astype(float)
         return (total / len(versions)).astype(np.float32)
 
@@ -152,11 +140,9 @@ def test_time_augmentation(
 
 
 def remove_small_components(mask: np.ndarray, min_size: int) -> np.ndarray:
-    """Return the mask with small connected components made background.
+    """Return a mask, uint8 (H, W), whose components below `min_size` pixels are background.
 
-    Args:
-        mask: class ids, uint8 (H, W).
-        min_size: pixels; smaller components of a class, 8-connected, are removed.
+    A component is a connected region of one class; pixels that touch at a corner are connected.
     """
     if min_size <= 1:
         return mask
@@ -217,11 +203,9 @@ def logits_of(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: its mask (and overlay), or why there is none.
+    """What became of one file: its mask (and overlay), or the error.
 
-    Attributes:
-        shares: fraction of the pixels, by class.
-        seconds: with reading and writing.
+    shares: fraction of the pixels, by class. seconds: with reading and writing.
     """
 
     file: Path
@@ -251,17 +235,16 @@ def predict_folder(
         source: a folder, a picture, or several of either.
         out: a folder that holds none of the pictures.
         form: "palette" or "ids", see `image_ops.write_mask`.
-        overlays: also write the picture with the mask over it, NAME_overlay.jpg, upright and
-            reduced to 2048 pixels.
+        overlays: whether to write NAME_overlay.jpg too, upright and of at most 2048 pixels.
         overwrite: whether a file that exists already may be replaced.
         watch: is called with each outcome.
 
     Raises:
-        ArgumentError: before anything is written, if there is no picture, or if masks would be
-            written among the pictures, have the same name, or replace what they must not.
+        ArgumentError: there is no picture, or masks would be written among the pictures, have
+            one name, or replace what they must not; nothing is written then.
     """
     sources = [source] if isinstance(source, (str, Path)) else source
-    files = list(dict.fromkeys(file for one in sources for file in find_pictures(one)))
+    files = list(dict.fromkeys(file for place in sources for file in find_pictures(place)))
     masks = image_ops.mask_files(files, out)
     targets = [(mask, mask.with_name(f"{mask.stem}_overlay.jpg")) for mask in masks]
     if not overwrite:
@@ -281,9 +264,8 @@ def find_pictures(source: str | Path) -> list[Path]:
     source = Path(source)
     if source.is_file():
         return [source]
-    files = sorted(source.iterdir()) if source.is_dir() else []
-    files = [f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
-    files = [f for f in files if f.is_file()]  # neither a folder nor a pipe
+    names = (f for f in source.glob("[!.]*") if f.suffix.lower() in SUFFIXES)
+    files = sorted(f for f in names if f.is_file())  # neither a folder nor a pipe
     if not files:
         kinds = ", ".join(sorted(SUFFIXES))
         raise ArgumentError(f"{source}: neither a picture nor a folder with pictures ({kinds})")
@@ -298,13 +280,12 @@ def _predict_file(
     try:
         image, orientation = image_ops.read_image(file, metadata.in_channels)
         mask = predictor.mask(image)
-    except Exception as error:
-        text = str(error)
-        if not isinstance(error, ImageError):
-            # numpy, torch, OpenCV and onnxruntime each have an error of their own
-            if not isinstance(error, MemoryError) and "memory" not in text.lower():
-                raise
-            text = f"{file}: too large for the memory; predict it in windows ({error})"
+    except ImageError as error:
+        return Outcome(file, error=str(error), seconds=time.perf_counter() - start)
+    except Exception as error:  # torch, OpenCV and onnxruntime have no MemoryError
+        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            raise
+        text = f"{file}: too large for the memory; predict it in windows ({error})"
         return Outcome(file, error=text, seconds=time.perf_counter() - start)
     image_ops.write_mask(target, mask, orientation, form)
     if overlay:

@@ -14,14 +14,13 @@ from torch import nn
 
 from segkit import environment, plot
 from segkit.data.dataset import IGNORE, SegmentationDataset
-from segkit.evaluate import Evaluation, best_and_worst, by_image, evaluate, scores, summary
+from segkit.evaluate import Evaluation, best_and_worst, by_image, evaluate, summary
 from segkit.files import write_text
 from segkit.image_ops import FALSE_NEGATIVE, FALSE_POSITIVE, IGNORE_COLOUR
 from segkit.metrics import THRESHOLDS, Counts
 from segkit.model_file import ModelMetadata
 from segkit.page import picture, render
 
-_RATIOS = ("IoU", "Dice", "precision", "recall")
 _MACHINE = ("segkit", "python", "system", "packages", "device", "cores", "threads", "memory")
 
 
@@ -36,12 +35,12 @@ def report_card(
     batch_size: int = 16,
     title: str = "",
 ) -> dict[str, Any]:
-    """Write the report card of `model` on `data` to an HTML file.
+    """Write the report card of `model` on `data` to the HTML file `out`.
 
     Args:
-        out: the file.
+        out: the file to write.
         model: the network.
-        metadata: its class names, normalisation, threshold.
+        metadata: its class names, normalisation and threshold.
         data: images that neither training nor the choice of threshold has used.
         validation: those on which the threshold was chosen, to draw their curve too.
         cases: how many of the worst and of the best images to show.
@@ -49,45 +48,28 @@ def report_card(
         title: of the page.
 
     Returns:
-        The numbers on it, those of `segkit.evaluate.summary`.
+        The numbers on the page, as `segkit.evaluate.summary` returns them.
 
     Raises:
         DataError: the data do not fit the model.
     """
     found = evaluate(model, metadata, data, batch_size)
-    curve = None
-    if validation is not None and found.binary:
-        curve = evaluate(model, metadata, validation, batch_size).sweep
+    numbers = summary(found)
     figures = [_images_figure(found), _reliability_figure(found)]
-    if found.binary:
-        figures.insert(0, _threshold_figure(found, curve))
-    numbers = summary(found, scores(found))
+    colours = {"wrong": FALSE_POSITIVE, "ignored": IGNORE_COLOUR}
+    if found.sweep is not None:
+        curve = validation and evaluate(model, metadata, validation, batch_size).sweep
+        figures.insert(0, _threshold_figure(found.sweep, curve, metadata.threshold))
+        colours = {"false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
+        colours["ignored"] = IGNORE_COLOUR
     best, worst = best_and_worst(found, cases)
-    errors = {"wrong": FALSE_POSITIVE}
-    if found.binary:
-        errors = {"false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
     html = render(
         "report_card.html",
         title=title or f"Report card: {metadata.network}",
+        metadata=metadata,
         numbers=numbers,
-        height=metadata.size[0],
-        width=metadata.size[1],
-        scores=[
-            (name, _number(s["value"]), f"{_number(s['low'])} to {_number(s['high'])}", _bar(**s))
-            for name, s in numbers["scores"].items()
-        ],
-        ratios=_RATIOS,
-        classes=[
-            (
-                row["class"],
-                *(_number(row[name]) for name in _RATIOS),
-                f"{100 * row['pixels']:.1f} %",
-                row["images"],
-            )
-            for row in numbers["classes"]
-        ],
         figures=figures,
-        errors=errors | {"ignored": IGNORE_COLOUR},
+        colours=colours,
         cases={"Worst": _cases(model, found, worst), "Best": _cases(model, found, best)},
         tables=_tables(model, found),
     )
@@ -95,63 +77,38 @@ def report_card(
     return numbers
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def _bar(value: float | None, low: float | None, high: float | None) -> Markup:
-    """Draw an interval on a line from 0 to 1, in the colours of the page."""
-    if None in (value, low, high):
-        return Markup("")
-    return Markup(
-        '<svg class="interval" viewBox="-1 0 102 6" aria-hidden="true">'
-        '<path d="M0 3H100" stroke="var(--line)" stroke-width=".5"/>'
-        '<path d="M{:.1f} 3H{:.1f}" stroke="var(--accent)" stroke-width="2"/>'
-        '<path d="M{:.1f} 0V6" stroke="var(--accent)"/></svg>'
-    ).format(100 * low, 100 * high, 100 * value)
-
-
-def _image(fig: Figure, caption: str) -> tuple[Markup, str]:
-    content = io.BytesIO()
-    fig.savefig(content, format="png", dpi=200)
-    plt.close(fig)
-    title = fig.axes[0].get_title(loc="left")
-    return picture(content.getvalue(), "png", f"{title}. {caption}", 460), caption
-
-
-def _threshold_figure(found: Evaluation, validation: Counts | None) -> tuple[Markup, str]:
+def _threshold_figure(
+    sweep: Counts, validation: Counts | None, threshold: float
+) -> tuple[Markup, str]:
     fig, ax = plot.figure(4.6, 3)
-    for name in ("IoU", "precision", "recall"):
-        score = getattr(found.sweep, name.lower())()
-        ax.plot(THRESHOLDS, score, label=name, lw=2 if name == "IoU" else 1)
+    ax.plot(THRESHOLDS, sweep.iou(), label="IoU", lw=2)
+    ax.plot(THRESHOLDS, sweep.precision(), label="precision", lw=1)
+    ax.plot(THRESHOLDS, sweep.recall(), label="recall", lw=1)
     if validation is not None:
         ax.plot(THRESHOLDS, validation.iou(), "--", color="#0072B2", label="IoU, validation")
-    threshold = found.metadata.threshold
     ax.axvline(threshold, color="black", lw=1, ls=":")
     ax.set(xlabel="threshold", ylabel="score", ylim=(0, 1.02), title="Scores by threshold")
     ax.legend()
-    ious = found.sweep.iou().nan_to_num(0)
-    low, high = (float(ious[THRESHOLDS.index(t)]) for t in (0.25, 0.75))
+    low, high = (float(sweep.iou().nan_to_num(0)[THRESHOLDS.index(t)]) for t in (0.25, 0.75))
     caption = f"The dotted line is the threshold in use, {threshold:g}."
     return _image(fig, f"{caption} IoU is {low:.3f} at 0.25 and {high:.3f} at 0.75.")
 
 
 def _reliability_figure(found: Evaluation) -> tuple[Markup, str]:
-    confidence, right = (side.numpy() for side in found.calibration.curve())
-    share = found.calibration.pixels.numpy() / found.calibration.pixels.sum().item()
-    middles = (np.arange(len(share)) + 0.5) / len(share)
+    confidence, frequency = (side.numpy() for side in found.calibration.curve())
+    pixels = found.calibration.pixels.numpy()
+    width = 1 / len(pixels)
     fig, ax = plot.figure(4.6, 3)
-    ax.bar(middles, share, width=0.9 / len(share), color="#c8ccd0", label="share of pixels")
-    ax.plot([0, 1], [0, 1], "--", color="black", lw=1, label="perfect calibration")
-    ax.plot(confidence, right, "o-", ms=3, label="measured")
-    kind = "foreground" if found.binary else "the predicted class"
-    ax.set(xlabel=f"probability of {kind}", ylabel="share that is right", title="Reliability")
+    middles = (np.arange(len(pixels)) + 0.5) * width
+    ax.bar(middles, pixels / pixels.sum(), width=0.9 * width, color="#c8ccd0", label="pixels")
+    ax.plot([0, 1], [0, 1], "--", color="black", lw=1, label="perfectly calibrated")
+    ax.plot(confidence, frequency, "o-", ms=3, label="measured")
+    kind = "the foreground" if found.binary else "the predicted class"
+    ax.set(xlabel=f"probability of {kind}", ylabel="observed frequency", title="Reliability")
     ax.legend()
-    return _image(
-        fig,
-        f"Expected calibration error {float(found.calibration.error()):.3f}: the mean distance of "
-        "the predicted probability from the share of pixels that are right.",
-    )
+    error = float(found.calibration.error())
+    caption = f"Expected calibration error {error:.3f}: the mean distance of the probability"
+    return _image(fig, f"{caption} from the observed frequency. Bars: share of the pixels.")
 
 
 def _images_figure(found: Evaluation) -> tuple[Markup, str]:
@@ -163,11 +120,20 @@ def _images_figure(found: Evaluation) -> tuple[Markup, str]:
     if not len(ious):
         return _image(fig, "No image has any foreground.")
     tenth, median = (float(ious.quantile(q)) for q in (0.1, 0.5))
-    return _image(fig, f"Half of the images are above {median:.3f}, nine tenths above {tenth:.3f}.")
+    caption = f"Half of the images are above {median:.3f}, nine tenths above {tenth:.3f}."
+    return _image(fig, caption)
 
 
-def _cases(model: nn.Module, found: Evaluation, indices: Sequence[int]) -> list:
-    """Return the picture and the caption of each image at `indices`."""
+def _image(fig: Figure, caption: str) -> tuple[Markup, str]:
+    content = io.BytesIO()
+    fig.savefig(content, format="png", dpi=200)
+    plt.close(fig)
+    title = fig.axes[0].get_title(loc="left")
+    return picture(content.getvalue(), "png", f"{title}. {caption}", 460), caption
+
+
+def _cases(model: nn.Module, found: Evaluation, indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the picture and the scores of each image at `indices`."""
     if not indices:
         return []
     masks = plot.predict_masks(model, found.data, indices, found.metadata.threshold)
@@ -179,19 +145,18 @@ def _cases(model: nn.Module, found: Evaluation, indices: Sequence[int]) -> list:
         strip, content = plot.strip([plot.rgb(image), *overlays, errors], side=150), io.BytesIO()
         strip.save(content, "JPEG", quality=88, subsampling=0)
         name, counts = found.data.names[i], found.counts[i : i + 1]
-        precision, recall = (
-            float(score("macro", include_background=False))
-            for score in (counts.precision, counts.recall)
-        )
         alt = f"{name}: image, ground truth, prediction, errors"
-        caption = f"{name}: IoU {_number(float(by_image(found)[i]))}, "
-        caption += f"precision {_number(precision)}, recall {_number(recall)}"
-        cases.append((picture(content.getvalue(), "jpeg", alt, strip.width), caption))
+        case = {"name": name, "iou": float(by_image(found)[i])}
+        for ratio in ("precision", "recall"):
+            value = float(getattr(counts, ratio)("macro", include_background=False))
+            case[ratio] = None if math.isnan(value) else value
+        case["image"] = picture(content.getvalue(), "jpeg", alt, strip.width)
+        cases.append(case)
     return cases
 
 
-def _tables(model: nn.Module, found: Evaluation) -> dict[str, tuple[str, list]]:
-    """Return the caption and the rows of what the model, the data and the machine are."""
+def _tables(model: nn.Module, found: Evaluation) -> list[tuple[str, str, list]]:
+    """Return name, caption and rows of what the model, the data and the machine are."""
     metadata, data, masks = found.metadata, found.data, np.asarray(found.data.masks)
     about_model = {
         "network": metadata.network,
@@ -218,10 +183,10 @@ def _tables(model: nn.Module, found: Evaluation) -> dict[str, tuple[str, list]]:
         ("Data", "What it was evaluated on", about_data),
         ("Environment", "Where it was evaluated", machine),
     )
-    return {
-        name: (caption, [(str(k), _text(v)) for k, v in block.items() if v not in ({}, ())])
+    return [
+        (name, caption, [(str(k), _text(v)) for k, v in block.items() if v not in ({}, ())])
         for name, caption, block in blocks
-    }
+    ]
 
 
 def _text(value: Any) -> str:

@@ -116,7 +116,10 @@ class Package:
                 cells = json.loads(file.read_text("utf-8"))["cells"]
                 code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
                 lines = [line for cell in code for line in cell.splitlines()]
-                yield None, ast.parse("\n".join(x for x in lines if not x.lstrip().startswith(("%", "!"))))
+                yield (
+                    None,
+                    ast.parse("\n".join(x for x in lines if not x.lstrip().startswith(("%", "!")))),
+                )
             for file in sorted((self.root / "notebooks").rglob("*.py")):
                 yield None, ast.parse(file.read_text("utf-8"))
         else:
