@@ -5,6 +5,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -14,13 +15,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
-from itertools import takewhile
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -126,17 +127,12 @@ class Lesson:
                 its default when papermill sets the parameter.
         """
         declared: dict[str, Any] = {}
-        tagged = (c for c in self.cells if "parameters" in c["metadata"].get("tags", []))
+        cells = [c for c in self.cells if "parameters" in c["metadata"].get("tags", [])]
         try:
-            for statement in (line for cell in tagged for line in ast.parse(cell["source"]).body):
-                match statement:
-                    case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(
-                        ast.Name(name), _, value
-                    ):
-                        declared[name] = ast.literal_eval(value)
-                    case _:
-                        raise ValueError
-        except (ValueError, SyntaxError):
+            for line in ast.parse("\n".join(cell["source"] for cell in cells)).body:
+                (target,) = line.targets if isinstance(line, ast.Assign) else [line.target]
+                declared[target.id] = ast.literal_eval(line.value)
+        except (ValueError, SyntaxError, AttributeError):
             raise CourseError(
                 f"{self.path.name}: the cell tagged `parameters` may only hold lines such as"
                 " `seed = 0`: one name, one literal"
@@ -165,18 +161,17 @@ def find(names: Sequence[str], folder: Path | None = None) -> list[Lesson]:
     Raises:
         CourseError: a lesson does not exist; the message lists those that do.
     """
-    known = lessons(folder)
+    known = {lesson.stem: lesson for lesson in lessons(folder)}
+    numbers = {int(lesson.number): lesson.stem for lesson in known.values()}
     if not names and not known:
         raise CourseError(f"no lessons in {folder or paths.root() / 'notebooks'}")
     chosen: dict[str, Lesson] = {}
-    for name in names or [lesson.stem for lesson in known]:
+    for name in names or known:
         if name.endswith(".ipynb") and Path(name).is_file():
             lesson = Lesson(Path(name).resolve())
         else:
-            numbers = {int(lesson.number): lesson.stem for lesson in known}
             stem = numbers.get(int(name), name) if name.isdigit() else name
-            stems = {lesson.stem: lesson for lesson in known}
-            lesson = stems[one_of("lesson", stem, stems)]
+            lesson = known[one_of("lesson", stem, known)]
         if chosen.setdefault(lesson.stem, lesson) != lesson:
             raise CourseError(f"two notebooks are called {lesson.stem}: run them one at a time")
     return list(chosen.values())
@@ -297,43 +292,37 @@ def run(
         finished: called with the outcome of each lesson when it ends.
 
     Raises:
-        CourseError: `out` cannot be used.
+        CourseError: `out` is the lessons' own folder.
+        FileError: `out` cannot be written to.
     """
     out = out.resolve()
     if any(path.parent == out for path in parameters):
         raise CourseError(f"{out}: the lessons themselves are there; choose another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CourseError(f"{out}: {error.strerror}; choose another folder") from None
-    report, outcomes, calls = read_report(out), [], []
+    report, outcomes, calls = read_report(out), [], {}
     for path, values in parameters.items():
-        row, notebook = report.get(path.stem), out / path.name
+        row, notebook, folder = report.get(path.stem), out / path.name, out / "work" / path.stem
         unchanged = row and (row.parameters, row.digest) == (values, Lesson(path).digest())
         if resume and unchanged and row.ok and notebook.is_file():
             outcomes.append(replace(row, status="kept"))
             finished(outcomes[-1])
-            continue
-        report.pop(path.stem, None)
-        notebook.unlink(missing_ok=True)
-        notebook.with_suffix(".html").unlink(missing_ok=True)
-        folder = out / "work" / path.stem
-        calls.append((path, values, folder, folder / "files"))
+        else:
+            calls[path.stem] = (path, values, folder, folder / "files")
+            report.pop(path.stem, None)
     _write_report(out, report)
-    folders = {path.stem: path.parent for path in parameters}
-    with closing(_execute(calls, jobs, timeout)) as ended:
+    for stem, suffix in product(calls, (".ipynb", ".html")):  # of an earlier run
+        (out / f"{stem}{suffix}").unlink(missing_ok=True)
+    with closing(_execute(calls.values(), jobs, timeout)) as ended:
         for outcome in ended:
-            executed = out / "work" / outcome.stem / "notebook.ipynb"
-            if executed.exists():
-                outcome.notebook = f"{outcome.stem}.ipynb"
-                executed.replace(out / outcome.notebook)
+            path, _, folder, _ = calls[outcome.stem]
+            if (folder / "notebook.ipynb").exists():
+                outcome.notebook = path.name
+                (folder / "notebook.ipynb").replace(out / outcome.notebook)
                 if pages:
                     outcome.page = f"{outcome.stem}.html"
-                    page = _page(out / outcome.notebook, folders[outcome.stem])
-                    write_text(out / outcome.page, page)
-            outcomes.append(outcome)
+                    write_text(out / outcome.page, _page(out / outcome.notebook, path.parent))
             report[outcome.stem] = outcome
             _write_report(out, report)
+            outcomes.append(outcome)
             finished(outcome)
     return sorted(outcomes, key=lambda outcome: outcome.stem)
 
@@ -362,12 +351,12 @@ def refresh(
     for lesson in chosen:
         if lesson.parameters.get("profile") != "quick":
             raise CourseError(f'{lesson.stem}: its parameters cell must say profile = "quick"')
-    outcomes, committed = [], {lesson.stem: lesson.path for lesson in chosen}
+    outcomes, places = [], {lesson.stem: lesson.path for lesson in chosen}
     with tempfile.TemporaryDirectory(prefix="segkit-") as scratch:
-        calls = [(path, {}, Path(scratch, stem), path.parent) for stem, path in committed.items()]
+        calls = [(path, {}, Path(scratch, stem), path.parent) for stem, path in places.items()]
         with closing(_execute(calls, jobs, timeout)) as ended:
             for outcome in ended:
-                path = committed[outcome.stem]
+                path = places[outcome.stem]
                 if outcome.ok and Lesson(path).digest() != outcome.digest:
                     message = "the lesson was edited while it ran"
                     outcome.error = {"cell": 0, "source": "", "name": "Changed", "message": message}
@@ -394,20 +383,17 @@ def _remove_volatile(notebook: Any) -> None:
             del cell.metadata["tags"]
 
 
-def _execute(calls: Sequence[tuple], jobs: int, timeout: float | None) -> Iterator[Outcome]:
+def _execute(calls: Iterable[tuple], jobs: int, timeout: float | None) -> Iterator[Outcome]:
     """Yield the outcome of each call of `_run_one`; kill what runs when the generator is closed."""
-    running: list[subprocess.Popen] = []
+    stop = threading.Event()
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_run_one, *call, jobs, timeout, running) for call in calls]
+        futures = [pool.submit(_run_one, *call, jobs, timeout, stop) for call in calls]
         try:
             for future in as_completed(futures):
                 yield future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while any(future.running() for future in futures):  # also one that is just starting
-                for process in list(running):
-                    _kill(process)
-                time.sleep(0.1)
+            stop.set()
+            pool.shutdown(cancel_futures=True)
 
 
 def _run_one(
@@ -417,12 +403,9 @@ def _run_one(
     cwd: Path,
     jobs: int,
     timeout: float | None,
-    running: list[subprocess.Popen],
+    stop: threading.Event,
 ) -> Outcome:
-    """Run the lesson at `path` in a process of its own, wait for it, and return the outcome.
-
-    The executed notebook is `folder/notebook.ipynb`. `running` lists the process while it runs.
-    """
+    """Run a lesson in a process of its own; its executed notebook is `folder/notebook.ipynb`."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "files").mkdir(parents=True)
     lesson, executed, log = Lesson(path), folder / "notebook.ipynb", folder / "log.txt"
@@ -442,23 +425,19 @@ def _run_one(
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a terminal's Ctrl-C reaches this program alone
         )
-    running.append(process)
-    timers = []
-    if timeout is not None:
-        timers.append(threading.Timer(timeout, _kill, [process], {"papermill": False}))
-        timers.append(threading.Timer(timeout + _GRACE, _kill, [process]))
-    for timer in timers:
-        timer.start()
-    _, status, usage = os.wait4(process.pid, 0)
+    pid, limit = 0, math.inf if timeout is None else timeout
+    while not pid:
+        time.sleep(0.05)
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        outcome.seconds = time.perf_counter() - start
+        if not pid and (stop.is_set() or outcome.seconds > limit):
+            # after the time allowed, papermill may still write the notebook
+            _kill(process, papermill=stop.is_set() or outcome.seconds > limit + _GRACE)
     process.returncode = os.waitstatus_to_exitcode(status)
-    for timer in timers:
-        timer.cancel()
-    running.remove(process)
-    outcome.seconds = time.perf_counter() - start
     outcome.memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     outcome.finished = datetime.now().isoformat(" ", "seconds")
     if process.returncode:
-        late = timeout is not None and outcome.seconds >= timeout
+        late = outcome.seconds > limit
         outcome.status = "timeout" if late else "failed"
         # where no cell failed, the log ends with papermill's own error
         last = log.read_text("utf-8", "replace").strip().rpartition("\n")[2]
@@ -473,13 +452,12 @@ def _run_one(
 
 def _environment(folder: Path, jobs: int) -> dict[str, str]:
     """Return the environment of a lesson: the user's, without the user's Jupyter and IPython."""
-    values = dict(os.environ)
+    values = os.environ | {
+        "IPYTHONDIR": str(folder / "ipython"),
+        "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),  # its kernel runs this Python
+        "SEGKIT_DATA": str(paths.data_dir().resolve()),  # the lesson runs in another folder
+    }
     values.pop("MPLBACKEND", None)  # "agg" would keep figures out of the notebook
-    values["IPYTHONDIR"] = str(folder / "ipython")
-    # the kernel "python3" that is found first is then the one of this interpreter
-    values["JUPYTER_PATH"] = str(Path(sys.prefix, "share", "jupyter"))
-    if values.get("SEGKIT_DATA"):  # the lesson runs in another folder
-        values["SEGKIT_DATA"] = str(Path(values["SEGKIT_DATA"]).expanduser().resolve())
     if not os.access(os.path.expanduser("~"), os.W_OK):
         values.setdefault("MPLCONFIGDIR", str(folder.parent / "matplotlib"))
     if jobs > 1:
@@ -488,11 +466,10 @@ def _environment(folder: Path, jobs: int) -> dict[str, str]:
 
 
 def _kill(process: subprocess.Popen, papermill: bool = True) -> None:
-    """Kill the kernel and all it started, and papermill unless it may write the notebook first."""
-    with suppress(psutil.NoSuchProcess):  # the kernel leads a process group of its own
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+    """Kill the kernel, all that it started, and papermill if asked."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     if papermill:
         process.kill()
 
