@@ -17,7 +17,7 @@ stays_float32 = Exercise(
             "The loss is cast to float32, yes. But autocast does not cast all others to bfloat16.",
         ),
         Mistake(
-            {"e", "f"}, "Two are right. Which type has the sum of a bfloat16 and a float32 tensor?"
+            {"e", "f"}, "Two are right. Of which type is a bfloat16 tensor plus a float32 one?"
         ),
         Mistake(
             {"d", "e"}, "Two are right. Sigmoid is in neither list: of which type is its input?"

@@ -31,9 +31,7 @@ _SHORT = {
 }
 
 
-def _by(
-    score: Callable[[_Log], float], column: str = "val_iou"
-) -> Callable[[dict[str, _Log]], str]:
+def _by(score: Callable[[list[float]], float], column: str = "val_iou") -> Callable:
     return lambda logs: max(logs, key=lambda name: score(logs[name][column]))
 
 

@@ -79,7 +79,7 @@ choose_dilations = Exercise(
 class _Net(nn.Module):
     """A network of three layers, which calls those in `used`, one after the other."""
 
-    def __init__(self, used: tuple[str, ...], discarded: str = "", zero: str = "") -> None:
+    def __init__(self, *used: str, spare_discarded: bool = False, zeros: bool = False) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.encoder = nn.Conv2d(1, 2, 1)
@@ -88,15 +88,15 @@ class _Net(nn.Module):
         with torch.no_grad():
             for weight in self.parameters():
                 weight.copy_(torch.rand(weight.shape, generator=generator) + 0.1)
-            if zero:
-                getattr(self, zero).weight.zero_()
-        self._used, self._discarded = used, discarded
+            if zeros:
+                self.decoder.weight.zero_()
+        self._used, self._spare_discarded = used, spare_discarded
 
     def forward(self, x: Tensor) -> Tensor:
         for name in self._used:
             x = getattr(self, name)(x)
-            if self._discarded and name == "encoder":
-                getattr(self, self._discarded)(x)
+            if self._spare_discarded and name == "encoder":
+                self.spare(x)
         return x
 
 
@@ -128,19 +128,19 @@ def _never_called(model: nn.Module, image: Tensor) -> list[str]:
 
 
 _IMAGE = torch.arange(1.0, 10).view(1, 1, 3, 3)
-_ALL = ("encoder", "spare", "decoder")
+_LAYERS = ("encoder", "spare", "decoder")
 
 dead_weights = Exercise(
     name="dead_weights",
     reference=_dead,
     cases=(
-        Case("a block that is never called", (_Net(("encoder", "decoder")), _IMAGE)),
-        Case("no dead block", (_Net(_ALL), _IMAGE)),
+        Case("a block that is never called", (_Net("encoder", "decoder"), _IMAGE)),
+        Case("no dead block", (_Net(*_LAYERS), _IMAGE)),
         Case(
             "a block whose output is discarded",
-            (_Net(("encoder", "decoder"), discarded="spare"), _IMAGE),
+            (_Net("encoder", "decoder", spare_discarded=True), _IMAGE),
         ),
-        Case("a last layer that is initialised with zeros", (_Net(_ALL, zero="decoder"), _IMAGE)),
+        Case("a last layer that is initialised with zeros", (_Net(*_LAYERS, zeros=True), _IMAGE)),
     ),
     mistakes=(
         Mistake(
