@@ -112,7 +112,7 @@ class Exercise:
         if got is None:
             hint = "The function returns nothing: is there a `return` at its end?"
         elif case.args and not callable(attempt):
-            hint = f"Hand over the function itself: check.{self.name}({self.name})."
+            hint = f"Pass the function itself: check.{self.name}({self.name})."
         else:
             hint = self._hint(attempt, case)
         message = f"{self.name}: not yet. The case that failed: {case.label}."

@@ -1,5 +1,7 @@
 """Exercises of lesson 00: start here."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from segkit.check import Case, Exercise, Mistake
@@ -22,7 +24,7 @@ pet_share = Exercise(
         ),
         Mistake(
             lambda mask: (mask == 1).sum(),
-            "That is the number of pet pixels. The share is that number by all pixels.",
+            "That is the number of pet pixels. Divide it by the number of all pixels.",
         ),
         Mistake(
             lambda mask: (mask != 0).mean(),
@@ -30,50 +32,29 @@ pet_share = Exercise(
         ),
         Mistake(
             lambda mask: 100 * (mask == 1).mean(),
-            "That is in per cent. The share lies between 0 and 1.",
+            "That is a percentage. The share lies between 0 and 1.",
         ),
         Mistake(
             lambda mask: (mask == 1).sum() / max((mask > 0).sum(), 1),
-            "That is the share of pet in what is not background. Divide by all pixels.",
+            "You divide by the pixels that are not background. Divide by all pixels.",
         ),
     ),
 )
 
 
 def _box_of(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
-    """Return top, bottom, left and right of a class, ready for slices."""
     rows, columns = np.nonzero(mask == class_id)
     return rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
 
 
-def _swapped(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
-    top, bottom, left, right = _box_of(mask, class_id)
-    return left, right, top, bottom
+def _box_but(change: Callable) -> Callable:
+    """Return the right function with its four numbers changed."""
+    return lambda mask, class_id: change(*_box_of(mask, class_id))
 
 
-def _corners(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
-    top, bottom, left, right = _box_of(mask, class_id)
-    return top, left, bottom, right
-
-
-def _x_first(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
-    top, bottom, left, right = _box_of(mask, class_id)
-    return left, top, right, bottom
-
-
-def _piece(mask: np.ndarray, class_id: int) -> np.ndarray:
+def _crop(mask: np.ndarray, class_id: int) -> np.ndarray:
     top, bottom, left, right = _box_of(mask, class_id)
     return mask[top:bottom, left:right]
-
-
-def _sizes(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
-    top, bottom, left, right = _box_of(mask, class_id)
-    return top, bottom - top, left, right - left
-
-
-def _last(mask: np.ndarray, class_id: int) -> tuple[int, ...]:
-    top, bottom, left, right = _box_of(mask, class_id)
-    return top, bottom - 1, left, right - 1
 
 
 box = Exercise(
@@ -85,12 +66,27 @@ box = Exercise(
         Case("one pixel", (np.eye(1, 5, 3, dtype=np.uint8), 1)),
     ),
     mistakes=(
-        Mistake(_last, "A slice ends before its second number: bottom and right need + 1."),
-        Mistake(_swapped, "Rows and columns are swapped: top and bottom are rows, and come first."),
-        Mistake(_corners, "All four are right, but the order is top, bottom, left, right."),
-        Mistake(_x_first, "That is left, top, right, bottom. Here: top, bottom, left, right."),
-        Mistake(_piece, "That is the piece itself. Asked for are the four numbers that cut it."),
-        Mistake(_sizes, "Those are height and width. Asked for is where the box ends."),
+        Mistake(
+            _box_but(lambda top, bottom, left, right: (top, bottom - 1, left, right - 1)),
+            "A slice ends before its second number: bottom and right need + 1.",
+        ),
+        Mistake(
+            _box_but(lambda top, bottom, left, right: (left, right, top, bottom)),
+            "Rows and columns are swapped: top and bottom are rows, and come first.",
+        ),
+        Mistake(
+            _box_but(lambda top, bottom, left, right: (top, left, bottom, right)),
+            "All four are right, but the order is top, bottom, left, right.",
+        ),
+        Mistake(
+            _box_but(lambda top, bottom, left, right: (left, top, right, bottom)),
+            "That is left, top, right, bottom. Here: top, bottom, left, right.",
+        ),
+        Mistake(_crop, "That is the crop itself. Asked for are the four numbers that slice it."),
+        Mistake(
+            _box_but(lambda top, bottom, left, right: (top, bottom - top, left, right - left)),
+            "Those are height and width. Asked for is where the box ends.",
+        ),
         Mistake(
             lambda mask, class_id: _box_of((mask > 0).astype(np.uint8), 1),
             "The box is around everything that is not background. Compare with class_id.",

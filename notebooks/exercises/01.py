@@ -22,11 +22,11 @@ decode_trimap = Exercise(
         ),
         Mistake(
             lambda trimap: np.where(trimap == 3, IGNORE, trimap - 1),
-            "The border is right. But pet became 0 and background 1: it is to be the other way.",
+            "The border is right. But pet became 0 and background 1: swap them.",
         ),
         Mistake(
             lambda trimap: np.where(trimap == 3, IGNORE, trimap),
-            "The border is right. But the background kept its 2: it is to be 0.",
+            "The border is right. But the background is still 2: it has to be 0.",
         ),
         Mistake(
             lambda trimap: np.array([0, 1, 0, -1])[trimap],
@@ -34,43 +34,43 @@ decode_trimap = Exercise(
         ),
         Mistake(
             lambda trimap: (trimap == 1).astype(np.uint8),
-            "You count the border as background. Here it is to be ignored: 255.",
+            "You count the border as background. Here it has to be ignored: 255.",
         ),
         Mistake(
             lambda trimap: (trimap != 2).astype(np.uint8),
-            "You count the border as pet. Here it is to be ignored: 255.",
+            "You count the border as pet. Here it has to be ignored: 255.",
         ),
         Mistake(
             lambda trimap: np.array([0, 1, 0, 2], np.uint8)[trimap],
-            "The border became a class of its own. Here it is to be ignored: 255.",
+            "The border became a class of its own. Here it has to be ignored: 255.",
         ),
         Mistake(
             lambda trimap: np.array([0, 255, 0, IGNORE], np.uint8)[trimap],
             "The pet became 255. That is the ignore value: the pet is class 1.",
         ),
     ),
-    hint="Compare position by position: what is to become of 1, of 2, and of 3?",
+    hint="Compare pixel by pixel: which id do 1, 2 and 3 have to become?",
 )
 
 
 def four_masks() -> list[np.ndarray]:
     """Return four masks `(48, 48)` of classes 0, 1, 2 and ignore; exactly one is broken."""
     empty = np.zeros((48, 48), np.uint8)
-    plain = cv2.circle(empty.copy(), (16, 26), 11, 2, -1)
-    plain = cv2.rectangle(plain, (28, 8), (42, 40), 1, -1)
+    objects = cv2.circle(empty.copy(), (16, 26), 11, 2, -1)
+    objects = cv2.rectangle(objects, (28, 8), (42, 40), 1, -1)
     ignored = cv2.circle(empty.copy(), (24, 24), 17, IGNORE, -1)
     ignored = cv2.circle(ignored, (24, 24), 14, 1, -1)
     large = cv2.rectangle(np.zeros((96, 96), np.uint8), (14, 20), (60, 84), 2, -1)
     blurred = cv2.resize(large, (48, 48), interpolation=cv2.INTER_AREA)
-    return [ignored, empty, blurred, plain]
+    return [ignored, empty, blurred, objects]
 
 
 broken_mask = Exercise(
     name="broken_mask",
     reference=2,
     mistakes=(
-        Mistake(0, "Mask 0 holds 0, 1 and 255. The ring of 255 is the ignore value, and allowed."),
-        Mistake(1, "Mask 1 is empty. That is unusual but possible: a picture without any object."),
+        Mistake(0, "Mask 0 holds 0, 1 and 255. The ring of 255 is to be ignored: valid."),
+        Mistake(1, "Mask 1 is empty. That is unusual but valid: an image without any object."),
         Mistake(3, "Mask 3 has two objects with sharp edges. Which mask has a rim of another id?"),
     ),
     hint="The answer is the number of one mask: 0, 1, 2 or 3.",

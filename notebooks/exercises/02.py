@@ -10,8 +10,8 @@ _BREEDS = ["owl" if i in range(1, 24, 3) else "cat" if i % 2 else "dog" for i in
 _SHARE = 0.25
 
 
-def _shares(split: Callable) -> str:
-    """Say whether validation holds a quarter of each label, give or take one picture."""
+def _stratification(split: Callable) -> str:
+    """Return whether validation holds a quarter of each label, give or take one image."""
     labels, counts = np.unique(_BREEDS, return_counts=True)
     wrong = swapped = False
     for seed in range(8):
@@ -24,8 +24,8 @@ def _shares(split: Callable) -> str:
     return "not the same share of each" if wrong else "a quarter of each"
 
 
-def _usage(split: Callable) -> str:
-    """Say whether each index is in exactly one part."""
+def _partition(split: Callable) -> str:
+    """Return whether each index is in exactly one part."""
     for seed in range(8):
         train, val = (np.asarray(part, dtype=int).tolist() for part in split(seed))
         if set(train) & set(val):
@@ -33,12 +33,12 @@ def _usage(split: Callable) -> str:
         if len(set(train + val)) < len(train + val):
             return "some are twice in one part"
         if sorted(train + val) != list(range(len(_BREEDS))):
-            return "some are lost"
+            return "some are in neither part"
     return "each once"
 
 
 def _randomness(split: Callable) -> str:
-    """Say what becomes of the validation set under the same seed, and under another."""
+    """Return how the validation set depends on the seed."""
     first, again, other = (np.sort(np.asarray(split(seed)[1])) for seed in (1, 1, 2))
     if not np.array_equal(first, again):
         return "another set in every call"
@@ -47,58 +47,48 @@ def _randomness(split: Callable) -> str:
 
 
 _QUESTIONS = {
-    "where is each of the pictures?": _usage,
-    "how much of each breed is in validation?": _shares,
+    "in which part is each image?": _partition,
+    "how much of each breed is in validation?": _stratification,
     "called with seed 1, 1 and 2: which validation sets?": _randomness,
 }
 
 
-def _measure(answer: Callable, question: str) -> str | None:
-    """Return what a question finds about `answer(labels, share, seed)`."""
-    if answer(list(_BREEDS), _SHARE, 0) is None:
+def _measure(stratified: Callable, question: str) -> str | None:
+    if stratified(list(_BREEDS), _SHARE, 0) is None:
         return None
-    return _QUESTIONS[question](lambda seed: answer(list(_BREEDS), _SHARE, seed))
+    return _QUESTIONS[question](lambda seed: stratified(list(_BREEDS), _SHARE, seed))
 
 
 def _per_breed(labels: Sequence, share: float, seed: int | None, shuffle: bool = True) -> tuple:
-    """Cut each breed by itself; the answer, and with options the base of wrong ones."""
     labels, rng = np.asarray(labels), np.random.default_rng(seed)
     train, val = [], []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         members = rng.permutation(members) if shuffle else members
-        cut = round(share * len(members))
-        val.extend(members[:cut].tolist())
-        train.extend(members[cut:].tolist())
+        end = round(share * len(members))
+        val.extend(members[:end].tolist())
+        train.extend(members[end:].tolist())
     return train, val
 
 
 def _all_at_once(labels: Sequence, share: float, seed: int) -> tuple:
-    """Shuffle and cut without a look at the labels."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    cut = round(share * len(order))
-    return order[cut:], order[:cut]
+    end = round(share * len(order))
+    return order[end:], order[:end]
 
 
 def _positions_in_breed(labels: Sequence, share: float, seed: int) -> tuple:
-    """Return places among the pictures of a breed instead of places in the whole list."""
     labels, rng = np.asarray(labels), np.random.default_rng(seed)
     train, val = [], []
     for label in np.unique(labels):
         order = rng.permutation(np.sum(labels == label))
-        cut = round(share * len(order))
-        val.extend(order[:cut])
-        train.extend(order[cut:])
+        end = round(share * len(order))
+        val.extend(order[:end])
+        train.extend(order[end:])
     return train, val
 
 
-def _drawn_twice(labels: Sequence, share: float, seed: int) -> tuple:
-    """Draw validation, and leave it in training."""
-    return list(range(len(labels))), _per_breed(labels, share, seed)[1]
-
-
 def _with_repeats(labels: Sequence, share: float, seed: int) -> tuple:
-    """Draw validation as `rng.choice` does unless told otherwise: the same picture may return."""
     rng, val = np.random.default_rng(seed), []
     for label in np.unique(labels):
         members = np.flatnonzero(np.asarray(labels) == label)
@@ -110,35 +100,39 @@ stratified = Exercise(
     name="stratified",
     measure=_measure,
     reference=_per_breed,
-    cases=tuple(
-        Case(label, (question,))
-        for label, question in zip(
-            ("every picture once", "a quarter of each breed", "the seed decides"),
-            _QUESTIONS,
-            strict=True,
-        )
+    cases=(
+        Case("every image once", ("in which part is each image?",)),
+        Case("a quarter of each breed", ("how much of each breed is in validation?",)),
+        Case("the seed decides", ("called with seed 1, 1 and 2: which validation sets?",)),
     ),
     mistakes=(
         Mistake(
             _all_at_once,
-            "One shuffle over all pictures leaves the breeds to luck: cut each breed by itself.",
+            "One shuffle over all images leaves the breeds to chance: split each breed by itself.",
         ),
-        Mistake(_drawn_twice, "What is in validation must leave training: remove it there."),
+        Mistake(
+            lambda labels, share, seed: (
+                list(range(len(labels))),
+                _per_breed(labels, share, seed)[1],
+            ),
+            "Images in validation must not be in training as well: remove them there.",
+        ),
         Mistake(
             _with_repeats,
-            "The same picture is drawn more than once: rng.choice needs replace=False.",
+            "The same image is drawn more than once: rng.choice needs replace=False.",
         ),
         Mistake(
             lambda labels, share, seed: ([], []),
-            "Pictures are in neither part. If you compare `labels == breed`, make it an array.",
+            "Images are in neither part. If you compare `labels == breed`, make it an array.",
         ),
         Mistake(
             _positions_in_breed,
-            "These are places in a breed; np.flatnonzero(labels == breed) has those in the list.",
+            "These are indices within a breed; np.flatnonzero(labels == breed) has those in the "
+            "whole list.",
         ),
         Mistake(
             lambda labels, share, seed: _per_breed(labels, share, seed)[::-1],
-            "Validation is to get `share` of each breed, and comes second: return train, val.",
+            "Validation gets `share` of each breed, and comes second: return train, val.",
         ),
         Mistake(
             lambda labels, share, seed: _per_breed(labels, share, seed, shuffle=False),
@@ -149,7 +143,7 @@ stratified = Exercise(
             "Every call draws anew: make the generator from the seed, default_rng(seed).",
         ),
     ),
-    hint="Loop over np.unique(labels), shuffle the indices of each, and cut them at `share`.",
+    hint="Loop over np.unique(labels), shuffle the indices of each, and split them at `share`.",
 )
 
 
@@ -162,7 +156,7 @@ def four_splits() -> tuple[list[str], list[tuple[list[int], list[int]]]]:
     for number, names in enumerate(held):
         val = [i for i, patient in enumerate(numbers) if patient in names]
         if number == 2:
-            val[-1] = 23  # one picture of patient 4 for one of patient 7
+            val[-1] = 23  # one image of patient 4 for one of patient 7
             val.sort()
         splits.append(([i for i in range(24) if i not in val], val))
     return patients, splits
@@ -172,9 +166,9 @@ leaking_split = Exercise(
     name="leaking_split",
     reference=2,
     mistakes=(
-        Mistake(0, "Split 0 holds out patients 1 and 5, all their pictures: clean."),
-        Mistake(1, "Split 1 holds out a single patient. That is little, but clean."),
-        Mistake(3, "Split 3 holds out three of eight patients. That is much, but clean."),
+        Mistake(0, "Split 0 holds out patients 1 and 5, all their images: no leakage."),
+        Mistake(1, "Split 1 holds out a single patient. That is little, but no leakage."),
+        Mistake(3, "Split 3 holds out three of eight patients. That is much, but no leakage."),
     ),
     hint="The answer is the number of one split: 0, 1, 2 or 3.",
 )

@@ -10,38 +10,38 @@ import numpy as np
 from segkit.check import Case, Exercise, Mistake
 from segkit.data.dataset import Pair
 
-_DRAWS, _SIDE, _STEEPEST = 40, 96, 15  # random draws, pixels, degrees
+_DRAWS, _SIDE, _MAX_ROTATION = 40, 96, 15  # random draws, pixels, degrees
 
 
-def _how_up_turns(draw: Callable) -> str:
-    """Say how far the direction "up" turns at most.
+def _rotation(draw: Callable) -> str:
+    """Return how far the direction "up" is rotated at most.
 
-    The mask is a ramp: each pixel holds the number of its row. Where it rises in the middle of
-    the moved ramp is where up has gone.
+    The mask is a ramp: each pixel holds the number of its row. Its gradient in the middle of the
+    augmented ramp shows where up has gone.
     """
     rows = np.repeat(np.arange(_SIDE, dtype=np.uint8)[:, None], _SIDE, axis=1)
-    worst = 0.0
+    largest = 0.0
     for seed in range(_DRAWS):
         ramp = draw(rows, rows, seed)["mask"].astype(float)
         h, w = (side // 3 for side in ramp.shape)
         down, right = (g[h:-h, w:-w].mean() for g in np.gradient(ramp))
-        worst = max(worst, abs(np.degrees(np.arctan2(right, down))))
-    if worst <= _STEEPEST + 1:  # a degree for the coarse ramp
-        return f"by {_STEEPEST} degrees at most"
-    if worst > 135:
+        largest = max(largest, abs(np.degrees(np.arctan2(right, down))))
+    if largest <= _MAX_ROTATION + 1:  # a degree for the coarse ramp
+        return f"by {_MAX_ROTATION} degrees at most"
+    if largest > 135:
         return "it is turned upside down"
-    return "it is laid on its side" if worst > 60 else f"by more than {_STEEPEST} degrees"
+    return "it is laid on its side" if largest > 60 else f"by more than {_MAX_ROTATION} degrees"
 
 
-def _whether_bone_moves(draw: Callable) -> str:
-    """Say whether the mask differs between draws."""
+def _geometry(draw: Callable) -> str:
+    """Return whether the mask differs between draws."""
     image, mask = _bone()
     moved = [not np.array_equal(draw(image, mask, seed)["mask"], mask) for seed in range(_DRAWS)]
     return "in many draws" if np.mean(moved) >= 0.2 else "it stays where it was"
 
 
-def _whether_light_changes(draw: Callable) -> str:
-    """Say whether an even grey stays as it is; in the middle, where no corner is filled."""
+def _brightness(draw: Callable) -> str:
+    """Return whether a constant grey changes; in the middle, where no corner is filled."""
     grey, mask = np.full((_SIDE, _SIDE), 100, np.uint8), _bone()[1]
     changed = []
     for seed in range(_DRAWS):
@@ -51,16 +51,11 @@ def _whether_light_changes(draw: Callable) -> str:
     return "in many draws" if np.mean(changed) >= 0.2 else "it stays as it was"
 
 
-def _which_ids(draw: Callable) -> str:
-    """Say whether the mask, which holds 0 and 2, comes out with those (or ignore) alone."""
+def _ids(draw: Callable) -> str:
+    """Return whether a mask of 0 and 2 holds those (or ignore) alone afterwards."""
     image, mask = _bone()
     ids = set().union(*(np.unique(draw(image, mask, seed)["mask"]) for seed in range(_DRAWS)))
     return "0 and 2" if ids <= {0, 2, 255} else "others as well, such as 1"
-
-
-def _which_pixels(draw: Callable) -> str:
-    """Say what kind of numbers the image holds."""
-    return str(draw(*_bone(), 0)["image"].dtype)
 
 
 def _bone() -> Pair:
@@ -71,17 +66,16 @@ def _bone() -> Pair:
 
 
 _QUESTIONS = {
-    "how far does 'up' turn?": _how_up_turns,
-    "which ids does a mask of 0 and 2 hold afterwards?": _which_ids,
-    "does the bone change its place?": _whether_bone_moves,
-    "does the light change?": _whether_light_changes,
-    "of what type are the image's pixels?": _which_pixels,
+    "how far does 'up' turn?": _rotation,
+    "which ids does a mask of 0 and 2 hold afterwards?": _ids,
+    "does the bone move?": _geometry,
+    "does the brightness change?": _brightness,
+    "of what type are the image's pixels?": lambda draw: str(draw(*_bone(), 0)["image"].dtype),
 }
 
 
-def _measure(answer: Callable, question: str) -> str | None:
-    """Return what a question finds about `answer()`, a list of albumentations steps."""
-    steps = answer()
+def _measure(upright: Callable, question: str) -> str | None:
+    steps = upright()
     if steps is None:
         return None
     compose = A.Compose(steps if isinstance(steps, (list, tuple)) else [steps])
@@ -94,12 +88,10 @@ def _measure(answer: Callable, question: str) -> str | None:
 
 
 def _light() -> A.BasicTransform:
-    """Return the colour step that the answers below share."""
     return A.RandomBrightnessContrast(p=0.5)
 
 
 def _small_moves(**options: Any) -> A.BasicTransform:
-    """Return the geometric step that the answers below share."""
     return A.Affine(rotate=(-10, 10), scale=(0.9, 1.1), p=0.8, **options)
 
 
@@ -107,26 +99,25 @@ upright = Exercise(
     name="upright",
     measure=_measure,
     reference=lambda: [A.HorizontalFlip(p=0.5), _small_moves(), _light()],
-    cases=tuple(
-        Case(label, (question,))
-        for label, question in zip(
-            ("up stays up", "ids stay ids", "the bone moves", "the light changes", "still uint8"),
-            _QUESTIONS,
-            strict=True,
-        )
+    cases=(
+        Case("up stays up", ("how far does 'up' turn?",)),
+        Case("ids stay ids", ("which ids does a mask of 0 and 2 hold afterwards?",)),
+        Case("the bone moves", ("does the bone move?",)),
+        Case("the brightness changes", ("does the brightness change?",)),
+        Case("still uint8", ("of what type are the image's pixels?",)),
     ),
     mistakes=(
         Mistake(
             lambda: [A.VerticalFlip(p=0.5), _small_moves(), _light()],
-            "A flip from top to bottom (VerticalFlip, D4, half a turn) puts the leg on its head.",
+            "A vertical flip (VerticalFlip, D4, half a turn) turns the leg upside down.",
         ),
         Mistake(
             lambda: [A.Rotate(p=0.5), _light()],
-            "Some draws lay the patient down: Transpose does, and Rotate without a small limit=...",
+            "Some draws lay the leg on its side: Transpose, or Rotate without a small limit=...",
         ),
         Mistake(
             lambda: [A.Affine(rotate=(-45, 45), p=0.8), _light()],
-            f"Nobody stands that crooked: keep turns within {_STEEPEST} degrees, both ways.",
+            f"Nobody stands at that angle: rotate by {_MAX_ROTATION} degrees at most, both ways.",
         ),
         Mistake(
             lambda: [_small_moves(mask_interpolation=cv2.INTER_LINEAR), _light()],
@@ -134,33 +125,31 @@ upright = Exercise(
         ),
         Mistake(
             lambda: [_light()],
-            "The bone hardly moves. Mirror it, or turn, zoom and shift it a little.",
+            "The bone hardly moves. Flip it, or rotate, scale and shift it a little.",
         ),
         Mistake(
             lambda: [A.HorizontalFlip(p=0.5), _small_moves()],
-            "Exposures differ, and so should yours: add a step for brightness or contrast.",
+            "Exposures differ between X-rays: add a step for brightness or contrast.",
         ),
         Mistake(
             lambda: [_small_moves(), _light(), A.Normalize(mean=0.449, std=0.226)],
-            "Normalisation is not augmentation: leave it to what comes after your list.",
+            "Normalisation is not augmentation: leave it to the pipeline that follows your list.",
         ),
     ),
-    hint="Return a list of steps, each made with brackets: [A.HorizontalFlip(p=0.5), ...].",
+    hint="Return a list of steps, each one called: [A.HorizontalFlip(p=0.5), ...].",
 )
 
 
-def _turned(array: np.ndarray, degrees: float, how: int) -> np.ndarray:
-    """Return an array turned about its middle, mirrored at the edge."""
+def _rotated(array: np.ndarray, degrees: float, flags: int) -> np.ndarray:
     height, width = array.shape[:2]
-    way = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    return cv2.warpAffine(array, way, (width, height), flags=how, borderMode=cv2.BORDER_REFLECT_101)
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return cv2.warpAffine(array, matrix, (width, height), None, flags, cv2.BORDER_REFLECT_101)
 
 
-def _zoomed(array: np.ndarray, how: int) -> np.ndarray:
-    """Return the middle of an array, enlarged to its whole size."""
+def _zoomed(array: np.ndarray, flags: int) -> np.ndarray:
     height, width = array.shape[:2]
     middle = array[height // 8 : -height // 8, width // 8 : -width // 8]
-    return cv2.resize(middle, (width, height), interpolation=how)
+    return cv2.resize(middle, (width, height), interpolation=flags)
 
 
 def four_transforms() -> list[Callable[[np.ndarray, np.ndarray], Pair]]:
@@ -176,8 +165,8 @@ def four_transforms() -> list[Callable[[np.ndarray, np.ndarray], Pair]]:
             _zoomed(mask, cv2.INTER_NEAREST_EXACT),
         ),
         lambda image, mask: (
-            _turned(image, 6, cv2.INTER_LINEAR),
-            _turned(mask, -6, cv2.INTER_NEAREST),
+            _rotated(image, 6, cv2.INTER_LINEAR),
+            _rotated(mask, -6, cv2.INTER_NEAREST),
         ),
     ]
 
@@ -186,9 +175,9 @@ breaks_the_pair = Exercise(
     name="breaks_the_pair",
     reference=3,
     mistakes=(
-        Mistake(0, "Transform 0 gives both half a turn: unusual for a pet, but they fit."),
-        Mistake(1, "Transform 1 leaves the mask alone, and rightly: it only changes the light."),
-        Mistake(2, "Transform 2 enlarges the middle of both. Paint the mask, and compare."),
+        Mistake(0, "Transform 0 rotates both by 180°: unusual for a pet, but they fit."),
+        Mistake(1, "Transform 1 leaves the mask as it is, rightly: it changes brightness only."),
+        Mistake(2, "Transform 2 enlarges the middle of both. Draw the overlay, and compare."),
     ),
     hint="The answer is the number of one transform: 0, 1, 2 or 3.",
 )

@@ -67,7 +67,7 @@ shapes = Exercise(
 def _properties(make: Callable, width: int) -> Any:
     """Return what can be compared of the network that `make` makes."""
     if isinstance(make, nn.Module):
-        raise TypeError("this is a network; hand over the function that makes it")
+        raise TypeError("this is a network; pass the function that makes it")
     network = make(width)
     if not isinstance(network, nn.Module):
         return network

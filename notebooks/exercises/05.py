@@ -21,19 +21,19 @@ transposed_size = Exercise(
     mistakes=(
         Mistake(
             lambda n, k, s, p=0, o=0: n * s + k - 2 * p + o,
-            "The first stamp begins at 0, so the last of n begins at (n - 1) * stride.",
+            "The first kernel begins at 0, so the last of n begins at (n - 1) * stride.",
         ),
         Mistake(
             lambda n, k, s, p=0, o=0: n * s,
-            "That holds only when kernel and padding are chosen so. Where does the last stamp end?",
+            "That holds only for some kernels and paddings. Where does the last kernel end?",
         ),
         Mistake(
             lambda n, k, s, p=0, o=0: (n + 2 * p - k) // s + 1,
-            "That is the size after a convolution, which goes down. This layer goes up.",
+            "That is the size after a strided convolution. This layer upsamples.",
         ),
         Mistake(
             lambda n, k, s, p=0, o=0: (n - 1) * s + k + 2 * p + o,
-            "Padding is cut off here: it makes the result smaller.",
+            "Padding is cut off here: it makes the output smaller.",
         ),
         Mistake(
             lambda n, k, s, p=0, o=0: (n - 1) * s + k - p + o,
@@ -41,10 +41,10 @@ transposed_size = Exercise(
         ),
         Mistake(
             lambda n, k, s, p=0, o=0: (n - 1) * s + k - 2 * p,
-            "The output padding is missing: it adds so many rows at the end.",
+            "The output padding is missing: it adds that many rows at the end.",
         ),
     ),
-    hint="Where does the last stamp begin, and how wide is it?",
+    hint="Where does the last kernel begin, and how wide is it?",
 )
 
 
@@ -93,11 +93,11 @@ stack_field = Exercise(
     mistakes=(
         Mistake(
             lambda layers: _field([(k, s, 1) for k, s, _ in layers]),
-            "Dilation is missing: the span of a kernel is (kernel - 1) * dilation + 1.",
+            "Dilation is missing: the extent of a kernel is (kernel - 1) * dilation + 1.",
         ),
         Mistake(
             lambda layers: _field([(k, 1, d) for k, _, d in layers]),
-            "After a stride, one step in the map is several pixels in the image: the jump.",
+            "After a stride, one step in the feature map is several pixels of the image: the jump.",
         ),
         Mistake(
             _stride_first,
@@ -107,7 +107,7 @@ stack_field = Exercise(
         Mistake(_whole_kernel, "A kernel of 3 with dilation 2 spans 5 pixels, not 6."),
         Mistake(
             lambda layers: _field(layers) - 1,
-            "Without any layer a pixel sees itself: the field begins at 1.",
+            "Without any layer the receptive field is the pixel itself: it begins at 1.",
         ),
     ),
     hint="Two numbers, field and jump, both 1. For each layer: the field grows, then the jump.",

@@ -17,10 +17,6 @@ def _decode(x: Tensor, skip: Tensor, grow: nn.Module, block: nn.Module) -> Tenso
     return block(torch.cat([skip, crop(grow(x), like=skip)], dim=1))
 
 
-def _without_crop(x: Tensor, skip: Tensor, grow: nn.Module, block: nn.Module) -> Tensor:
-    return block(torch.cat([skip, grow(x)], dim=1))
-
-
 def _resized(x: Tensor, skip: Tensor, grow: nn.Module, block: nn.Module) -> Tensor:
     x = F.interpolate(grow(x), skip.shape[-2:], mode="bilinear")
     return block(torch.cat([skip, x], dim=1))
@@ -31,21 +27,9 @@ def _first_rows_cut(x: Tensor, skip: Tensor, grow: nn.Module, block: nn.Module) 
     return block(torch.cat([skip, grow(x)[..., -height:, -width:]], dim=1))
 
 
-def _skip_last(x: Tensor, skip: Tensor, grow: nn.Module, block: nn.Module) -> Tensor:
-    return block(torch.cat([crop(grow(x), like=skip), skip], dim=1))
-
-
-def _summed(x: Tensor, skip: Tensor, grow: nn.Module, block: nn.Module) -> Tensor:
-    return block(skip + crop(grow(x), like=skip))
-
-
 def _no_skip(x: Tensor, skip: Tensor, grow: nn.Module, block: nn.Module) -> Tensor:
     x = crop(grow(x), like=skip)
     return block(torch.cat([x, x], dim=1))
-
-
-def _no_block(x: Tensor, skip: Tensor, grow: nn.Module, block: nn.Module) -> Tensor:
-    return torch.cat([skip, crop(grow(x), like=skip)], dim=1)
 
 
 def _case(label: str, channels: int, coarse: tuple[int, int], fine: tuple[int, int]) -> Case:
@@ -63,26 +47,32 @@ decode = Exercise(
     ),
     mistakes=(
         Mistake(
-            _without_crop,
-            "What came up is one row or column larger than the skip: slice it to the skip's size.",
+            lambda x, skip, grow, block: block(torch.cat([skip, grow(x)], dim=1)),
+            "The upsampled map is one row or column larger than the skip: crop it to that size.",
         ),
         Mistake(
             _resized,
-            "Resizing to the skip's size moves every pixel a little. Cut the surplus off instead.",
+            "Resizing to the skip's size shifts every pixel a little. Crop the surplus instead.",
         ),
         Mistake(
             _first_rows_cut,
-            "You cut the first row off, and so move all by a pixel. The surplus is the last one.",
+            "You crop the first row, and so shift all by a pixel. The surplus is the last one.",
         ),
         Mistake(
-            _skip_last,
-            "The right parts in the wrong order: the skip first, then what came up.",
+            lambda x, skip, grow, block: block(torch.cat([crop(grow(x), like=skip), skip], dim=1)),
+            "The wrong order: the skip comes first, then the upsampled map.",
         ),
-        Mistake(_summed, "You add the two maps. Lay them side by side: torch.cat, dim=1."),
-        Mistake(_no_skip, "The skip does not arrive: what came up is there twice."),
-        Mistake(_no_block, "All is in place, but the block was not applied."),
+        Mistake(
+            lambda x, skip, grow, block: block(skip + crop(grow(x), like=skip)),
+            "You add the two feature maps. Concatenate them: torch.cat, dim=1.",
+        ),
+        Mistake(_no_skip, "The skip is not used: the upsampled map is there twice."),
+        Mistake(
+            lambda x, skip, grow, block: torch.cat([skip, crop(grow(x), like=skip)], dim=1),
+            "The concatenation is right, but the block was not applied.",
+        ),
     ),
-    hint="Four steps: grow x, cut it to skip.shape[-2:], torch.cat([skip, x], dim=1), block.",
+    hint="Four steps: grow x, crop it to skip.shape[-2:], torch.cat([skip, x], dim=1), block.",
 )
 
 unet_weights = Exercise(
@@ -95,7 +85,7 @@ unet_weights = Exercise(
         ),
         Mistake(
             {"up": 4_632, "decoder": 15_600, "out": 75},
-            "Batch normalisation learns two numbers for each channel, and the block has two of it.",
+            "Batch normalisation has two parameters for each channel, and the block has two of it.",
         ),
         Mistake(
             {"up": 4_632, "decoder": 15_744, "out": 75},
@@ -103,7 +93,7 @@ unet_weights = Exercise(
         ),
         Mistake(
             {"up": 4_632, "decoder": 10_464, "out": 75},
-            "The block reads the skip as well: 24 channels came up, and 24 were kept.",
+            "The block's input includes the skip: 24 upsampled channels, and the skip's 24.",
         ),
         Mistake(
             {"up": 10_392, "decoder": 15_648, "out": 75},
@@ -111,7 +101,7 @@ unet_weights = Exercise(
         ),
         Mistake(
             {"up": 4_608, "decoder": 15_648, "out": 75},
-            "The step up has a bias: one number for each channel that it makes.",
+            "The transposed convolution has a bias: one number for each output channel.",
         ),
         Mistake(
             {"up": 4_632, "decoder": 15_648, "out": 72},

@@ -8,9 +8,9 @@ from segkit.check import CASES, Case, Exercise, Mistake
 _Scores = Callable[[int, int, int], tuple[float, float]]
 
 
-def _on_blank(answer: float, scores: _Scores) -> _Scores:
-    """Return `scores` with `answer` for both where there is nothing to divide by."""
-    return lambda tp, fp, fn: scores(tp, fp, fn) if tp + fp + fn else (answer, answer)
+def _on_blank(blank: float, scores: _Scores) -> _Scores:
+    """Return `scores` with `blank` for both where there is nothing to divide by."""
+    return lambda tp, fp, fn: scores(tp, fp, fn) if tp + fp + fn else (blank, blank)
 
 
 def _right(tp: int, fp: int, fn: int) -> tuple[float, float]:
@@ -43,11 +43,11 @@ iou_and_dice = Exercise(
         ),
         Mistake(
             _on_blank(math.nan, lambda tp, fp, fn: (tp / (tp + fp + fn), 2 * tp / (tp + fp + fn))),
-            "Your Dice can reach 2. Below the line stand both masks' sizes: 2 TP + FP + FN.",
+            "Your Dice can reach 2. The denominator is the size of both masks: 2 TP + FP + FN.",
         ),
         Mistake(
             _on_blank(math.nan, lambda tp, fp, fn: (tp / (tp + fp + fn), tp / (2 * tp + fp + fn))),
-            "Your Dice gives a perfect mask one half. Twice the intersection stands on top.",
+            "Your Dice of a perfect mask is one half. The numerator is twice the intersection.",
         ),
         Mistake(
             _on_blank(
@@ -61,7 +61,7 @@ iou_and_dice = Exercise(
                 (tp + 1) / (tp + fp + fn + 1),
                 (2 * tp + 1) / (2 * tp + fp + fn + 1),
             ),
-            "A smoothing term belongs into a loss. A metric reports what was counted.",
+            "A smoothing term belongs in a loss. A metric reports what was counted.",
         ),
         Mistake(
             lambda tp, fp, fn: _right(tp, fp, fn) if tp else (math.nan, math.nan),
@@ -69,25 +69,24 @@ iou_and_dice = Exercise(
         ),
         Mistake(
             _right,
-            "Nothing in either mask: that is 0 / 0. Look for it first, and return NaN for both.",
+            "Nothing in either mask: that is 0 / 0. Test for it first, and return NaN for both.",
         ),
         Mistake(
             _on_blank(0.0, _right),
-            "0 would punish a network for rightly seeing nothing. Return NaN: nothing was tested.",
+            "0 would penalise a correct empty prediction. Return NaN: nothing was tested.",
         ),
         Mistake(
             _on_blank(1.0, _right),
             "1 would reward every class that the data lack. Return NaN: nothing was tested.",
         ),
     ),
-    hint="Write down the two formulas of section 2, and set in the counts of this case.",
+    hint="Write down the two formulas of section 2, and insert the counts of this case.",
 )
 
 _NEEDS = {"A": "micro", "B": "macro", "C": "micro-imagewise", "D": "macro-imagewise"}
 
 
 def _instead(claim: str, chosen: str) -> Callable[[str], str]:
-    """Return an answer that is right for all claims but one."""
     return lambda asked: chosen if asked == claim else _NEEDS[asked]
 
 
@@ -116,11 +115,11 @@ choose_average = Exercise(
         ),
         Mistake(
             _instead("B", "weighted"),
-            "B: weights by true pixels hand the score back to the road. Every class counts alike.",
+            "B: weighted by ground-truth pixels, the road dominates. Every class counts alike.",
         ),
         Mistake(
             _instead("B", "macro-imagewise"),
-            "B: most images have no sign, and one false alarm there scores 0. Judge each class "
+            "B: most images have no sign, and one false positive there scores 0. Score each class "
             "over the whole data set first.",
         ),
         Mistake(

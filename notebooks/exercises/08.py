@@ -25,15 +25,11 @@ def _with_sums(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> _Loss:
     return attempt
 
 
-def _batch() -> tuple[Tensor, Tensor]:
-    """Return three images: a large object, a small one, none; and logits from −3 to 3."""
-    target = torch.zeros(3, 6, 6, dtype=torch.int64)
-    target[0, 1:, 1:], target[1, 2, 2:4] = 1, 1
-    return torch.linspace(-3, 3, 108).view(3, 1, 6, 6).flip(-1), target
-
-
-_LOGITS, _TARGET = _batch()
-_FITTING = _LOGITS / 3 + 4 * _TARGET[:, None] - 2  # a network that is right, more or less
+# three images: a large object, a small one, none; and logits from −3 to 3
+_TARGET = torch.zeros(3, 6, 6, dtype=torch.int64)
+_TARGET[0, 1:, 1:] = _TARGET[1, 2, 2:4] = 1
+_LOGITS = torch.linspace(-3, 3, 108).view(3, 1, 6, 6).flip(-1)
+_FITTING = _LOGITS / 3 + 4 * _TARGET[:, None] - 2  # mostly right
 
 dice_loss_by_hand = Exercise(
     name="dice_loss_by_hand",
@@ -42,12 +38,12 @@ dice_loss_by_hand = Exercise(
         Case("one image", (_LOGITS[:1], _TARGET[:1])),
         Case("a batch of three", (_LOGITS, _TARGET)),
         Case("no object anywhere", (_LOGITS[2:], _TARGET[2:])),
-        Case("sure and right", (20.0 * (2 * _TARGET[:1, None] - 1), _TARGET[:1])),
+        Case("confident and right", (20.0 * (2 * _TARGET[:1, None] - 1), _TARGET[:1])),
     ),
     mistakes=(
         Mistake(
-            _with_sums(lambda both, said, true: (2 * both + 1) / (said + true + 1)),
-            "That is Dice, which grows with the overlap. A loss falls: 1 minus it.",
+            _with_sums(lambda both, pred, true: (2 * both + 1) / (pred + true + 1)),
+            "That is Dice, which grows with the overlap. The loss is 1 minus it.",
         ),
         Mistake(
             lambda logits, target: 1 - _soft_dice(logits[:, 0], target),
@@ -64,32 +60,32 @@ dice_loss_by_hand = Exercise(
         ),
         Mistake(
             lambda logits, target: 1 - _soft_dice((logits[:, 0] > 0).float(), target),
-            "A mask has no slope: nothing would be learned. Sum probabilities, not masks.",
+            "A thresholded mask has no gradient: nothing would be learned. Sum probabilities.",
         ),
         Mistake(
-            _with_sums(lambda both, said, true: 1 - (both + 1) / (said + true + 1)),
-            "A perfect mask still costs one half. Twice the intersection stands on top.",
+            _with_sums(lambda both, pred, true: 1 - (both + 1) / (pred + true + 1)),
+            "The loss of a perfect mask is one half. The numerator is twice the intersection.",
         ),
         Mistake(
-            _with_sums(lambda both, said, true: 1 - (both + 1) / (said + true - both + 1)),
+            _with_sums(lambda both, pred, true: 1 - (both + 1) / (pred + true - both + 1)),
             "That is the Jaccard (IoU) loss. Dice doubles the intersection and adds both sizes.",
         ),
         Mistake(
-            _with_sums(lambda both, said, true: 1 - 2 * both / (said + true)),
-            "`smooth` is missing: 1 above and 1 below the line. Without it a blank batch has no "
-            "slope.",
+            _with_sums(lambda both, pred, true: 1 - 2 * both / (pred + true)),
+            "`smooth` is missing: + 1 in numerator and denominator. Without it a blank batch has "
+            "no gradient.",
         ),
         Mistake(
-            _with_sums(lambda both, said, true: 1 - 2 * both / (said + true + 1)),
-            "`smooth` stands below the line only. It belongs above it as well.",
+            _with_sums(lambda both, pred, true: 1 - 2 * both / (pred + true + 1)),
+            "`smooth` is in the denominator only. It belongs in the numerator as well.",
         ),
         Mistake(
-            _with_sums(lambda both, said, true: 1 - (2 * both + 1) / (true + true + 1)),
-            "What was said, Σp, is missing below the line: false positives would be free.",
+            _with_sums(lambda both, pred, true: 1 - (2 * both + 1) / (true + true + 1)),
+            "The prediction, Σp, is missing in the denominator: false positives cost nothing.",
         ),
         Mistake(
             lambda logits, target: 1 - _squared(logits[:, 0].sigmoid(), target),
-            "You square below the line. That is another variant; here it is Σp + Σt.",
+            "You square in the denominator. That is another variant; here it is Σp + Σt.",
         ),
         Mistake(
             lambda logits, target: torch.stack(
@@ -107,7 +103,6 @@ def _squared(prob: Tensor, t: Tensor) -> Tensor:
 
 
 def _on_file(mask: Tensor) -> Tensor:
-    """Return a 0/1 mask as it lies in a file: uint8, 0 and 255."""
     return (255 * mask).to(torch.uint8)
 
 
@@ -117,9 +112,9 @@ def _as_jpeg(mask: Tensor) -> Tensor:
     return (255 * (0.8 * mask + 0.2 * blurred)).round().to(torch.uint8)
 
 
-def _of_mask(mend: Callable[[Tensor], Tensor]) -> _Loss:
-    """Return Dice loss on what `mend` makes of a mask."""
-    return lambda logits, mask: 1 - _soft_dice(logits[:, 0].sigmoid(), mend(mask))
+def _of_mask(convert: Callable[[Tensor], Tensor]) -> _Loss:
+    """Return Dice loss with the converted mask."""
+    return lambda logits, mask: 1 - _soft_dice(logits[:, 0].sigmoid(), convert(mask))
 
 
 mended_loss = Exercise(
@@ -137,29 +132,29 @@ mended_loss = Exercise(
         ),
         Mistake(
             lambda logits, mask: _of_mask(lambda m: m)(logits, mask).abs(),
-            "abs() hides the sign and keeps the fault. Mend the mask, not the loss.",
+            "abs() hides the sign and keeps the fault. Fix the mask, not the loss.",
         ),
         Mistake(
             lambda logits, mask: _of_mask(lambda m: m)(logits, mask).clamp(min=0),
-            "A clamp hides the fault and takes the slope away. Mend the mask, not the loss.",
+            "A clamp hides the fault and makes the gradient 0. Fix the mask, not the loss.",
         ),
         Mistake(
             _of_mask(lambda mask: mask / 255),
-            "Right for 0 and 255, but greys stay fractions. A pixel is object or it is not: where "
-            "is the mask above 127?",
+            "Right for 0 and 255, but greys stay fractions. A pixel is object or background: "
+            "where is the mask above 127?",
         ),
         Mistake(
             _of_mask(lambda mask: (mask > 0).long()),
-            "Every grey became object, so objects grow. Cut in the middle: above 127.",
+            "Every grey became object, so objects grow. Threshold in the middle: above 127.",
         ),
         Mistake(
             _of_mask(lambda mask: (mask == 255).long()),
-            "Only pure white stayed object, so objects shrink. Cut in the middle: above 127.",
+            "Only pure white stayed object, so objects shrink. Threshold in the middle: above 127.",
         ),
         Mistake(
             lambda logits, mask: _of_mask(lambda m: (m > 127).long())(255 * logits, mask),
-            "You scaled the logits. They are fine; it is the mask that is on another scale.",
+            "You scaled the logits. They are right; the mask is on another scale.",
         ),
     ),
-    hint="Only the mask is broken. What has it to hold, and of which type?",
+    hint="Only the mask is wrong. Which values must it hold, and of which type?",
 )

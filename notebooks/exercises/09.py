@@ -8,20 +8,24 @@ three_bugs = Exercise(
     name="three_bugs",
     reference={2, 5, 8},
     mistakes=(
-        Mistake({5, 8}, "Two are right. In which mode does the network learn in epoch two?"),
-        Mistake({2, 5}, "Two are right. What is in the gradients when line 9 reads them?"),
-        Mistake({2, 8}, "Two are right. What does a loss for logits take, and what is it given?"),
-        Mistake({5, 8, 10}, "Line 10 is fine: judging needs eval(). But who switches back?"),
-        Mistake({2, 5, 9}, "Line 9 is fine where it is. Look at the line before it."),
-        Mistake({2, 6, 8}, "Line 6 is fine, it wants logits. What is it given?"),
+        Mistake({5, 8}, "Two are right. In which mode is the network trained in epoch two?"),
+        Mistake({2, 5}, "Two are right. Which gradients does the step of line 9 use?"),
+        Mistake(
+            {2, 8}, "Two are right. What does a loss for logits take, and what is passed to it?"
+        ),
+        Mistake(
+            {5, 8, 10}, "Line 10 is right: evaluation needs eval(). But which line switches back?"
+        ),
+        Mistake({2, 5, 9}, "Line 9 is right where it is. Read the line before it."),
+        Mistake({2, 6, 8}, "Line 6 is right, it takes logits. What is passed to it?"),
     ),
-    hint="Play the loop through by hand for two epochs. The answer is a set of three line numbers.",
+    hint="Go through two epochs line by line. The answer is a set of three line numbers.",
 )
 
 
 def _clip(gradients: list[torch.Tensor], limit: float) -> list[torch.Tensor]:
-    length = torch.sqrt(sum((g**2).sum() for g in gradients))
-    return [g * min(1.0, limit / length) for g in gradients]
+    norm = torch.sqrt(sum((g**2).sum() for g in gradients))
+    return [g * min(1.0, limit / norm) for g in gradients]
 
 
 def _each(gradients: list[torch.Tensor], limit: float) -> list[torch.Tensor]:
@@ -29,30 +33,30 @@ def _each(gradients: list[torch.Tensor], limit: float) -> list[torch.Tensor]:
 
 
 def _always(gradients: list[torch.Tensor], limit: float) -> list[torch.Tensor]:
-    length = torch.sqrt(sum((g**2).sum() for g in gradients))
-    return [g * limit / length for g in gradients]
+    norm = torch.sqrt(sum((g**2).sum() for g in gradients))
+    return [g * limit / norm for g in gradients]
 
 
 clip = Exercise(
     name="clip",
     reference=_clip,
     cases=(
-        Case("one tensor, too long", ([torch.tensor([3.0, 4.0])], 1.0)),
-        Case("short enough", ([torch.tensor([0.3, 0.4])], 1.0)),
-        Case("two tensors, long together", ([torch.tensor([3.0]), torch.tensor([[4.0]])], 2.5)),
+        Case("one tensor, above the limit", ([torch.tensor([3.0, 4.0])], 1.0)),
+        Case("within the limit", ([torch.tensor([0.3, 0.4])], 1.0)),
+        Case("two tensors, above it together", ([torch.tensor([3.0]), torch.tensor([[4.0]])], 2.5)),
     ),
     mistakes=(
-        Mistake(_each, "Each tensor was scaled by its own length. One factor for all, please."),
-        Mistake(_always, "A gradient that is short enough must stay as it is; yours is stretched."),
+        Mistake(_each, "Each tensor was scaled by its own norm. Use one factor for all."),
+        Mistake(_always, "A gradient within the limit must stay as it is; yours is scaled up."),
         Mistake(
             lambda gradients, limit: [g.clamp(-limit, limit) for g in gradients],
-            "You limit each value by itself. That changes the direction; scale them all instead.",
+            "You clip each value by itself. That changes the direction; scale all of them instead.",
         ),
         Mistake(
             lambda gradients, limit: [
                 g * min(1.0, limit / sum(h.abs().sum() for h in gradients)) for g in gradients
             ],
-            "The length is the root of the sum of squares, not the sum of absolute values.",
+            "The norm is the root of the sum of squares, not the sum of absolute values.",
         ),
     ),
 )

@@ -12,21 +12,28 @@ stays_float32 = Exercise(
     name="stays_float32",
     reference={"d", "e", "f"},
     mistakes=(
-        Mistake({"e"}, "The loss is raised, yes. But autocast does not lower all the others."),
-        Mistake({"e", "f"}, "Two are right. What comes out where bfloat16 meets float32?"),
-        Mistake({"d", "e"}, "Two are right. Sigmoid is in neither list: what does it get?"),
-        Mistake({"d", "f"}, "Two are right. Which operation does autocast raise to float32?"),
+        Mistake(
+            {"e"},
+            "The loss is cast to float32, yes. But autocast does not cast all others to bfloat16.",
+        ),
+        Mistake(
+            {"e", "f"}, "Two are right. Of which type is a bfloat16 tensor plus a float32 one?"
+        ),
+        Mistake(
+            {"d", "e"}, "Two are right. Sigmoid is in neither list: of which type is its input?"
+        ),
+        Mistake({"d", "f"}, "Two are right. Which operation does autocast cast to float32?"),
         Mistake(
             {"b", "d", "e", "f"},
-            "Batch normalisation takes what it gets, and its numbers beside it do not count.",
+            "Batch normalisation keeps the type of its input, whatever that of its statistics is.",
         ),
         Mistake(
             {"d", "e", "f", "g"},
-            "g is a convolution too, if transposed: its input is lowered, whatever it was.",
+            "g is a convolution too, if transposed: its input is cast to bfloat16 in any case.",
         ),
-        Mistake({"a", "b", "c", "g"}, "These are the ones that come out short. Name the others."),
+        Mistake({"a", "b", "c", "g"}, "These are the ones in bfloat16. Name the others."),
     ),
-    hint="Ask of each: is it lowered, raised, or does it keep what comes in? The answer is a set.",
+    hint="Ask of each: is it cast to bfloat16, to float32, or not at all? The answer is a set.",
 )
 
 
@@ -38,18 +45,18 @@ def _step(
     scaler: torch.amp.GradScaler,
     limit: float,
     *,
-    low: bool = True,
-    half_sums: bool = False,
+    autocast: bool = True,
+    float16_sums: bool = False,
     scaled: bool = True,
     unscaled: bool = True,
     clipped: bool = True,
     updated: bool = True,
 ) -> None:
-    with torch.autocast("cpu", torch.float16, enabled=low):
+    with torch.autocast("cpu", torch.float16, enabled=autocast):
         logits = model(images)[:, 0]
-    prob = (logits if half_sums else logits.float()).sigmoid()
-    true = masks.to(prob.dtype)
-    loss = 1 - 2 * (prob * true).sum() / (prob.sum() + true.sum())
+    prob = (logits if float16_sums else logits.float()).sigmoid()
+    target = masks.to(prob.dtype)
+    loss = 1 - 2 * (prob * target).sum() / (prob.sum() + target.sum())
     (scaler.scale(loss) if scaled else loss).backward()
     if scaled and unscaled:
         scaler.unscale_(optimizer)
@@ -65,12 +72,11 @@ def _step(
 
 
 def _but(**changes: bool) -> Callable:
-    """Return the right step with something changed."""
     return lambda *args: _step(*args, **changes)
 
 
 def _run(step: Callable, bias: float, lr: float, limit: float) -> tuple[str, Tensor]:
-    """Return what the network computed in, and its weight and bias after two steps."""
+    """Return the type of the network's output, and its weight and bias after two steps."""
     x = torch.linspace(-1, 1, 256).expand(4, 1, 256, 256)
     model, formats = nn.Conv2d(1, 1, 1), []
     model.register_forward_hook(lambda _, __, out: formats.append(out.dtype))
@@ -91,31 +97,31 @@ rescued_step = Exercise(
     measure=_run,
     tolerance=1e-3,
     cases=(
-        Case("sums past 65,504, and a long gradient", (1.0, 1.0, 0.05)),
+        Case("sums above 65,504, and a large gradient", (1.0, 1.0, 0.05)),
         Case("gradients below 6e-8", (-8.0, 400.0, 1.0)),
     ),
     mistakes=(
         Mistake(
-            _but(half_sums=True, scaled=False),
+            _but(float16_sums=True, scaled=False),
             "Weights became NaN: a sum in float16 is infinite. Make the logits float32 first.",
         ),
         Mistake(
-            _but(half_sums=True),
-            "Nothing moved: the sums are infinite in float16, so the scaler leaves out every step.",
+            _but(float16_sums=True),
+            "Nothing moved: the sums are infinite in float16, so the scaler skips every step.",
         ),
         Mistake(
             _but(scaled=False),
-            "The sums are right. But without scaling the faint gradients are 0 in float16.",
+            "The sums are right. But without scaling the small gradients are 0 in float16.",
         ),
         Mistake(
             _but(unscaled=False),
-            "Nearly nothing moved: you clip gradients that are 65,536 times too long. "
-            "Unscale them first.",
+            "The steps are too small: you clip gradients that are scaled by 65,536. Unscale them "
+            "first.",
         ),
-        Mistake(_but(clipped=False), "The first step is too long: where is `limit` used?"),
-        Mistake(_but(updated=False), "The scaler waits for its `update()` after each step."),
+        Mistake(_but(clipped=False), "The first step is too large: where is `limit` used?"),
+        Mistake(_but(updated=False), "The scaler needs its `update()` after each step."),
         Mistake(
-            _but(low=False),
+            _but(autocast=False),
             "The numbers are right, but the network computed in float32: keep autocast around it.",
         ),
     ),

@@ -7,7 +7,7 @@ _CURVES = {"A": "plateau", "B": "cosine", "C": "poly", "D": "one-cycle", "E": "s
 
 
 def five_curves(epochs: int = 30, steps: int = 4) -> dict[str, list[float]]:
-    """Return the rate of every step under five schedules, by letter."""
+    """Return the learning rate of every step under five schedules, by letter."""
     losses = [1 - 0.1 * min(epoch, 5) - 0.2 * (epoch > 11) for epoch in range(epochs)]
     options = {"cosine": {"warmup": 5}, "plateau": {"factor": 0.5}, "step": {"gamma": 0.4}}
     return {
@@ -26,11 +26,11 @@ match_curves = Exercise(
     mistakes=(
         Mistake(
             _swapped("B", "D"),
-            "Two rise first and are swapped. A warm-up rises in a straight line; one-cycle not.",
+            "Two rise first and are swapped. A warm-up is a straight line; one-cycle is curved.",
         ),
         Mistake(
             _swapped("A", "E"),
-            "Two drop at once and are swapped. Which drops at equal distances, which when stuck?",
+            "Two fall in jumps and are swapped. Which at equal distances, which on a plateau?",
         ),
         Mistake(
             _swapped("B", "C"),
@@ -38,7 +38,7 @@ match_curves = Exercise(
         ),
         Mistake(
             _swapped("C", "D"),
-            "Look at the first step: one of the two you swapped begins at the top.",
+            "Look at the first step: one of the two you swapped begins at the peak learning rate.",
         ),
     ),
     hint="Look at three things: where it starts, how it falls, and whether it jumps.",
@@ -61,7 +61,7 @@ poly = Exercise(
     mistakes=(
         Mistake(
             lambda step, steps, lr, power: lr * (1 - (step / steps) ** power),
-            "The power belongs to the whole bracket, (1 − t), not to t.",
+            "The power applies to the whole bracket, (1 − t), not to t.",
         ),
         Mistake(
             lambda step, steps, lr, power: lr * (1 - step / steps) * power,
@@ -69,11 +69,11 @@ poly = Exercise(
         ),
         Mistake(
             lambda step, steps, lr, power: (1 - step / steps) ** power,
-            "That is the share of the top. Where is `lr`?",
+            "That is a fraction of the initial learning rate. Where is `lr`?",
         ),
         Mistake(
             lambda step, steps, lr, power: lr * (1 - (step + 1) / steps) ** power,
-            "Steps count from 0: the first one uses the whole rate, the last one is not 0 yet.",
+            "Steps count from 0: the first one uses the whole `lr`, the last one is not 0 yet.",
         ),
         Mistake(
             lambda step, steps, lr, power: lr * (1 - step // steps) ** power,
@@ -88,5 +88,5 @@ poly = Exercise(
             "0.9 is only the usual power: use the argument.",
         ),
     ),
-    hint="t is the share of the steps that lie behind; the formula stands in section 2.",
+    hint="t is the fraction of the steps that are done; the formula is in section 2.",
 )

@@ -15,8 +15,8 @@ def _log(train_loss: list[float], val_loss: list[float], val_iou: list[float]) -
 
 _SIX = {
     "a": _log([0.5, 0.4, 0.3], [0.5, 0.4, 0.35], [0.50, 0.60, 0.70]),
-    "b": _log([0.5, 0.3, 0.1], [0.4, 0.5, 0.9], [0.66, 0.61, 0.52]),  # learned by heart
-    "c": _log([0.5, 0.4, 0.4], [0.4, 0.3, 0.45], [0.60, 0.81, 0.64]),  # best, but not last
+    "b": _log([0.5, 0.3, 0.1], [0.4, 0.5, 0.9], [0.66, 0.61, 0.52]),  # overfits
+    "c": _log([0.5, 0.4, 0.4], [0.4, 0.3, 0.45], [0.60, 0.81, 0.64]),  # best in an earlier epoch
     "d": _log([0.6, 0.6, 0.6], [0.6, 0.6, 0.60], [0.30, 0.31, 0.32]),
     "e": _log([0.4, 0.4, 0.4], [0.2, 0.2, 0.20], [0.55, 0.60, 0.62]),  # another loss
     "f": _log([0.5, 0.4, 0.35], [0.5, 0.45, 0.4], [0.72, 0.72, 0.69]),  # steady
@@ -31,10 +31,7 @@ _SHORT = {
 }
 
 
-def _by(
-    score: Callable[[_Log], float], column: str = "val_iou"
-) -> Callable[[dict[str, _Log]], str]:
-    """Return the run with the largest `score` of a column."""
+def _by(score: Callable[[list[float]], float], column: str = "val_iou") -> Callable:
     return lambda logs: max(logs, key=lambda name: score(logs[name][column]))
 
 
@@ -47,7 +44,7 @@ best_run = Exercise(
     reference=_by(_best),
     cases=(
         Case("six runs", (_SIX,)),
-        Case("a run that broke", (_BROKEN,)),
+        Case("a run that diverged", (_BROKEN,)),
         Case("a run that stopped early", (_SHORT,)),
     ),
     mistakes=(
@@ -57,7 +54,7 @@ best_run = Exercise(
         ),
         Mistake(
             _by(lambda v: -min(v), "train_loss"),
-            "The lowest training loss tells who learned by heart. Judge on validation.",
+            "The lowest training loss shows which run overfits. Evaluate on validation.",
         ),
         Mistake(
             _by(lambda v: -min(v), "val_loss"),
@@ -77,10 +74,10 @@ best_run = Exercise(
         ),
         Mistake(
             _by(max),
-            "A run that broke is NaN, and NaN is no score: leave those epochs out before max().",
+            "A run that diverged has NaN, and NaN is no score: remove those epochs before max().",
         ),
     ),
-    hint="For each run the largest val_iou of all its epochs, NaN left out; then the largest run.",
+    hint="For each run the largest val_iou of all its epochs, without NaN; then the largest run.",
 )
 
 unfair_runs = Exercise(
@@ -88,17 +85,17 @@ unfair_runs = Exercise(
     reference={"c", "e", "h"},
     mistakes=(
         Mistake(
-            {"c", "e"}, "Two are right. One more is judged on other pixels: masks have a size."
+            {"c", "e"}, "Two are right. One more is evaluated on other pixels: masks have a size."
         ),
         Mistake({"c", "h"}, "Two are right. One more changes what its score means: which rule?"),
-        Mistake({"e", "h"}, "Two are right. One more is judged on other images."),
+        Mistake({"e", "h"}, "Two are right. One more is evaluated on other images."),
         Mistake(
             {"c", "e", "f", "h"},
-            "f: the loss differs, and losses may not be compared. But the score is IoU.",
+            "f: the loss differs, and losses cannot be compared. But the score is IoU.",
         ),
         Mistake(
             {"b", "c", "e", "h"},
-            "b: the rate is what we vary. It changes how a run learns, not how it is judged.",
+            "b: the learning rate is varied on purpose. The evaluation stays the same.",
         ),
         Mistake(
             {"c", "d", "e", "h"},
@@ -106,8 +103,8 @@ unfair_runs = Exercise(
         ),
         Mistake(
             {"c", "e", "g", "h"},
-            "g: it stopped early, by a rule that looked at the same validation images.",
+            "g: it stopped early, by a rule on the same validation images.",
         ),
     ),
-    hint="Ask of each run: was it judged on the same pixels of the same images by the same rule?",
+    hint="Ask of each run: is it evaluated on the same pixels of the same images, in the same way?",
 )

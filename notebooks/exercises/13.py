@@ -25,10 +25,10 @@ read_plot = Exercise(
         ),
         Mistake(
             {"a", "d", "e", "f"},
-            "f: start at the left end of max-pool and walk. Only the two right ends get compared.",
+            "f: start at the left end of max-pool. Only the two right ends are compared then.",
         ),
         Mistake(
-            {"d"}, "d is right. But a and c are about means, and means exist where lines cross."
+            {"d"}, "d is right. But a and c are about means, which exist even where lines cross."
         ),
     ),
     hint="Read off the four values. Then each statement is a comparison of two of them, or of "
@@ -63,7 +63,7 @@ def _new_pairs(done: _Runs) -> _Runs:
 
 
 def _planned(plan: Callable[[_Runs], _Runs], done: _Runs) -> dict[str, int]:
-    """Return how many runs are added, and how many corners of a square the better loss has."""
+    """Return how many runs are added, and the largest number of corners with one loss."""
     added = [tuple(run) for run in plan(done)]
     for run in added:
         if run not in [*_square("bce"), *_square("dice")]:
@@ -86,13 +86,13 @@ add_runs = Exercise(
     mistakes=(
         Mistake(
             lambda done: _add_runs(done)[:1],
-            "One run separates down from up if effects add up. The interaction needs all four "
-            "corners.",
+            "One run separates down from up if effects are additive. The interaction needs all "
+            "four corners.",
         ),
         Mistake(
             lambda done: _square("bce")[1::2],
-            "Right for the four experiments. But `done` differs from case to case: work it out "
-            "from that.",
+            "Right for the four experiments. But `done` differs from case to case: compute the "
+            "runs from it.",
         ),
         Mistake(
             lambda done: [_square("dice")[1], _square("dice")[2]],
@@ -102,20 +102,20 @@ add_runs = Exercise(
             lambda done: [
                 (down, up, _LOSSES[i % 2]) for i, (down, up, _) in enumerate(_add_runs(done))
             ],
-            "You add runs with both losses, so neither square is complete. Stay with one.",
+            "You add runs with both losses, so neither square is complete. Add those of one loss.",
         ),
         Mistake(
             _new_pairs,
-            "Each pair of down and up is there now, but with different losses. One loss for all "
-            "four, please.",
+            "Each pair of down and up is there now, but with different losses. Use one loss for "
+            "all four.",
         ),
         Mistake(
             lambda done: [run for square in _lacking(done) for run in square],
-            "That fills the whole cube. It works, but down and up need one face of it only.",
+            "That is the full factorial design. It works, but one loss is enough for down and up.",
         ),
         Mistake(
             lambda done: _square("dice"),
-            "A complete square. But some of its corners have been measured already; use them.",
+            "A complete square. But some of its corners have been measured already: use them.",
         ),
         Mistake(
             lambda done: _lacking(done)[1],

@@ -1,6 +1,7 @@
 """Exercises of lesson 14: ResNet34-UNet."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,48 +11,29 @@ from segkit.check import Case, Exercise, Mistake
 _Layers = list[nn.Module]
 
 
-def _residual(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
+def _residual(
+    x: Tensor,
+    layers: _Layers,
+    shortcut: Callable[[Tensor], Tensor] | None,
+    *,
+    relu_between: bool = True,
+    relu_before_sum: bool = False,
+    relu_after_sum: bool = True,
+    summed: bool = True,
+) -> Tensor:
     y = x
     for layer in layers[:-1]:
-        y = torch.relu(layer(y))
-    return torch.relu(layers[-1](y) + (x if shortcut is None else shortcut(x)))
+        y = torch.relu(layer(y)) if relu_between else layer(y)
+    y = layers[-1](y)
+    if relu_before_sum:
+        y = torch.relu(y)
+    if summed:
+        y = y + (x if shortcut is None else shortcut(x))
+    return torch.relu(y) if relu_after_sum else y
 
 
-def _relu_before_sum(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
-    y = x
-    for layer in layers:
-        y = torch.relu(layer(y))
-    return torch.relu(y + (x if shortcut is None else shortcut(x)))
-
-
-def _no_last_relu(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
-    y = x
-    for layer in layers[:-1]:
-        y = torch.relu(layer(y))
-    return layers[-1](y) + (x if shortcut is None else shortcut(x))
-
-
-def _no_relu_between(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
-    y = nn.Sequential(*layers)(x)
-    return torch.relu(y + (x if shortcut is None else shortcut(x)))
-
-
-def _no_shortcut(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
-    for layer in layers[:-1]:
-        x = torch.relu(layer(x))
-    return torch.relu(layers[-1](x))
-
-
-def _never_projected(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
-    return _residual(x, layers, None)
-
-
-def _always_projected(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
-    return _residual(x, layers, shortcut or (lambda x: shortcut(x)))
-
-
-def _leaves_late(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
-    return _residual(torch.relu(layers[0](x)), layers[1:], shortcut)
+def _but(**changes: bool) -> Callable:
+    return lambda *args: _residual(*args, **changes)
 
 
 def _sum_at_each_layer(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -> Tensor:
@@ -63,7 +45,7 @@ def _sum_at_each_layer(x: Tensor, layers: _Layers, shortcut: nn.Module | None) -
 
 
 def _conv(before: int, after: int, kernel: int = 3, stride: int = 1) -> nn.Module:
-    """Return a convolution with weights that need no random generator."""
+    """Return a convolution whose weights need no random generator."""
     conv = nn.Conv2d(before, after, kernel, stride=stride, padding=kernel // 2, bias=False)
     numbers = torch.arange(conv.weight.numel(), dtype=torch.float32)
     with torch.no_grad():
@@ -95,26 +77,26 @@ residual = Exercise(
     ),
     mistakes=(
         Mistake(
-            _relu_before_sum,
+            _but(relu_before_sum=True),
             "No ReLU after the last layer: what is added must be able to be negative.",
         ),
-        Mistake(_no_last_relu, "The sum is right. A ReLU follows it."),
+        Mistake(_but(relu_after_sum=False), "The sum is right. A ReLU follows it."),
         Mistake(
-            _no_relu_between,
-            "Between two layers stands a ReLU; without it, two are no more than one.",
+            _but(relu_between=False),
+            "A ReLU is missing between two layers; without it, two convolutions equal one.",
         ),
-        Mistake(_no_shortcut, "Nothing is added: the input has to come past the layers."),
+        Mistake(_but(summed=False), "The input is not added: it has to bypass the layers."),
         Mistake(
-            _never_projected,
+            lambda x, layers, shortcut: _residual(x, layers, None),
             "The input is added as it is, although there is a shortcut that projects it.",
         ),
         Mistake(
-            _always_projected,
+            lambda x, layers, shortcut: _residual(x, layers, lambda x: shortcut(x)),
             "shortcut may be None: then the input itself is added, and nothing is called.",
         ),
         Mistake(
-            _leaves_late,
-            "The shortcut leaves after the first layer. It has to leave at the block's input.",
+            lambda x, layers, shortcut: _residual(torch.relu(layers[0](x)), layers[1:], shortcut),
+            "The shortcut starts after the first layer. It has to start at the block's input.",
         ),
         Mistake(_sum_at_each_layer, "One sum for the whole block, after its last layer."),
     ),
@@ -131,20 +113,17 @@ def _rename(
     prefix: str = _FOREIGN,
     first: int = 1,
     parts: dict[str, str] = _PARTS,
-    keep: Callable[[str], bool] = lambda name: name.startswith(_FOREIGN),
+    keep: tuple[str, str | tuple[str, ...]] = (_FOREIGN, ""),  # how names begin and end
 ) -> dict[str, Tensor]:
-    """Map the names; the options are what one gets wrong."""
     ours = {}
     for name, tensor in checkpoint.items():
-        if not keep(name):
-            continue
-        words = name.removeprefix(prefix).split(".")
-        words = [parts.get(word, word) for word in words]
+        words = [parts.get(word, word) for word in name.removeprefix(prefix).split(".")]
         if words[0] == "stem":
             words = [{"conv": "conv1", "norm": "bn1"}[words[1]], *words[2:]]
         elif words[0] == "stages":
             words = [f"layer{int(words[1]) + first}", *words[2:]]
-        ours[".".join(words)] = tensor
+        if name.startswith(keep[0]) and name.endswith(keep[1]):
+            ours[".".join(words)] = tensor
     return ours
 
 
@@ -156,54 +135,34 @@ def _all_digits(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def _weights_only(name: str) -> bool:
-    return name.startswith(_FOREIGN) and name.endswith((".weight", ".bias"))
-
-
-def _without_counter(name: str) -> bool:
-    return name.startswith(_FOREIGN) and not name.endswith("num_batches_tracked")
+def _but_rename(**changes: Any) -> Callable:
+    return lambda checkpoint: _rename(checkpoint, **changes)
 
 
 def _tensors(*names: str) -> dict[str, Tensor]:
     return {name: torch.tensor([float(i)]) for i, name in enumerate(names)}
 
 
+def _backbone(*names: str) -> dict[str, Tensor]:
+    return _tensors(*(_FOREIGN + name for name in names))
+
+
+_STAGES = ("stages.0.2.conv1.weight", "stages.0.2.norm1.weight", "stages.2.5.conv2.weight")
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 rename = Exercise(
     name="rename",
     reference=_rename,
     cases=(
+        Case("the stem", (_backbone("stem.conv.weight", "stem.norm.bias"),)),
+        Case("a block", (_backbone(*_STAGES),)),
         Case(
-            "the stem",
-            (_tensors("module.backbone.stem.conv.weight", "module.backbone.stem.norm.bias"),),
-        ),
-        Case(
-            "a block",
-            (
-                _tensors(
-                    "module.backbone.stages.0.2.conv1.weight",
-                    "module.backbone.stages.0.2.norm1.weight",
-                    "module.backbone.stages.2.5.conv2.weight",
-                ),
-            ),
-        ),
-        Case(
-            "what batch normalisation measured",
-            (
-                _tensors(
-                    "module.backbone.stages.3.0.norm2.running_mean",
-                    "module.backbone.stages.3.0.norm2.running_var",
-                    "module.backbone.stages.3.0.norm2.num_batches_tracked",
-                ),
-            ),
+            "the statistics of batch normalisation",
+            (_backbone(*(f"stages.3.0.norm2.{name}" for name in _STATISTICS)),),
         ),
         Case(
             "a projection",
-            (
-                _tensors(
-                    "module.backbone.stages.1.0.shortcut.0.weight",
-                    "module.backbone.stages.1.0.shortcut.1.running_var",
-                ),
-            ),
+            (_backbone("stages.1.0.shortcut.0.weight", "stages.1.0.shortcut.1.running_var"),),
         ),
         Case(
             "with the classifier's head",
@@ -212,33 +171,33 @@ rename = Exercise(
     ),
     mistakes=(
         Mistake(
-            lambda checkpoint: _rename(checkpoint, prefix="module."),
-            "`backbone.` is still in front: none of our names begins so.",
+            _but_rename(prefix="module."),
+            "`backbone.` is still in front: none of our names begins with it.",
         ),
         Mistake(
-            lambda checkpoint: _rename(checkpoint, first=0),
+            _but_rename(first=0),
             "Their stages count from 0, our layers from 1: stages.0 is layer1.",
         ),
         Mistake(
             _all_digits,
-            "Only the number of the stage goes up by one. The others count from 0 with us too.",
+            "Only the number of the stage goes up by one. The others count from 0 here too.",
         ),
         Mistake(
-            lambda checkpoint: _rename(checkpoint, parts={"norm1": "bn1", "norm2": "bn2"}),
-            "A projection is `downsample` with us.",
+            _but_rename(parts={"norm1": "bn1", "norm2": "bn2"}),
+            "The name of a projection in our encoder is `downsample`.",
         ),
         Mistake(
-            lambda checkpoint: _rename(checkpoint, keep=_weights_only),
+            _but_rename(keep=(_FOREIGN, (".weight", ".bias"))),
             "Batch normalisation's running mean and variance are part of the network too.",
         ),
         Mistake(
-            lambda checkpoint: _rename(checkpoint, keep=_without_counter),
+            _but_rename(keep=(_FOREIGN, (".weight", ".bias", "_mean", "_var"))),
             "num_batches_tracked is a tensor of the network too. Leave out the head, nothing else.",
         ),
         Mistake(
-            lambda checkpoint: _rename(checkpoint, keep=lambda name: True),
-            "Our encoder has no head: leave out what does not lie in the backbone.",
+            _but_rename(keep=("", "")),
+            "Our encoder has no head: leave out what is not in the backbone.",
         ),
     ),
-    hint="Take one name, write its new name beside it by hand, and look at what has changed.",
+    hint="Take one name, write its new name beside it by hand, and compare the two.",
 )

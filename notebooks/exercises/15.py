@@ -9,38 +9,30 @@ from segkit.check import Case, Exercise, Mistake
 
 
 def _measure(choose: Callable[[int], list[int]], pixels: int) -> dict[str, int]:
-    """Return what a row of blocks, two convolutions of width 3 each, sees of a row of pixels."""
-    chosen = choose(pixels)
+    """Return the receptive field of a row of blocks, two convolutions of kernel 3 each."""
+    dilations = choose(pixels)
     seen = {0}
-    for d in [d for d in chosen for _ in range(2)]:
-        seen = {place + step for place in seen for step in (-d, 0, d)}
-    width = max(seen) - min(seen) + 1
-    return {"sees": width, "holes": width - len(seen), "blocks": len(chosen)}
+    for d in [d for d in dilations for _ in range(2)]:
+        seen = {position + step for position in seen for step in (-d, 0, d)}
+    field = max(seen) - min(seen) + 1
+    return {"receptive field": field, "holes": field - len(seen), "blocks": len(dilations)}
 
 
-def _fewest(pixels: int) -> list[int]:
+def _fewest(pixels: int, growth: int = 4) -> list[int]:
     field, chosen = 1, []
     while field < pixels:
-        chosen.append(min(field, (pixels - field) // 4))
-        field += 4 * chosen[-1]
+        chosen.append(min(field, (pixels - field) // growth))
+        field += growth * chosen[-1]
     return chosen
 
 
-def _growing(pixels: int, factor: int, start: int = 1) -> list[int]:
-    """Return dilations that grow by a factor until the field is reached; the last one fills up."""
-    field, chosen, d = 1, [], start
+def _growing(pixels: int, factor: int) -> list[int]:
+    """Return dilations 1, factor, factor², ... up to the field; the last one fills up."""
+    field, chosen, d = 1, [], 1
     while field < pixels:
         chosen.append(min(d, (pixels - field) // 4))
         field += 4 * chosen[-1]
         d *= factor
-    return chosen
-
-
-def _one_convolution(pixels: int) -> list[int]:
-    field, chosen = 1, []
-    while field < pixels:
-        chosen.append(min(field, (pixels - field) // 2))
-        field += 2 * chosen[-1]
     return chosen
 
 
@@ -57,37 +49,37 @@ choose_dilations = Exercise(
     mistakes=(
         Mistake(
             lambda pixels: _growing(pixels, 2),
-            "Right, but with more blocks than it takes: a step may be as wide as what is seen.",
+            "Right, but with more blocks than needed: a dilation may be as large as the field.",
         ),
         Mistake(
             lambda pixels: _growing(pixels, 3),
-            "Three times as far is the limit after one convolution. A block has two.",
+            "A factor of three is the limit after one convolution. A block has two.",
         ),
         Mistake(
             lambda pixels: [1] * ((pixels - 1) // 4),
-            "No holes, but dilation 1 adds only 4 pixels a block. Let the dilation grow.",
+            "No holes, but dilation 1 adds only 4 pixels a block. Increase the dilation.",
         ),
         Mistake(
             lambda pixels: [(pixels - 1) // 4] if pixels > 1 else [],
             "One block reaches that far, but reads five pixels: the rest are holes. Begin with 1.",
         ),
         Mistake(
-            _one_convolution,
+            lambda pixels: _fewest(pixels, growth=2),
             "A block has two convolutions of dilation d: it adds 4 * d to the field, not 2 * d.",
         ),
         Mistake(
             lambda pixels: _growing(pixels, 6),
-            "Holes: a step was wider than what was seen in a row before it.",
+            "Holes: a dilation was larger than the receptive field before it.",
         ),
     ),
-    hint="Keep the field so far. The next dilation may be as large as it, and not larger.",
+    hint="Keep the receptive field so far. The next dilation may be as large, and not larger.",
 )
 
 
 class _Net(nn.Module):
-    """A network of three layers; `used` are those that it calls, the last one is the answer."""
+    """A network of three layers, which calls those in `used`, one after the other."""
 
-    def __init__(self, used: tuple[str, ...], thrown_away: str = "", zero: str = "") -> None:
+    def __init__(self, *used: str, spare_discarded: bool = False, zeros: bool = False) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.encoder = nn.Conv2d(1, 2, 1)
@@ -96,16 +88,15 @@ class _Net(nn.Module):
         with torch.no_grad():
             for weight in self.parameters():
                 weight.copy_(torch.rand(weight.shape, generator=generator) + 0.1)
-            if zero:
-                getattr(self, zero).weight.zero_()
-        self._used, self._thrown_away = used, thrown_away
+            if zeros:
+                self.decoder.weight.zero_()
+        self._used, self._spare_discarded = used, spare_discarded
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `(N, 1, H, W)`."""
         for name in self._used:
             x = getattr(self, name)(x)
-            if self._thrown_away and name == "encoder":
-                getattr(self, self._thrown_away)(x)
+            if self._spare_discarded and name == "encoder":
+                self.spare(x)
         return x
 
 
@@ -137,45 +128,45 @@ def _never_called(model: nn.Module, image: Tensor) -> list[str]:
 
 
 _IMAGE = torch.arange(1.0, 10).view(1, 1, 3, 3)
-_ALL = ("encoder", "spare", "decoder")
+_LAYERS = ("encoder", "spare", "decoder")
 
 dead_weights = Exercise(
     name="dead_weights",
     reference=_dead,
     cases=(
-        Case("a block that is never called", (_Net(("encoder", "decoder")), _IMAGE)),
-        Case("no dead block", (_Net(_ALL), _IMAGE)),
+        Case("a block that is never called", (_Net("encoder", "decoder"), _IMAGE)),
+        Case("no dead block", (_Net(*_LAYERS), _IMAGE)),
         Case(
-            "a block whose result is thrown away",
-            (_Net(("encoder", "decoder"), thrown_away="spare"), _IMAGE),
+            "a block whose output is discarded",
+            (_Net("encoder", "decoder", spare_discarded=True), _IMAGE),
         ),
-        Case("a last layer that begins with zeros", (_Net(_ALL, zero="decoder"), _IMAGE)),
+        Case("a last layer that is initialised with zeros", (_Net(*_LAYERS, zeros=True), _IMAGE)),
     ),
     mistakes=(
         Mistake(
             lambda model, image: [n for n, w in model.named_parameters() if w.grad is None],
-            "No weight has a gradient before backward: answer an image, sum up, call backward.",
+            "No weight has a gradient before backward: predict, sum the output, call backward.",
         ),
         Mistake(
             _zero_is_dead,
-            "A gradient of zeros is not none: that layer is used, and will learn in later steps.",
+            "A gradient of zeros is not None: that layer is used, and will learn in later steps.",
         ),
         Mistake(
             _only_zero,
-            "PyTorch leaves the gradient of what took no part at None. It does not fill in zeros.",
+            "PyTorch leaves the gradient of an unused weight at None. It does not fill in zeros.",
         ),
         Mistake(
             _never_called,
-            "To be called is not enough: where the result is thrown away, nothing can be learned.",
+            "A call is not enough: a layer whose output is discarded learns nothing.",
         ),
         Mistake(
             lambda model, image: [n for n, g in _backward(model, image).items() if g is not None],
-            "These are the weights that live. The others are asked for.",
+            "These are the weights that are used. The others are asked for.",
         ),
         Mistake(
             lambda model, image: sorted({name.split(".")[0] for name in _dead(model, image)}),
             "The right block, but its weights are asked for, as named_parameters() calls them.",
         ),
     ),
-    hint="Call backward on the sum of the answer, then look for weights whose .grad is None.",
+    hint="Call backward on the sum of the output, then find the weights whose .grad is None.",
 )

@@ -12,7 +12,6 @@ _LUMINANCE = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 
 
 def _first(change: Callable[[Tensor], Tensor]) -> Callable[[_State], _State]:
-    """Return what `change` makes of the first layer; all else stays."""
     return lambda state: state | {"conv1.weight": change(state["conv1.weight"])}
 
 
@@ -45,11 +44,11 @@ grey_checkpoint = Exercise(
     mistakes=(
         Mistake(
             _first(lambda w: w.mean(dim=1, keepdim=True)),
-            "The mean is a third of the sum. A grey picture, three times, went through all three.",
+            "The mean is a third of the sum. A grey image was the input of all three channels.",
         ),
         Mistake(
             _first(lambda w: w[:, :1]),
-            "You kept red and threw green and blue away. All three saw the grey picture.",
+            "You kept red and dropped green and blue. The grey image was the input of all three.",
         ),
         Mistake(
             _first(lambda w: w.sum(dim=1)),
@@ -61,12 +60,9 @@ grey_checkpoint = Exercise(
         ),
         Mistake(
             _first(lambda w: (w * _LUMINANCE).sum(dim=1, keepdim=True)),
-            "Luminance weights turn a colour picture grey. Here it is grey already: a plain sum.",
+            "Luminance weights turn a colour image grey. Here it is grey already: a plain sum.",
         ),
-        Mistake(
-            _every,
-            "Deeper layers have no colours, only maps. Change conv1.weight alone.",
-        ),
+        Mistake(_every, "Deeper layers have feature maps, not colours. Change conv1.weight alone."),
         Mistake(
             lambda state: {"conv1.weight": state["conv1.weight"].sum(dim=1, keepdim=True)},
             "All other tensors are gone. Return the whole checkpoint.",
@@ -85,14 +81,12 @@ fitting_pairs = Exercise(
         ),
         Mistake(
             {"a", "d", "g"},
-            "Three are right. BCEWithLogits brings its own sigmoid: with what does it fit?",
+            "Three are right. BCEWithLogits applies the sigmoid itself: which output does it need?",
         ),
-        Mistake(
-            {"a", "e", "g"}, "Three are right. When is from_logits=False the right thing to say?"
-        ),
+        Mistake({"a", "e", "g"}, "Three are right. For which output is from_logits=False right?"),
         Mistake(
             {"a", "b", "d", "e", "g"},
-            "b: the network squashes, and the loss, which expects logits, squashes again.",
+            "b: the network applies a sigmoid, and the loss, which expects logits, another one.",
         ),
         Mistake(
             {"a", "c", "d", "e", "g"},
@@ -100,12 +94,12 @@ fitting_pairs = Exercise(
         ),
         Mistake(
             {"a", "d", "e", "f", "g"},
-            "f: BCEWithLogits squashes once more; no logit is left that means 'surely not'.",
+            "f: BCEWithLogits applies a second sigmoid; no output is left that means 'background'.",
         ),
         Mistake(
             {"a", "d", "e", "g", "h"},
             "h: a probability is never below 0, so every pixel would be object.",
         ),
     ),
-    hint="Follow the numbers: does a sigmoid come exactly once before they are read as chances?",
+    hint="Follow the output: is a sigmoid applied exactly once before it is a probability?",
 )

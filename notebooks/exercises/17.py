@@ -6,7 +6,7 @@ from segkit.check import Case, Exercise, Mistake
 
 
 def _join(left: np.ndarray, right: np.ndarray, overlap: int, weight: np.ndarray) -> np.ndarray:
-    """Return both tiles as one, with `left` weighing `weight` where they overlap."""
+    """Return both tiles as one; `weight` is that of `left` in the overlap."""
     shared = weight * left[:, -overlap:] + (1 - weight) * right[:, :overlap]
     return np.concatenate([left[:, :-overlap], shared, right[:, overlap:]], axis=1)
 
@@ -35,7 +35,7 @@ blend = Exercise(
     mistakes=(
         Mistake(
             lambda left, right, overlap: np.concatenate([left, right], axis=1),
-            "The columns in the overlap show one place, and are there twice in your answer.",
+            "The columns of the overlap are there twice in your array.",
         ),
         Mistake(
             lambda left, right, overlap: _join(left, right, overlap, np.full(overlap, 0.5)),
@@ -43,11 +43,11 @@ blend = Exercise(
         ),
         Mistake(
             lambda left, right, overlap: _join(left, right, overlap, np.ones(overlap)),
-            "All of `left`, then `right`: the seam is where `left` ends. Mix them in the overlap.",
+            "All of `left`, then `right`: the seam is where `left` ends. Blend in the overlap.",
         ),
         Mistake(
             lambda left, right, overlap: _join(left, right, overlap, _falling(overlap)[::-1]),
-            "The weights run the wrong way: `left` counts most at the overlap's right end.",
+            "The weights are reversed: `left` counts most at the overlap's right end.",
         ),
         Mistake(
             lambda left, right, overlap: _join(left, right, overlap, np.linspace(1, 0, overlap)),
@@ -67,22 +67,22 @@ failures = Exercise(
     mistakes=(
         Mistake(
             {"a": 1, "b": 2, "c": 4, "d": 3},
-            "In a and c much was missed. In one of them there are nine patches for nine cells.",
+            "In a and c recall is low. In one of them there are nine patches for nine cells.",
         ),
         Mistake(
             {"a": 4, "b": 3, "c": 1, "d": 2},
-            "In b and d too much was marked. What makes patches fewer, and what makes them more?",
+            "In b and d precision is low. What makes patches fewer, and what makes them more?",
         ),
         Mistake(
             {"a": 2, "b": 4, "c": 3, "d": 1},
-            "Recall falls when cells are missed, precision when too much is marked; you have "
-            "them the other way round.",
+            "Recall falls when cells are missed, precision when too much is predicted; you have "
+            "swapped them.",
         ),
         Mistake(
             {"a": 2, "b": 4, "c": 1, "d": 3},
-            "c and d are right. Cells run together into few patches, but are their pixels missed?",
+            "c and d are right. Cells merge into few patches, but are their pixels missed?",
         ),
     ),
-    hint="First ask whether too little was marked (low recall) or too much (low precision); then "
-    "count patches. Each number is used once.",
+    hint="First ask whether too little was predicted (low recall) or too much (low precision); "
+    "then count patches. Each number is used once.",
 )

@@ -20,9 +20,9 @@ class _Layer(nn.Module):
         return self.function(x)
 
 
-@lru_cache(maxsize=16)  # a hint is found by asking each function several times
+@lru_cache(maxsize=16)  # to find a hint, each function is exported several times otherwise
 def _program(function: Callable[[Tensor], Tensor]) -> nn.Module | str:
-    """Return the function, exported, or why it cannot be."""
+    """Return the exported program of a function, or why there is none."""
     try:
         return export_program(_Layer(function), 3).module()
     except ExportError as error:
@@ -31,13 +31,12 @@ def _program(function: Callable[[Tensor], Tensor]) -> nn.Module | str:
 
 
 def _exported(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor | str:
-    """Return what the exported function makes of the images, or why there is no such thing."""
     program = _program(function)
     return program if isinstance(program, str) else program(images)
 
 
 def _images(*means: float, size: tuple[int, int] = (4, 6)) -> Tensor:
-    """Return images (N, 3, *size) with these means; single pixels and channels are of any sign."""
+    """Return images (N, 3, *size) with these means; pixels and channels have any sign."""
     noise = torch.randn(len(means), 3, *size, generator=torch.Generator().manual_seed(18))
     noise = noise - noise.mean((1, 2, 3), keepdim=True) + torch.tensor([2, 0, -2])[:, None, None]
     return noise + torch.tensor(means)[:, None, None, None]
@@ -61,29 +60,29 @@ right_way_up = Exercise(
     reference=_right_way_up,
     measure=_exported,
     cases=(
-        Case("two images, one a negative", (_images(0.5, -0.5),)),
+        Case("two images, one negative", (_images(0.5, -0.5),)),
         Case("three images of another size", (_images(-0.5, 0.5, -0.2, size=(3, 4)),)),
         Case("many", (_images(*[(-1) ** n * 0.3 for n in range(7)], size=(9, 5)),)),
     ),
     mistakes=(
         Mistake(
             _loop,
-            "An `if` needs the value now, and a loop over the images needs their number now. "
+            "An `if` needs the value, and a loop the number of images, during the export. "
             "torch.where(condition, a, b) decides inside the program, for all images at once.",
         ),
         Mistake(
             lambda x: -x if x.mean().item() < 0 else x,
-            "`.item()` takes a number out of the program: it cannot be known while it is written "
-            "down. Stay with tensors, and use torch.where.",
+            "`.item()` needs a number that is unknown during the export. Stay with tensors, and "
+            "use torch.where.",
         ),
         Mistake(
             _two_images,
-            "The 2 is written into the program: it is the batch of the example. Take the mean "
+            "The 2 is a constant in the program: the batch of the example input. Take the mean "
             "over dimensions, as x.mean((1, 2, 3), keepdim=True) does.",
         ),
         Mistake(
             lambda x: torch.where(x.mean() < 0, -x, x),
-            "One mean for the whole batch: an image's result must not depend on its neighbours.",
+            "One mean for the whole batch: an image's result must not depend on the others.",
         ),
         Mistake(
             lambda x: torch.where(x.mean((2, 3), keepdim=True) < 0, -x, x),
@@ -94,12 +93,12 @@ right_way_up = Exercise(
             "You decide for each pixel by itself. Compare the mean of the image with 0.",
         ),
     ),
-    hint="No `if`, no loop, no number that is a size. What is decided must be decided by tensors.",
+    hint="No `if`, no loop, no constant that is a size: use tensor operations alone.",
 )
 
 
 def _network(images: np.ndarray) -> np.ndarray:
-    """Return logits (1, 1, H, W); like an exported network, particular about what it is given."""
+    """Return logits (1, 1, H, W); like an exported network, it takes one type and shape only."""
     if images.dtype != np.float32:
         raise TypeError(f"the network takes float32, not {images.dtype}")
     if images.ndim != 4 or images.shape[1] != 3:
@@ -108,34 +107,15 @@ def _network(images: np.ndarray) -> np.ndarray:
     return (images * weights[:, None, None]).sum(axis=1, keepdims=True)
 
 
-def _mask_of(
-    network, image: np.ndarray, metadata: dict, scale: float = 255, level=None
-) -> np.ndarray:
+def _mask_of(network, image, metadata, *, scale=255, reshape=False, level=None) -> np.ndarray:
     mean, std = (np.array(metadata[name], np.float32) for name in ("mean", "std"))
     pixels = (image.astype(np.float32) / np.float32(scale) - mean) / std
-    logits = network(pixels.transpose(2, 0, 1)[None])[0, 0]
-    cut = (
-        np.log(metadata["threshold"] / (1 - metadata["threshold"]))
-        if level is None
-        else level(metadata)
-    )
-    return (logits > cut).astype(np.uint8)
-
-
-def _plain(network, image: np.ndarray, metadata: dict) -> np.ndarray:
-    return _mask_of(network, image, metadata | {"mean": (0, 0, 0), "std": (1, 1, 1)})
-
-
-def _reshaped(network, image: np.ndarray, metadata: dict) -> np.ndarray:
-    mean, std = (np.array(metadata[name], np.float32) for name in ("mean", "std"))
-    pixels = (image / np.float32(255) - mean) / std
     height, width = image.shape[:2]
-    logits = network(pixels.reshape(1, 3, height, width))[0, 0]
-    return (logits > np.log(metadata["threshold"] / (1 - metadata["threshold"]))).astype(np.uint8)
-
-
-def _swapped(network, image: np.ndarray, metadata: dict) -> np.ndarray:
-    return _mask_of(network, np.ascontiguousarray(image[..., ::-1]), metadata)
+    pixels = pixels.reshape(3, height, width) if reshape else pixels.transpose(2, 0, 1)
+    logits = network(pixels[None])[0, 0]
+    if level is None:
+        level = np.log(metadata["threshold"] / (1 - metadata["threshold"]))
+    return (logits > level).astype(np.uint8)
 
 
 _METADATA = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "threshold": 0.5}
@@ -154,7 +134,9 @@ mask_of = Exercise(
     ),
     mistakes=(
         Mistake(
-            _plain,
+            lambda network, image, facts: _mask_of(
+                network, image, facts | {"mean": (0, 0, 0), "std": (1, 1, 1)}
+            ),
             "The network was trained on normalised pixels: subtract the mean, divide by std.",
         ),
         Mistake(
@@ -162,31 +144,25 @@ mask_of = Exercise(
             "The mean and std are for pixels in 0..1; yours go to 255. Divide by 255 first.",
         ),
         Mistake(
-            _reshaped,
+            lambda network, image, facts: _mask_of(network, image, facts, reshape=True),
             "reshape keeps the order of the numbers and mixes up pixels. Move the channels to "
             "the front with transpose(2, 0, 1).",
         ),
         Mistake(
-            _swapped,
-            "Red and blue are exchanged: the image is RGB already.",
+            lambda network, image, facts: _mask_of(network, image[..., ::-1], facts),
+            "Red and blue are swapped: the image is RGB already.",
         ),
         Mistake(
-            lambda network, image, metadata: _mask_of(
-                network, image, metadata, level=lambda f: f["threshold"]
-            ),
-            "The threshold is a probability, and you compare logits with it. Take the sigmoid "
-            "first, or the logit of the threshold.",
+            lambda network, image, metadata: _mask_of(network, image, metadata, level=metadata["threshold"]),
+            "The threshold is a probability, and you compare logits with it. Apply the sigmoid "
+            "first, or take the logit of the threshold.",
         ),
         Mistake(
-            lambda network, image, metadata: _mask_of(
-                network, image, metadata, level=lambda f: 0.0
-            ),
+            lambda network, image, metadata: _mask_of(network, image, metadata, level=0.0),
             'A logit above 0 is a probability above 0.5. Use metadata["threshold"].',
         ),
         Mistake(
-            lambda network, image, metadata: (_ for _ in ()).throw(
-                TypeError("the network takes float32, not float64")
-            ),
+            lambda network, image, metadata: network(image.transpose(2, 0, 1)[None] / 255),
             "The network takes float32. numpy made float64 of it: .astype(np.float32).",
         ),
     ),

@@ -25,41 +25,40 @@ effective = Exercise(
     mistakes=(
         Mistake(
             lambda n, own, k, base, rate: [n * own, rate * n * own / base],
-            "Gradients of `accumulate` batches are added up before the weights move. So how many "
-            "images go into one step?",
+            "Gradients of `accumulate` batches are added up before each step. So how many images "
+            "are in one step?",
         ),
         Mistake(
             lambda n, own, k, base, rate: [own * k, rate * own * k / base],
-            "All processes move together, by the mean of their gradients. Each brings its images.",
+            "All processes take one step, with the mean of their gradients. Count all images.",
         ),
         Mistake(
             lambda n, own, k, base, rate: [n * own * k, rate * (n * own * k / base) ** 0.5],
-            "That is the square root of the ratio. There is such a rule too, but here it is "
-            "asked for in proportion.",
+            "That is the square-root rule. It exists too, but here the linear one is asked for.",
         ),
         Mistake(
             lambda n, own, k, base, rate: [n * own * k, rate * base / (n * own * k)],
-            "Upside down: a larger batch makes fewer steps, so each has to go further.",
+            "The ratio is inverted: a larger batch takes fewer steps, so each has to be larger.",
         ),
         Mistake(
             lambda n, own, k, base, rate: [n * own * k, rate * n * k],
-            "You compare with your own batch on one GPU. The rate belongs to `base_batch` images.",
+            "You compare with your own batch on one GPU. The rate is for `base_batch` images.",
         ),
         Mistake(
             lambda n, own, k, base, rate: [n * own * k, rate],
-            "The batch is right. The rate suits `base_batch` images; what suits yours?",
+            "The batch is right. The learning rate is for `base_batch` images; which is for yours?",
         ),
     ),
     hint="First count the images of one step; then see how many times `base_batch` that is.",
 )
 
 
-def _judged(share: Callable, n: int, ranks: int) -> dict[str, object]:
+def _evaluated(share: Callable, n: int, ranks: int) -> dict[str, object]:
     shares = [[int(index) for index in share(n, rank, ranks)] for rank in range(ranks)]
     sizes = [len(own) for own in shares]
     times = [sum(own.count(index) for own in shares) for index in range(n)]
     return {
-        "times judged": times,
+        "times evaluated": times,
         "not an image": sum(sizes) - sum(times),
         "even": max(sizes) - min(sizes) <= 1,
     }
@@ -72,7 +71,7 @@ def _blocks(n: int, rank: int, ranks: int) -> list[int]:
 
 share = Exercise(
     name="share",
-    measure=_judged,
+    measure=_evaluated,
     reference=lambda n, rank, ranks: list(range(rank, n, ranks)),
     cases=(
         Case("8 images, 2 processes", (8, 2)),
@@ -83,25 +82,25 @@ share = Exercise(
     mistakes=(
         Mistake(
             lambda n, rank, ranks: list(range(rank * (n // ranks), (rank + 1) * (n // ranks))),
-            "What is left over after the division is judged by nobody. Who takes it?",
+            "The remainder of the division is evaluated by no process. Which one takes it?",
         ),
         Mistake(
             lambda n, rank, ranks: [i % n for i in range(rank, -(-n // ranks) * ranks, ranks)],
             "You fill up from the beginning, as training does. In validation an image that is "
-            "judged twice counts twice.",
+            "evaluated twice counts twice.",
         ),
         Mistake(
             lambda n, rank, ranks: list(range(n)),
-            "Every process judges all images. It is right, but no faster: share them out.",
+            "Every process evaluates all images. It is right, but no faster: divide them.",
         ),
         Mistake(
             lambda n, rank, ranks: list(range(rank + 1, n, ranks)),
-            "Ranks and images are counted from 0. Who judges image 0?",
+            "Ranks and images are counted from 0. Which process evaluates image 0?",
         ),
         Mistake(
             _blocks,
-            "Each image is judged once, but the last process has too little to do: the others' "
-            "blocks were rounded up. Deal the images out like cards.",
+            "Each image is evaluated once, but the last process has too few: the other blocks "
+            "were rounded up. Deal the images out like cards.",
         ),
         Mistake(
             lambda n, rank, ranks: (
@@ -109,7 +108,7 @@ share = Exercise(
                 if rank == ranks - 1
                 else list(range(rank * (n // ranks), (rank + 1) * (n // ranks)))
             ),
-            "Each image is judged once, but the last process gets all that is left over, and "
+            "Each image is evaluated once, but the last process gets the whole remainder, and "
             "the others wait for it. Deal the images out like cards.",
         ),
     ),
