@@ -93,7 +93,7 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
     """
     config = checked(config)
     options = fit_arguments(config["fit"])
-    with distributed.joined():
+    with distributed.process_group():
         out = Path(options["out"]) if options.get("out") and distributed.rank() == 0 else None
         train, val = (open_split(config["data"], split) for split in ("train", "val"))
         model = models.build(in_channels=train.channels, classes=train.classes, **config["model"])
@@ -261,8 +261,8 @@ def _checked_fit(part: Config) -> Config:
             _refuse_unknown("fit.loss", options or {}, known, f" of {name}")
     if schedule is not None:
         asked = schedule if isinstance(schedule, dict) else {"name": schedule}
-        name = _name("fit.schedule", asked, list(schedules.KINDS))
-        options = schedules.KINDS[name].options
+        name = _name("fit.schedule", asked, list(schedules.OPTIONS))
+        options = schedules.OPTIONS[name]
         _refuse_unknown("fit.schedule", asked, ["name", "warmup", *options], f" of {name}")
     return part
 
