@@ -115,7 +115,7 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
     """
     config = checked(config)
     options = fit_arguments(config["fit"])
-    with distributed.joined():
+    with distributed.process_group():
         out = Path(options["out"]) if options.get("out") and distributed.rank() == 0 else None
         train, val = (open_split(config["data"], split) for split in ("train", "val"))
         model = build_model(config["model"], train.channels, train.classes)

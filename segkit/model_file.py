@@ -13,8 +13,8 @@ from torch import nn
 
 from segkit import models
 from segkit.data.dataset import SegmentationDataset
-from segkit.train import checkpoint
-from segkit.train.checkpoint import CheckpointError
+from segkit.errors import CheckpointError
+from segkit.train import model_format as checkpoint
 
 KIND = "model"
 LARGEST = 4096  # an option, such as a width, that is larger is a damaged file's

@@ -23,9 +23,10 @@ from segkit.data import doctor, read
 from segkit.data.dataset import DataError
 from segkit.data.folder import open_folder
 from segkit.data.labelme import open_labelme
+from segkit.errors import CheckpointError
 from segkit.model_file import ModelMetadata, load_model, save_model
-from segkit.train import checkpoint
-from segkit.train.checkpoint import CheckpointError
+from segkit.train import load_weights, save_weights
+from segkit.train import model_format as checkpoint
 
 pytestmark = pytest.mark.timeout(60)
 H, W = 12, 16
@@ -269,14 +270,14 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     model = METADATA.build()
     save_model(folder / "model", model, METADATA)
-    checkpoint.save_weights(folder / "weights", model)
+    save_weights(folder / "weights", model)
     return [(folder / name).read_bytes() for name in ("model", "weights")]
 
 
 READERS = (
     load_model,
     checkpoint.read,
-    lambda path: checkpoint.load_weights(path, METADATA.build()),
+    lambda path: load_weights(path, METADATA.build()),
 )
 
 

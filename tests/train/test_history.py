@@ -7,7 +7,7 @@ import pytest
 from nets import jitter, net, quick, toy
 
 from segkit import plot, train
-from segkit.train.tracking import COLUMNS, History
+from segkit.train.history import COLUMNS, History
 
 
 def row(epoch, iou, **more):

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from segkit import train
 from segkit.data.dataset import DataError
 from segkit.losses import BCELoss
-from segkit.train import TrainingError, checkpoint, trouble
+from segkit.train import TrainingError
 
 
 class Breaks(BCELoss):
@@ -38,15 +38,15 @@ def test_what_is_not_finite_stops_training_before_it_does_harm(how, tmp_path):
         quick(model, data, val, loss=Breaks(at=11, how=how), epochs=4, lr=1e-3, out=tmp_path)
     message = str(caught.value)
     assert "in epoch 3, batch 3 of 4, learning rate 0.001" in message
-    assert "a lower rate (lr=0.0001), warmup=1, clip=1.0" in message
-    assert f"The last good checkpoint is {tmp_path / 'last.safetensors'}" in message
+    assert "a lower learning rate (lr=0.0001), warmup=1, clip=1.0" in message
+    assert f"The last good checkpoint is {tmp_path / 'last.pt'}" in message
     named = re.search(r"on ([\d, ]+)\. Look", message)[1].split(", ")
     order = np.arange(32)
     np.random.default_rng((0, 2)).shuffle(order)
     assert named == [f"{i:05d}" for i in order[16:24]]
     assert all(p.isfinite().all() for p in model.parameters())
     kept = net(seed=5)
-    train.load_weights(tmp_path / "last.safetensors", kept)
+    train.load_weights(tmp_path / "last.pt", kept)
     assert same(weights(kept), weights(twin))
 
 
@@ -59,20 +59,12 @@ def test_without_a_folder_the_message_says_so():
 
 def test_on_an_accelerator_it_is_noticed_late_but_before_any_save(tmp_path, monkeypatch):
     """Not looking in every step is what an accelerator does; saving what is broken is not."""
-    monkeypatch.setattr(trouble, "LOOK_EVERY", 1000)
+    monkeypatch.setattr(train, "CHECK_EVERY", {"cpu": 1000})
     model = net()
     with pytest.raises(TrainingError, match="epoch 1, batch 2 of 4"):
-        original = trouble.Guard.watch
-
-        def as_on_a_gpu(self, value):
-            self.device, device = torch.device("meta"), self.device
-            original(self, value)
-            self.device = device
-
-        monkeypatch.setattr(trouble.Guard, "watch", as_on_a_gpu)
         quick(model, toy(32), loss=Breaks(2, "value"), out=tmp_path, save_every=3)
     assert not all(p.isfinite().all() for p in model.parameters())
-    assert not (tmp_path / "last.safetensors").exists()
+    assert not (tmp_path / "last.pt").exists()
 
 
 def test_fp16_whose_scale_cannot_help_any_more_stops():
@@ -89,9 +81,9 @@ class Endless(BCELoss):
 
 def test_masks_outside_the_classes_are_refused_before_training():
     data = toy(8, classes=3)
-    with pytest.raises(DataError, match=r"mask 00000 holds class 2, but the network tells"):
+    with pytest.raises(DataError, match=r"mask 00000 holds class 2, but the network predicts"):
         quick(net(classes=1), data)
-    with pytest.raises(DataError, match=r"classes 0\.\.1 apart: build it with classes=3"):
+    with pytest.raises(DataError, match=r"classes 0\.\.1: build it with classes=3"):
         quick(net(classes=2), data)
     quick(net(classes=3), data)
     with pytest.raises(DataError, match="holds class 2"):
@@ -144,7 +136,7 @@ def test_loaders_that_yield_nothing_are_refused():
     fickle.sampler.__class__ = type(
         "Once", (type(fickle.sampler),), {"__iter__": lambda self: iter([0] * next(passes, 0))}
     )
-    with pytest.raises(TrainingError, match="yielded no batch"):
+    with pytest.raises(TrainingError, match="ended after 0 batches; its length promised 1"):
         quick(data=fickle)
 
 
@@ -187,5 +179,4 @@ def test_an_error_leaves_no_trace_in_the_callers_state(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
     model, history = quick(out=tmp_path)
     assert numbers(history) == numbers(quick()[1])
-    assert checkpoint.read(tmp_path / "last.safetensors")[1]["kind"] == "training"
-    assert model is not None
+    assert torch.load(tmp_path / "last.pt")["kind"] == "training" and model is not None
