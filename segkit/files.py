@@ -76,7 +76,9 @@ def atomic_folder(out: str | Path, source: str | Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, SegkitError):
             raise
-        raise FileError(f"cannot write {out}: {error.strerror or error}") from error
+        # The file may be one that was read: name it.
+        file = f" ({error.filename})" if error.filename else ""
+        raise FileError(f"cannot write {out}: {error.strerror or error}{file}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

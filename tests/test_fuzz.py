@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segkit.data import doctor, read
+from segkit import doctor
+from segkit.data import read
+from segkit.data.annotations import open_labelme
 from segkit.data.dataset import DataError
 from segkit.data.folder import open_folder
-from segkit.data.labelme import open_labelme
 from segkit.errors import CheckpointError
 from segkit.model_file import ModelMetadata, load_model, save_model
 from segkit.train import load_weights, save_weights

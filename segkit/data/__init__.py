@@ -17,7 +17,7 @@ SOURCES = {
     "toy-embryo": "toy:open_toy_embryo",
     "oxford-pet": "pets:open_pets",
     "folder": "folder:open_folder",
-    "labelme": "labelme:open_labelme",
+    "labelme": "annotations:open_labelme",
 }
 
 OF_LOAD = {"root", "split", "size", "border", "count", "seed"}  # that `load` names itself

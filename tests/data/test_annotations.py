@@ -4,14 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from matplotlib.path import Path as Curve
 from PIL import Image
 
 from segkit.data import load
 from segkit.data.dataset import DataError
-from segkit.data.labelme import open_labelme, paint, rasterise
+from segkit.data.annotations import open_labelme
 
 H, W = 20, 24
 SQUARE = [[4, 2], [10, 2], [10, 12], [4, 12]]
@@ -136,70 +133,56 @@ def test_the_image_is_turned_as_labelme_shows_it(tmp_path):
 # Shapes
 
 
-def test_later_shapes_lie_on_top():
+def drawn(place, *shapes):
+    """Return the mask of some shapes, whose ids are in the order of their labels."""
+    annotate(place / "train", shapes=list(shapes))
+    return opened(place, cache=False).masks[0]
+
+
+def test_later_shapes_lie_on_top(tmp_path):
     shapes = [shape("a"), shape("b", [[4, 2], [10, 2], [10, 7], [4, 7]])]
-    ids = {"a": 1, "b": 2}
-    assert np.bincount(paint(shapes, ids, H, W).ravel()).tolist() == [H * W - 60, 30, 30]
-    assert np.bincount(paint(shapes[::-1], ids, H, W).ravel()).tolist() == [H * W - 60, 60]
+    assert np.bincount(drawn(tmp_path, *shapes).ravel()).tolist() == [H * W - 60, 30, 30]
+    assert np.bincount(drawn(tmp_path, *shapes[::-1]).ravel()).tolist() == [H * W - 60, 60]
 
 
-def test_a_rectangle_a_circle_and_a_stamp():
-    mask = paint([shape(points=[[10, 12], [4, 2]], kind="rectangle")], {"bone": 1}, H, W)
-    assert np.array_equal(mask, paint([shape()], {"bone": 1}, H, W))
-    mask = paint([shape(points=[[12, 10], [12, 16.3]], kind="circle")], {"bone": 1}, H, W)
+def test_rectangles_circles_and_stamps(tmp_path):
+    for kind, points in (("rectangle", [[10, 12], [4, 2]]), ("oriented_rectangle", SQUARE)):
+        mask = drawn(tmp_path, shape(points=points, kind=kind))
+        assert np.array_equal(mask, drawn(tmp_path, shape()))
+    mask = drawn(tmp_path, shape(points=[[12, 10], [12, 16.3]], kind="circle"))
     y, x = np.mgrid[:H, :W] + 0.5
     assert np.array_equal(mask, np.hypot(x - 12, y - 10) <= 6.3)
     stamp = np.random.default_rng(0).integers(0, 2, (5, 7)).astype(bool)
-    mask = paint([shape(points=[[3, 4], [9, 8]], kind="mask", mask=png(stamp))], {"bone": 1}, H, W)
+    mask = drawn(tmp_path, shape(points=[[3, 4], [9, 8]], kind="mask", mask=png(stamp)))
     assert np.array_equal(mask[4:9, 3:10], stamp)
     assert mask.sum() == stamp.sum()
 
 
-def test_what_leaves_the_image_is_cut_off():
-    mask = paint([shape(points=[[-5, -5], [5, -5], [5, 5], [-5, 5]])], {"bone": 1}, H, W)
-    assert mask[:5, :5].all()
-    assert mask.sum() == 25
+def test_what_leaves_the_image_is_cut_off(tmp_path):
+    mask = drawn(tmp_path, shape(points=[[-5, -5], [5, -5], [5, 5], [-5, 5]]))
+    assert mask[:5, :5].all() and mask.sum() == 25
     everything = [[-1e5, -1e5], [1e5, -1e5], [1e5, 1e5], [-1e5, 1e5]]
-    assert paint([shape(points=everything)], {"bone": 1}, H, W).all()
+    assert drawn(tmp_path, shape(points=everything)).all()
+    stamp = {"kind": "mask", "mask": png(np.ones((5, 7), bool))}
+    mask = drawn(tmp_path, shape(points=[[-3, 4], [3, 8]], **stamp))
+    assert mask[4:9, :4].all() and mask.sum() == 20
+    mask = drawn(tmp_path, shape(points=[[20, 18], [26, 22]], **stamp))
+    assert mask[18:, 20:].all() and mask.sum() == 8
 
 
-@given(
-    st.lists(
-        st.tuples(st.floats(-10, 40, width=32), st.floats(-10, 30, width=32)),
-        min_size=3,
-        max_size=9,
-    )
-)
-def test_a_pixel_is_inside_when_its_centre_is(corners):
-    points = np.array(corners) + (1e-4, 3e-4)  # off the centres, where inside is undecided
+def test_a_pixel_is_inside_when_its_centre_is(tmp_path):
+    rng = np.random.default_rng(3)
     y, x = np.mgrid[:H, :W] + 0.5
-    centres = np.stack([x.ravel(), y.ravel()], axis=1)
-    # Winding by angle, summed over the edges: an odd number of turns is inside.
-    a = points[None] - centres[:, None]
-    b = np.roll(points, -1, axis=0)[None] - centres[:, None]
-    turns = np.arctan2(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0], (a * b).sum(-1)).sum(1)
-    wanted = np.round(turns / (2 * np.pi)).astype(int) % 2 == 1
-    near = _distance(centres, points) < 1e-6
-    assert ((rasterise(points, H, W).ravel() == wanted) | near).all()
-
-
-def _distance(places, points):
-    """Distance of each place to the outline."""
-    start, end = points[None], np.roll(points, -1, axis=0)[None]
-    along = end - start
-    length = np.maximum((along**2).sum(-1), 1e-30)
-    t = np.clip(((places[:, None] - start) * along).sum(-1) / length, 0, 1)
-    return np.sqrt(((start + t[..., None] * along - places[:, None]) ** 2).sum(-1)).min(1)
-
-
-def test_a_simple_polygon_agrees_with_matplotlib():
-    turns = np.sort(np.random.default_rng(3).uniform(0, 2 * np.pi, 40))
-    radius = np.random.default_rng(4).uniform(20, 90, 40)
-    points = np.stack([100 + radius * np.cos(turns), 95 + radius * np.sin(turns)], axis=1)
-    y, x = np.mgrid[:190, :200] + 0.5
-    wanted = Curve(points).contains_points(np.stack([x.ravel(), y.ravel()], axis=1))
-    assert np.array_equal(rasterise(points, 190, 200).ravel(), wanted)
-    assert wanted.sum() > 5000
+    for corners in range(3, 43):
+        points = rng.uniform((-10, -10), (W + 10, H + 10), (corners, 2))
+        if corners > 9:  # simple outlines with many corners; the others cross themselves
+            turns = np.sort(rng.uniform(0, 2 * np.pi, corners))
+            points = (12, 10) + 9 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        inside = np.zeros((H, W), bool)
+        for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+            crosses = (y0 <= y) != (y1 <= y)  # the edge, the line from a centre to the right
+            inside ^= crosses & (x < x0 + (x1 - x0) * (y - y0) / (y1 - y0))
+        assert np.array_equal(drawn(tmp_path, shape(points=points.tolist())), inside)
 
 
 # What does not fit
@@ -237,15 +220,15 @@ def test_a_shape_that_cannot_be_drawn_is_refused(root, changes, words):
     [
         {"points": [[30, 2], [40, 2], [40, 12]]},
         {"points": [[3, -20], [4, -20], [4, -12]]},
-        {"shape_type": "mask", "points": [[20, 4], [26, 8]], "mask": png(np.ones((5, 7), bool))},
-        {"shape_type": "mask", "points": [[-3, 4], [3, 8]], "mask": png(np.ones((5, 7), bool))},
+        {"points": [[7, 7], [7, 7]], "shape_type": "rectangle"},
+        {"points": [[5, 5], [5, 9], [5, 20]]},
         {"shape_type": "mask", "points": [[-9, 4], [-3, 8]], "mask": png(np.ones((5, 7), bool))},
     ],
 )
-def test_a_shape_outside_the_image_is_refused(root, changes):
+def test_a_shape_outside_the_image_or_without_area_is_refused(root, changes):
     for i in range(10):
         break_shape(root, f"a{i}", **changes)
-    refused(root, "7 faults", ".json: a ", "'bone' lies outside the image")
+    refused(root, "7 faults", ".json: holds a shape", "'bone' lies outside the image, or has no area")
 
 
 @pytest.mark.parametrize("mask", [None, "", "%%%", "abcd"])
@@ -257,19 +240,26 @@ def test_a_damaged_stamp_is_refused(tmp_path, mask):
 @pytest.mark.parametrize("path", ["b.png", "a" * 5000, "\0", "/dev/zero", "..", ""])
 def test_an_image_path_that_leads_nowhere_is_refused(tmp_path, path):
     annotate(tmp_path / "train", imagePath=path)
+    (tmp_path / "train" / "a.png").unlink()
     refused(tmp_path, "a.json: ")
+
+
+@pytest.mark.parametrize("path", ["b.png", "C:\\\\me\\\\a.png", "a.PNG", ""])
+def test_the_image_of_the_same_stem_is_taken_where_the_path_leads_nowhere(tmp_path, path):
+    annotate(tmp_path / "train", imagePath=path)
+    assert len(opened(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "is not readable JSON"),
-        ('{"shapes": [', "is not readable JSON"),
-        ("[" * 100_000, "is not readable JSON"),
-        ('{"categories": []}', 'is no LabelMe file (no "shapes")'),
-        ("[1, 2]", 'is no LabelMe file (no "shapes")'),
-        ('{"shapes": []}', "imageHeight is None"),
-        ('{"shapes": [], "imageHeight": 20, "imageWidth": 24}', "imagePath is None"),
+        ("", "no readable JSON"),
+        ('{"shapes": [', "no readable JSON"),
+        ("[" * 100_000, "no readable JSON"),
+        ('{"categories": []}', 'is no LabelMe file that can be used (no "shapes")'),
+        ("[1, 2]", 'is no LabelMe file that can be used (no "shapes")'),
+        ('{"shapes": [], "imagePath": 3}', "imagePath is 3"),
+        ('{"shapes": [], "imageHeight": "20", "imagePath": "a3.png"}', "imageHeight is '20'"),
     ],
 )
 def test_what_is_no_labelme_file_is_refused(root, content, words):
@@ -279,36 +269,44 @@ def test_what_is_no_labelme_file_is_refused(root, content, words):
 
 def test_bytes_that_are_no_text_are_refused(root):
     (root / "a3.json").write_bytes(b"\xff\xfe\x00")
-    refused(root, "a3.json: is not readable JSON")
+    refused(root, "a3.json: is no LabelMe file that can be used (no readable JSON")
 
 
-def test_faults_are_listed_together(root):
+def test_issues_are_listed_together(root):
     (root / "a1.png").unlink()
     (root / "a2.png").write_bytes(b"nothing")
     (root / "a3.json").unlink()
     annotate(root, "a4", imageData="abcd")
     refused(
         root,
-        "4 faults",
-        "a1.json: names the image a1.png, which is not there, and holds no copy",
-        "a2.png: cannot be read",
-        "1 images have no .json of the same name (a3.png)",
-        "a4.json: cannot be read",
+        "3 faults",
+        "a1.json: names an image that is not there, and holds no copy of it (a1.png)",
+        "a2.png (cannot identify",
+        "a3.png: an image without a mask of the same name (no .json)",
+        "a4.json (cannot identify",
     )
 
 
 def test_an_image_that_is_not_the_annotated_one_is_refused(tmp_path):
     annotate(tmp_path / "train", imageHeight=H + 1)
-    refused(tmp_path, "a.json: was drawn on an image of 24×21 pixels, this one has 24×20")
+    refused(tmp_path, "a.json: was drawn on", "(24×21 pixels, this one has 24×20)")
+
+
+def test_old_files_without_a_size_and_with_a_byte_order_mark_are_read(tmp_path):
+    annotate(tmp_path / "train", imageHeight=None, imageWidth=None)
+    file = tmp_path / "train" / "a.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert opened(tmp_path).masks.any()
 
 
 def test_labels_that_are_not_classes_are_refused(root):
     annotate(root, "a3", [shape("bonne")])
-    refused(
-        root,
-        "labels 'bonne' (a3.json) are not among the classes 'background', 'bone'",
-        class_names=["background", "bone"],
-    )
+    names = ["background", "bone"]
+    classes = "the classes are background, bone"
+    refused(root, "a3.json: holds a label", f"'bonne', {classes}", class_names=names)
+    # The first class is the background: its shapes would be lost.
+    names = ["bone", "bonne"]
+    refused(root, "9 files: holds shapes of the first class", "a0.json ('bone'", class_names=names)
 
 
 def test_no_label_at_all_is_refused(tmp_path):

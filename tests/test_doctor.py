@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from segkit.data import doctor
+from segkit import doctor
 from segkit.data.dataset import DataError
 from segkit.data.folder import open_folder
+from segkit.files import FileError
 
 REAL = os.environ.get("SEGKIT_REAL_DATA")
 real = pytest.mark.skipif(not REAL, reason="SEGKIT_REAL_DATA is not set")
@@ -62,7 +63,7 @@ def root(tmp_path):
 
 
 def codes(report):
-    return {finding.code: finding for finding in report.findings}
+    return {finding.code: finding for finding in report.issues}
 
 
 def edit(file, change):
@@ -239,7 +240,7 @@ ALONG = {"interpolated": {"black-white"}, "lossy-mask": {"black-white"}}
 @pytest.mark.parametrize("ids", [THREE, TWO, (0, 1, 2, 255)])
 def test_a_healthy_folder_has_no_findings(tmp_path, ids):
     report = doctor.check(healthy(tmp_path / "mine", ids))
-    assert report.findings == [] and report.ok
+    assert report.issues == [] and report.ok
     assert report.facts["pairs"] == SPLITS
     assert report.facts["sizes"] == {"64×48": 14}
 
@@ -256,7 +257,7 @@ def test_each_planted_fault_is_found_and_nothing_else(tmp_path, code):
         assert len(finding.files) == files
     else:
         assert finding.files == tuple(file.as_posix() for file in files)
-    assert finding.what and finding.cure
+    assert finding.what and finding.remedy
     assert len(finding.details) == len(finding.files)
 
 
@@ -271,7 +272,7 @@ def test_all_faults_at_once_are_all_reported(root):
 
 def test_a_folder_without_splits_warns_of_what_may_be_split_apart(tmp_path):
     root = healthy(tmp_path / "mine", splits={".": 12})
-    assert doctor.check(root).findings == []
+    assert doctor.check(root).issues == []
     copy_image(root, "images/p02.png", "images/p05.png")
     copy_image(root, "images/p03.png", "images/p08.png", lambda p: p.point(lambda v: v * 0.95))
     found = codes(doctor.check(root))
@@ -281,12 +282,12 @@ def test_a_folder_without_splits_warns_of_what_may_be_split_apart(tmp_path):
     }
     assert found["near-duplicate"].details == ("as p08", "as p03")
     together = {"p05": "a", "p02": "a", "p03": "b", "p08": "b"}
-    assert doctor.check(root, group_by=lambda name: together.get(name, name)).findings == []
+    assert doctor.check(root, group_by=lambda name: together.get(name, name)).issues == []
 
 
 def test_groups_must_keep_to_one_split(root):
-    assert doctor.check(root, group_by=r"p\d\d").findings == []
-    (finding,) = doctor.check(root, group_by=r"p\d(\d)").findings
+    assert doctor.check(root, group_by=r"p\d\d").issues == []
+    (finding,) = doctor.check(root, group_by=r"p\d(\d)").issues
     assert (finding.code, finding.severity) == ("leak-group", "error")
     assert "train/images/p00.png" in finding.files and "test/images/p10.png" in finding.files
     assert "train/images/p04.png" not in finding.files
@@ -340,7 +341,7 @@ def test_labelme_files_are_read_too(tmp_path):
         }
         (root / f"a{i}.json").write_text(json.dumps(content))
     report = doctor.check(root)
-    assert report.layout == "labelme" and report.findings == []
+    assert report.layout == "labelme" and report.issues == []
     assert [c["name"] for c in report.facts["classes"]] == ["background", "leaf"]
     (root / "a1.json").write_text("{")
     (root / "a2.json").unlink()
@@ -348,7 +349,9 @@ def test_labelme_files_are_read_too(tmp_path):
     edit(root / "a4.png", lambda p: p.resize((32, 24)))
     found = codes(doctor.check(root))
     assert {code: f.files for code, f in found.items()} == {
-        "labelme": ("a1.json", "a3.json", "a4.json"),
+        "labelme-file": ("a1.json",),
+        "labelme-image": ("a3.json",),
+        "labelme-size": ("a4.json",),
         "missing-mask": ("a2.png",),
     }
     with pytest.raises(DataError, match="is labelme data"):
@@ -367,7 +370,7 @@ def test_the_pets_are_read_as_the_loader_does(tmp_path):
         trimap = mask(i, (2, 1, 3))
         Image.fromarray(trimap).save(root / "annotations/trimaps" / f"{name}.png")
     report = doctor.check(tmp_path)
-    assert report.layout == "oxford-pet" and report.findings == []
+    assert report.layout == "oxford-pet" and report.issues == []
     assert report.facts["pairs"] == {"trainval": 5, "test": 3}
     assert [c["name"] for c in report.facts["classes"]] == ["background", "pet", "border"]
     Image.fromarray(mask(0, (2, 1, 7))).save(root / "annotations/trimaps/Cat_0.png")
@@ -384,7 +387,7 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path, root, capsys):
     report = doctor.check(root)
     told = json.loads(json.dumps(report.to_dict()))
     assert (told["ok"], told["layout"]) == (False, "folder")
-    assert {f["code"] for f in told["findings"]} == {"unreadable", "size-mismatch"}
+    assert {f["code"] for f in told["issues"]} == {"unreadable", "size-mismatch"}
     report.print()
     shown = capsys.readouterr().out
     assert "2 errors" in shown and "size-mismatch" in shown
@@ -439,7 +442,7 @@ def test_a_copy_is_corrected_or_lacks_what_cannot_be(tmp_path, code):
     elif code in KEPT:
         assert set(again) == {code} and not left_out
     else:
-        assert again == {} and set(report.findings[0].files) <= left_out
+        assert again == {} and set(report.issues[0].files) <= left_out
     written = {fix.written for fix in done if fix.written}
     assert written == {f.relative_to(out).as_posix() for f in out.rglob("*.*")}
 
@@ -465,7 +468,7 @@ def test_a_half_turn_is_left_to_the_owner(tmp_path, root):
     done = doctor.fix(doctor.check(root), tmp_path / "out")
     told = {fix.file: fix.what for fix in done if fix.written is None}
     assert set(told) == {IMAGE.with_suffix(".jpg").as_posix(), MASK.as_posix()}
-    assert "cannot be told" in told[MASK.as_posix()]
+    assert "cannot be decided" in told[MASK.as_posix()]
 
 
 def test_colour_masks_become_ids(tmp_path, root):
@@ -473,7 +476,7 @@ def test_colour_masks_become_ids(tmp_path, root):
         edit(file, coloured)
     out = tmp_path / "out"
     doctor.fix(doctor.check(root), out)
-    assert doctor.check(out).findings == []
+    assert doctor.check(out).issues == []
     held = np.asarray(Image.open(out / MASK))
     assert np.array_equal(np.unique(held), [0, 1, 2])
     assert np.array_equal(held == 0, mask(2) == 0)
@@ -500,7 +503,7 @@ def test_the_originals_are_never_written_over(root, place):
 def test_a_copy_appears_whole_or_not_at_all(tmp_path, root, monkeypatch):
     report = doctor.check(root)
     (root / "test/masks/p13.png").unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileError, match=r"p13\.png"):
         doctor.fix(report, tmp_path / "out")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine"]
 
@@ -518,7 +521,7 @@ def test_nothing_to_write_is_an_error(tmp_path):
 def told_in(folder):
     report = doctor.check(Path(REAL, folder))
     notes = {finding.code for finding in report.of("note")}
-    return {f.code: f.files for f in report.findings if f.severity != "note"}, notes
+    return {f.code: f.files for f in report.issues if f.severity != "note"}, notes
 
 
 @real
