@@ -62,7 +62,7 @@ KINDS = {
     "trimap": (
         "error",
         "the masks hold 1, 2 and 3, as the trimaps of Oxford-IIIT Pet do, and no 0",
-        "turn them into ids with segkit.data.trimap.from_trimap, which names the border's rule",
+        "turn them into ids with segkit.data.pets.from_trimap, which names the border's rule",
     ),
     "id-gap": (
         "error",

@@ -11,7 +11,7 @@ from segkit.data.cache import in_threads
 from segkit.data.dataset import IGNORE, DataError
 from segkit.data.doctor.report import Example
 from segkit.data.pets import FOLDER as PETS
-from segkit.data.trimap import from_trimap, trimap_classes
+from segkit.data.pets import from_trimap, trimap_classes
 
 
 class Fault(NamedTuple):
