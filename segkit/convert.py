@@ -17,7 +17,7 @@ from segkit.data.folder import SPLITS, SUFFIXES, Example, checked_names, find, g
 from segkit.data.issues import Issue, IssueError, raise_errors
 from segkit.errors import ArgumentError
 from segkit.files import atomic_folder, csv_text, write_text
-from segkit.onnx_predictor import write_mask
+from segkit.image_ops import write_mask
 
 COLUMNS = ("split", "name", "image", "mask", "group")
 

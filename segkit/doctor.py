@@ -23,9 +23,9 @@ from segkit.data.dataset import IGNORE, DataError, Pair
 from segkit.data.folder import Example, GroupBy, between, listed
 from segkit.data.issues import SEVERITIES, Issue, IssueError, grouped, issue
 from segkit.data.pets import FOLDER as PETS
-from segkit.data.trimap import from_trimap, trimap_classes
+from segkit.data.pets import from_trimap, trimap_classes
 from segkit.files import atomic_folder, text_table, write_text
-from segkit.onnx_predictor import palette
+from segkit.image_ops import PALETTE
 from segkit.page import picture, render
 
 __all__ = ["Fix", "Report", "check", "fix"]
@@ -617,7 +617,7 @@ class _Fixer:
             image = Image.fromarray(image)
         if mask is not None:
             mask = Image.fromarray(mask)
-            colours = palette()
+            colours = PALETTE.ravel().tolist()
             for value, colour in self.usual.items():
                 colours[3 * value : 3 * value + 3] = colour
             mask.putpalette(colours)

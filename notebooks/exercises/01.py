@@ -5,7 +5,7 @@ import numpy as np
 
 from segkit.check import Case, Exercise, Mistake
 from segkit.data.dataset import IGNORE
-from segkit.data.trimap import from_trimap
+from segkit.data.pets import from_trimap
 
 decode_trimap = Exercise(
     name="decode_trimap",

@@ -71,7 +71,7 @@ KINDS = {
     "lossy-mask": ("error", "a mask stored as JPEG, which changes values near edges",
         "export it again, as PNG"),
     "trimap": ("error", "the masks hold 1, 2 and 3, as the trimaps of Oxford-IIIT Pet do, and no 0",
-        "turn them into ids with segkit.data.trimap.from_trimap, which names the border's rule; "
+        "turn them into ids with segkit.data.pets.from_trimap, which names the border's rule; "
         "if they are ids counted from 1, subtract 1"),
     "ids-from-one": ("error", "no mask holds 0, so the ids seem to be counted from 1",
         "subtract 1 if 1 is the background; if nothing is background, give class_names"),

@@ -33,7 +33,7 @@ from torchvision.datasets import OxfordIIITPet
 
 from segkit import paths, train
 from segkit.data import SegmentationDataset, load, loader
-from segkit.data.trimap import from_trimap
+from segkit.data.pets import from_trimap
 from segkit.losses import BCELoss, DiceLoss
 from segkit.models import build
 from segkit.train.distributed import pick_device
