@@ -153,7 +153,9 @@ mask_of = Exercise(
             "Red and blue are swapped: the image is RGB already.",
         ),
         Mistake(
-            lambda network, image, metadata: _mask_of(network, image, metadata, level=metadata["threshold"]),
+            lambda network, image, metadata: _mask_of(
+                network, image, metadata, level=metadata["threshold"]
+            ),
             "The threshold is a probability, and you compare logits with it. Apply the sigmoid "
             "first, or take the logit of the threshold.",
         ),
