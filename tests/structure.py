@@ -152,12 +152,15 @@ def main(root: Path) -> None:
         print(f"  {group:12}{len(left & uses):>5}")
         left -= uses
     print(f"  {'nobody else':12}{len(left):>5}")
-    functions = [n for t in package.trees.values() for n in ast.walk(t)
-                 if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]  # fmt: skip
-    classes = sum(isinstance(n, ast.ClassDef) for t in package.trees.values() for n in ast.walk(t))
-    sizes = sorted(n.end_lineno - n.lineno + 1 for n in functions)
-    print(f"{len(functions)} functions, median {sizes[len(sizes) // 2]} lines, longest {sizes[-1]}; "
-          f"{classes} classes")  # fmt: skip
+    nodes = [node for tree in package.trees.values() for node in ast.walk(tree)]
+    sizes = sorted(
+        node.end_lineno - node.lineno + 1
+        for node in nodes
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+    classes = sum(isinstance(node, ast.ClassDef) for node in nodes)
+    print(f"{len(sizes)} functions: median {sizes[len(sizes) // 2]} lines, longest {sizes[-1]}")
+    print(f"{classes} classes")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ ORDER = """
 """
 LAYER = {name: k for k, line in enumerate(ORDER.splitlines()) for name in line.split()}
 LAYER[""] = LAYER["profiles"]  # `import segkit` itself gives the profiles alone
-CORE = "data models losses metrics train predict plot profiles paths".split()
+CORE = ["data", "models", "losses", "metrics", "train", "predict", "plot", "profiles", "paths"]
 TORCH_ALONE = ("models", "losses", "metrics")
 
 
