@@ -14,8 +14,8 @@ import yaml
 from calls import call, main, printed
 from PIL import Image
 
-from segkit import config, data, environment, predict
-from segkit.cli import about_input
+from segkit import cli, config, data, environment, predict
+from segkit.errors import SegkitError
 from segkit.evaluate import evaluate, summary
 from segkit.model_file import load_model
 from segkit.onnx_predictor import OnnxNetwork
@@ -276,16 +276,19 @@ def test_an_interrupted_training_is_saved_and_goes_on(tmp_path, monkeypatch, num
     assert code == 0 and "epoch 1/3" not in text and "epoch 3/3" in text
 
 
-def test_whose_fault_an_error_is():
-    def caught(function, *given):
-        try:
-            function(*given)
-        except Exception as error:
-            return about_input(error)
+def test_a_bug_of_ours_shows_its_traceback(monkeypatch, run, pictures, tmp_path):
+    """One of the plain kinds that an argument can cause, too."""
+    monkeypatch.setattr(predict, "predict_folder", lambda *_, **__: zip([1], [], strict=True))
+    monkeypatch.setattr(predict.Predictor, "load", lambda *_, **__: list(zip([1], [], strict=True)))
+    words = ["predict", run / "model.safetensors", pictures, "--out", tmp_path / "masks"]
+    monkeypatch.setattr(sys, "argv", ["segkit", *map(str, words)])
+    with pytest.raises(ValueError, match="zip"):
+        cli.main()
 
-    assert caught(open, "/no/such/file")
-    assert caught(data.load, "no-such-set")
-    assert caught(config.read, "/no/such/file")
-    assert not caught(np.reshape, np.zeros(3), (2, 2)), "a library's complaint about our call"
-    assert not caught(json.loads, "{")
-    assert sys.exc_info() == (None, None, None)
+
+@pytest.mark.parametrize(
+    "function", [lambda: data.load("no-such-set"), lambda: config.read("/no/such/file")]
+)
+def test_what_a_user_caused_is_an_error_of_segkit(function):
+    with pytest.raises(SegkitError):
+        function()

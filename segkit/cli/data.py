@@ -5,34 +5,32 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option, Typer
 
-from segkit.cli.frame import AsJson, example, print_json, stoppable
+from segkit.cli.options import AsJson, example, print_json, stoppable
 
-data = typer.Typer(help="Your own data: check, split, convert.", no_args_is_help=True)
+data = Typer(help="Your own data: check, split, convert.", no_args_is_help=True)
 
 Names = Annotated[
     str | None,
-    typer.Option("--classes", help="Class names in the order of their ids, as background,bone."),
+    Option("--classes", help="Class names in the order of their ids, as background,bone."),
 ]
 GroupBy = Annotated[
     str | None,
-    typer.Option(help="Regular expression on file names; what it finds is not split apart."),
+    Option(help="Regular expression on file names; what it finds is not split apart."),
 ]
 
 
 @data.command("check", epilog=example("segkit data check scans --html check.html --fix fixed"))
-def data_check(
-    folder: Annotated[Path, typer.Argument(help="images/ and masks/, LabelMe files, or pets.")],
+def _check(
+    folder: Annotated[Path, Argument(help="images/ and masks/, LabelMe files, or pets.")],
     classes: Names = None,
     values: Annotated[
-        str, typer.Option(help="What masks hold: auto, ids, or 0/255 (255 is foreground).")
+        str, Option(help="What masks hold: auto, ids, or 0/255 (255 is foreground).")
     ] = "auto",
     group_by: GroupBy = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails too.")] = None,
-    fix: Annotated[
-        Path | None, typer.Option(help="Write a corrected copy to this new folder.")
-    ] = None,
+    html: Annotated[Path | None, Option(help="Write a page with thumbnails too.")] = None,
+    fix: Annotated[Path | None, Option(help="Write a corrected copy to this new folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at every file for what would train or score a wrong model.
@@ -55,24 +53,26 @@ def data_check(
             print(f"{one.file}: {one.what if one.written else f'left out, {one.what}'}")
         for place in filter(None, (html, fix)):
             print(f"Written: {place}")
-    raise typer.Exit(0 if report.ok else 1)
+    raise Exit(0 if report.ok else 1)
 
 
 @data.command("split", epilog=example("segkit data split scans --out splits --group-by 'p[0-9]+'"))
-def data_split(
-    folder: Annotated[Path, typer.Argument(help="Folder with images/ and masks/.")],
+def _split(
+    folder: Annotated[Path, Argument(help="Folder with images/ and masks/.")],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="New folder for copies, or a .csv or .json for a list."),
+        Option("--out", "-o", help="New folder for copies, or a .csv or .json for a list."),
     ],
-    fractions: Annotated[
-        tuple[float, float, float], typer.Option(help="Of train, val and test.")
-    ] = (0.7, 0.15, 0.15),
-    seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
+    fractions: Annotated[tuple[float, float, float], Option(help="Of train, val and test.")] = (
+        0.7,
+        0.15,
+        0.15,
+    ),
+    seed: Annotated[int, Option(help="The same seed gives the same split.")] = 0,
     group_by: GroupBy = None,
     stratify_by: Annotated[
         str | None,
-        typer.Option(help="The same mix in all splits: a regular expression, or: classes."),
+        Option(help="The same mix in all splits: a regular expression, or: classes."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -96,9 +96,9 @@ def data_split(
 
 
 @data.command("from-labelme", epilog=example("segkit data from-labelme drawn --out scans"))
-def data_from_labelme(
-    folder: Annotated[Path, typer.Argument(help="Folder of LabelMe's .json files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for images and masks.")],
+def _from_labelme(
+    folder: Annotated[Path, Argument(help="Folder of LabelMe's .json files.")],
+    out: Annotated[Path, Option("--out", "-o", help="New folder for images and masks.")],
     classes: Names = None,
     as_json: AsJson = False,
 ) -> None:
