@@ -152,7 +152,7 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     try:
         return [*__all__, *_files()]
-    except FileNotFoundError:  # segkit without the course around it
+    except paths.CourseMissingError:  # segkit without the course around it
         return __all__
 
 
