@@ -159,7 +159,8 @@ def find(names: Sequence[str], folder: Path | None = None) -> list[Lesson]:
         folder: where the lessons are; default: `notebooks/` of the course.
 
     Raises:
-        CourseError: a lesson does not exist; the message lists those that do.
+        ArgumentError: a lesson does not exist; the message lists those that do.
+        CourseError: there are no lessons, or two of the same name.
     """
     known = {lesson.stem: lesson for lesson in lessons(folder)}
     numbers = {int(lesson.number): lesson.stem for lesson in known.values()}
@@ -170,7 +171,7 @@ def find(names: Sequence[str], folder: Path | None = None) -> list[Lesson]:
         if name.endswith(".ipynb") and Path(name).is_file():
             lesson = Lesson(Path(name).resolve())
         else:
-            stem = numbers.get(int(name), name) if name.isdigit() else name
+            stem = numbers.get(int(name), name) if name.isdecimal() else name
             lesson = known[one_of("lesson", stem, known)]
         if chosen.setdefault(lesson.stem, lesson) != lesson:
             raise CourseError(f"two notebooks are called {lesson.stem}: run them one at a time")
@@ -191,6 +192,7 @@ def arguments(
 
     Raises:
         CourseError: a parameter does not exist, or its value has another type than the default.
+        ArgumentError: the profile does not exist.
     """
     for name in given:
         lacking = [lesson for lesson in chosen if name not in lesson.parameters]
@@ -209,13 +211,12 @@ def arguments(
 
 def _typed(lesson: Lesson, name: str, value: Any) -> Any:
     """Return `value` as the type of the parameter's default; text is read as a literal."""
-    default = lesson.parameters[name]
-    typed = str(value) if isinstance(value, Path) else value
+    default, typed = lesson.parameters[name], value
     is_path = _PATH_PARAMETER.fullmatch(name) and (default is None or isinstance(default, str))
     if name == "profile":
         one_of("profile", typed, PROFILES)
     if is_path and typed:
-        typed = str(Path(typed).expanduser().resolve())
+        typed = str(Path(str(typed)).expanduser().resolve())
     elif isinstance(typed, str) and not isinstance(default, str):
         words = {"true": "True", "false": "False", "none": "None"}
         with suppress(ValueError, SyntaxError):
@@ -533,14 +534,13 @@ def _write_report(out: Path, report: Mapping[str, Outcome]) -> None:
     machine |= {"on": f"{platform.system()} {platform.machine()}", "cores": environment.cores()}
     content = {"machine": machine, "lessons": [asdict(row) for row in rows]}
     write_text(out / "report.json", json.dumps(content, indent=1))
-    images = {}
+    images: dict[str, list[str]] = {row.stem: [] for row in rows}
     for row in rows:
-        found = pictures(Lesson(out / row.notebook))[:3] if row.notebook else []
-        images[row.stem] = [
-            picture(small, "png", alt or f"picture {number} of {row.title}", width)
-            for number, (png, alt) in enumerate(found, 1)
-            for small, width in [_thumbnail(png, (320, 200))]
-        ]
+        if row.notebook and (out / row.notebook).is_file():
+            for png, alt in pictures(Lesson(out / row.notebook))[:3]:
+                small, width = _thumbnail(png, (320, 200))
+                image = picture(small, "png", alt or f"A picture of {row.title}", width)
+                images[row.stem].append(image)
     page = render(
         "course_report.html",
         title="Course report",
