@@ -32,6 +32,16 @@ def test_checkpointing_gives_the_same_gradients(shortcut):
         torch.testing.assert_close(b.grad, a.grad, msg=key)
 
 
+def test_checkpointing_leaves_compilation_alone():
+    torch.compiler.reset()
+    plain, lean = (build("pdr_unet", 1, filters=2, dropout=0.0, checkpointing=c) for c in (0, 1))
+    x = torch.randn(2, 1, 16, 16)
+    plain(x).square().mean().backward()
+    torch.compile(lean, fullgraph=True, backend="eager")(x).square().mean().backward()
+    for (key, a), b in zip(plain.named_parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, msg=key)
+
+
 def test_checkpointing_needs_less_than_half_of_the_memory():
     measure = bench().peak_bytes
     x = torch.randn(1, 1, 64, 64)
