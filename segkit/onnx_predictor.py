@@ -25,8 +25,6 @@ from segkit.image_ops import (
     write_mask,
 )
 
-_SIDES = range(1, 16385)  # of the images that a network takes; more is a damaged file's
-
 
 class OnnxNetwork:
     """An exported network, which normalises a batch of images and returns logits.
@@ -59,11 +57,10 @@ class OnnxNetwork:
             raise ArgumentError(f"{path}: segkit did not export it; it lacks class names")
         try:
             self.metadata = json.loads(stored)
-            usable = self._describes(**self.metadata)
+            if not self._describes(**self.metadata):
+                raise ValueError("they do not describe the network")
         except (ValueError, TypeError, RecursionError) as error:
             raise ArgumentError(f"{path}: its metadata are damaged ({error})") from error
-        if not usable:
-            raise ArgumentError(f"{path}: its metadata do not describe the network in it")
 
     def _describes(self, mean, std, size, in_channels, classes, threshold, **_):
         """Return whether metadata fit the network and can be used."""
@@ -74,8 +71,7 @@ class OnnxNetwork:
             and min(std) > 0
             and math.isfinite(sum(mean) + sum(std))
             and classes == logits.shape[1]
-            and height in _SIDES
-            and width in _SIDES
+            and all(side in range(1, 16385) for side in (height, width))
             and 0 < threshold < 1
         )
 

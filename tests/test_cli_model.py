@@ -149,30 +149,18 @@ def test_nothing_that_is_there_is_overwritten(run, pictures, tmp_path, monkeypat
     assert main(monkeypatch, "predict", model, pictures, "-o", pictures) == 2
     assert main(monkeypatch, "predict", model, pictures, "-o", pictures, "--overwrite") == 2
     assert "holds the pictures themselves" in capsys.readouterr().err
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.png").write_bytes((pictures / "a.png").read_bytes())
+    assert main(monkeypatch, "predict", model, pictures, tmp_path / "more", "-o", tmp_path) == 2
+    assert "have one name" in capsys.readouterr().err
     (tmp_path / "b.png").write_bytes(b"a mask drawn by hand")
     assert main(monkeypatch, "predict", model, pictures, "-o", tmp_path) == 2
     assert "b.png is there already" in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ["b.png"]
+    assert {p.name for p in tmp_path.iterdir()} == {"b.png", "more"}
     assert (tmp_path / "b.png").read_bytes() == b"a mask drawn by hand"
     assert call("predict", model, pictures, "-o", tmp_path, "--overwrite")[0] == 0
     assert mask(tmp_path / "b.png").shape == (48, 48)
     assert state() == before
-
-
-def test_pictures_of_one_name_are_not_confused(run, pictures, tmp_path, monkeypatch, capsys):
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "a.png").write_bytes((pictures / "a.png").read_bytes())
-    words = (
-        "predict",
-        run / "model.safetensors",
-        pictures,
-        tmp_path / "more",
-        "-o",
-        tmp_path / "o",
-    )
-    assert main(monkeypatch, *words) == 2
-    assert "have one name" in capsys.readouterr().err
-    assert not (tmp_path / "o").exists()
 
 
 def test_a_program_is_exported_too(run, tmp_path):
