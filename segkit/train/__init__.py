@@ -32,8 +32,8 @@ from segkit.train.history import (
     Tracker,
     call_trackers,
     epoch_line,
-    make_trackers,
     run_metadata,
+    started_trackers,
 )
 from segkit.train.range_test import RangeTest, lr_range_test
 from segkit.train.schedules import Schedule, curve, make_optimizer
@@ -153,9 +153,8 @@ def fit(
         TrainingError: the loss is not finite, or memory ran out.
         CheckpointError: the run in `out` cannot be continued.
     """
-    monitor = monitor or ("train_loss" if val is None else "val_iou")
-    schedule = _with_warmup(schedule, warmup)
     settings = _checked_settings(locals())
+    schedule, monitor = settings["schedule"], settings["monitor"]
     out = Path(out) if out else None
     with ExitStack() as stack:
         # Processes, device, number format, random state.
@@ -190,11 +189,9 @@ def fit(
         parts = {"model": model, "average": average, "optimizer": optimizer}
         parts |= {"scheduler": scheduler, "scaler": number_format.scaler}
         progress = checkpoint.begin(out, resume, parts, history, not schedule.needs_epochs)
-        trackers = make_trackers(trackers, out)
         if log:
             log(f"{device}, {number_format}")
-        call_trackers(trackers, "start", config, history.rows)
-        stack.callback(call_trackers, trackers, "finish")
+        trackers = stack.enter_context(started_trackers(trackers, out, history))
         interrupted = stack.enter_context(_interruptible(log))
 
         save_every = save_every or math.inf
@@ -204,15 +201,14 @@ def fit(
                 break
             started, done = time.perf_counter() - progress.seconds, progress.batch
             totals = progress.totals.to(device)  # sum of the images' losses, number of images
-            first_bad = torch.full((), -1, device=device)  # first batch that is not finite, or -1
+            first_bad = torch.full((), -1, device=device)  # batch of the first bad step, or -1
             network.train()
             loader = epoch_batches(train, epoch, seed, done, progress.random)
             bar = tqdm(loader, None, batches, False, initial=done, disable=None if log else True)
             for batch, (images, masks) in enumerate(bar, start=done):
                 # Forward and backward; the gradients of a group of batches add up to one step.
-                first = batch - batch % accumulate
-                group = min(accumulate, batches - first)
-                completes_group = batch == first + group - 1
+                group = min(accumulate, batches - (batch - batch % accumulate))
+                completes_group = batch % accumulate == group - 1
                 images = images.to(device, memory_format=layout, non_blocking=True)
                 masks = masks.to(device, non_blocking=True)
                 with distributed.no_sync(network, skip=not completes_group):
@@ -231,13 +227,12 @@ def fit(
                 number_format.scaler.unscale_(optimizer)
                 norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
                 watched = totals[0] if number_format.overflow_allowed else totals[0] + norm
-                first_bad = torch.where(watched.isfinite() | (first_bad >= 0), first_bad, first)
-                if (saving or done == batches or steps % check_every == 0) and first_bad >= 0:
+                first_bad = torch.where(watched.isfinite() | (first_bad >= 0), first_bad, batch)
+                if saving or done == batches or steps % check_every == 0:
                     step = (epoch, int(first_bad), batches, accumulate, learning_rate)
-                    raise _not_finite(train, *step, number_format.name, out)
+                    _check_finite(train, *step, number_format.name, out)
                 if clip:
                     nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-
                 if number_format.step(optimizer):
                     scheduler.step()
                     if average:
@@ -254,8 +249,7 @@ def fit(
                 break  # interrupted
 
             # Validation, checkpoint, trackers.
-            summed, images_seen = all_sum(totals).tolist()
-            row = {"epoch": epoch + 1, "train_loss": summed / images_seen}
+            row = {"epoch": epoch + 1, "train_loss": _mean(totals)}
             evaluated = result if average else compiled
             row |= _validation(evaluated, val, loss, device, precision, channels_last)
             row |= {"lr": learning_rate, "seconds": time.perf_counter() - started}
@@ -275,10 +269,8 @@ def fit(
             history.stopped = f"no better {monitor} in {history.since_best()} epochs"
             if interrupted.is_set():
                 history.stopped = f"interrupted in epoch {len(history) + 1}"
-        if keep == "best" and best_weights:
-            model.load_state_dict(best_weights)
-        elif keep == "best" and history.rows:  # the best epoch was before resuming
-            load_weights(out / BEST, model)
+        if keep == "best" and history.rows:  # its file alone has them if it was before resuming
+            model.load_state_dict(best_weights or checkpoint.read_weights(out / BEST)[0])
         elif average:
             model.load_state_dict(result.state_dict())
     return history
@@ -296,6 +288,9 @@ def _with_warmup(schedule: str | Schedule, warmup: float) -> Schedule:
 
 def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `fit` that change its numbers. Raises ArgumentError."""
+    arguments["schedule"] = _with_warmup(arguments["schedule"], arguments["warmup"])
+    default_monitor = "train_loss" if arguments["val"] is None else "val_iou"
+    arguments["monitor"] = arguments["monitor"] or default_monitor
     for name in ("epochs", "batch_size", "accumulate", "patience", "save_every"):
         if arguments[name] is not None and arguments[name] < 1:
             raise ArgumentError(f"{name}={arguments[name]}: give at least 1")
@@ -344,21 +339,29 @@ def _summed(loss: Tensor, images: Tensor) -> Tensor:
     return torch.stack([loss * len(images), loss.new_tensor(len(images))])
 
 
-def _not_finite(
+def _mean(totals: Tensor) -> float:
+    """Return the mean loss over the images of all processes."""
+    summed, images = all_sum(totals).tolist()
+    return summed / images
+
+
+def _check_finite(
     loader: DataLoader,
     epoch: int,
     batch: int,
     batches: int,
-    count: int,
+    accumulate: int,
     lr: float,
     precision: str,
     out: Path | None,
-) -> TrainingError:
-    """Return the error for a step over `count` batches, from number `batch` of `batches` on."""
-    names = []
+) -> None:
+    """Raise TrainingError if `batch` is not -1: it belongs to the first step that is not finite."""
+    if batch < 0:
+        return
+    batch, names = batch - batch % accumulate, []
     if isinstance(loader.sampler, SeededSampler):
         loader.sampler.set_epoch(epoch, start=batch * loader.batch_size)
-        indices = islice(loader.sampler, count * loader.batch_size)
+        indices = islice(loader.sampler, accumulate * loader.batch_size)
         names = [loader.dataset.names[index] for index, _ in indices]
     remedies = [f"a lower learning rate (lr={lr / 10:.1g})", "warmup=1", "clip=1.0"]
     if precision in ("fp16", "bf16"):
@@ -366,7 +369,7 @@ def _not_finite(
     saved = 'Nothing was saved: out="runs/name" keeps the last good checkpoint'
     if out and (out / LAST).exists():
         saved = f"The last good checkpoint is {out / LAST}"
-    return TrainingError(
+    raise TrainingError(
         f"the loss or its gradient is not finite in epoch {epoch + 1}, batch {batch + 1} of "
         f"{batches}, learning rate {lr:.3g}{' on ' if names else ''}{', '.join(names)}. "
         f"Look at these images; if they are right, try {', '.join(remedies)}. {saved}"
@@ -499,7 +502,6 @@ def _validation(model: nn.Module, loader: DataLoader | None, *options: Any) -> d
     if loader is None:
         return {"val_loss": None, "val_iou": None, "val_dice": None}
     totals, counted = _evaluate(model, loader, *options)
-    summed, images = all_sum(totals).tolist()
     pooled = Counts(*all_sum(counted.total().stacked()))
     iou, dice = pooled.iou("macro").item(), pooled.dice("macro").item()
-    return {"val_loss": summed / images, "val_iou": iou, "val_dice": dice}
+    return {"val_loss": _mean(totals), "val_iou": iou, "val_dice": dice}

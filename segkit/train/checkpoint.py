@@ -148,14 +148,19 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
     Raises:
         CheckpointError: the file is missing, damaged, or holds another network.
     """
-    state, metadata = _read(Path(path))
-    weights = state["model"]
-    if "average" in state:
-        average = state["average"]
-        weights = {k.removeprefix("module."): v for k, v in average.items() if k != "n_averaged"}
+    weights, metadata = read_weights(path)
     _check_same_network(path, model, weights, metadata)
     model.load_state_dict(weights)
     return metadata
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Return the weights in `path`, as `load_weights` loads them, and the metadata."""
+    state, metadata = _read(Path(path))
+    if "average" not in state:
+        return state["model"], metadata
+    average = state["average"].items()
+    return {k.removeprefix("module."): v for k, v in average if k != "n_averaged"}, metadata
 
 
 def _write(path: Path, kind: str, state: dict[str, Any], metadata: dict) -> None:
