@@ -38,21 +38,10 @@ from segkit.train.history import (
 from segkit.train.range_test import RangeTest, lr_range_test
 from segkit.train.schedules import Schedule, curve, make_optimizer
 
-__all__ = [
-    "COLUMNS",
-    "CheckpointError",
-    "History",
-    "RangeTest",
-    "Schedule",
-    "TrainingError",
-    "curve",
-    "evaluate",
-    "fit",
-    "load_weights",
-    "lr_range_test",
-    "predict_batches",
-    "save_weights",
-]
+__all__ = [  # noqa: RUF022
+    "fit", "evaluate", "predict_batches", "History", "Schedule", "curve", "load_weights",
+    "save_weights", "RangeTest", "lr_range_test", "CheckpointError", "TrainingError",
+]  # fmt: skip
 
 # Arguments of `fit` that do not change its numbers, or that are recorded under other names.
 _NOT_RECORDED = {
@@ -194,8 +183,7 @@ def fit(
         trackers = stack.enter_context(started_trackers(trackers, out, history))
         interrupted = stack.enter_context(_interruptible(log))
 
-        save_every = save_every or math.inf
-        check_every = CHECK_EVERY.get(device.type, 50)
+        save_every, check_every = save_every or math.inf, CHECK_EVERY.get(device.type, 50)
         for epoch in range(progress.epoch, epochs):
             if interrupted.is_set() or (patience and history.since_best() >= patience):
                 break
@@ -229,8 +217,8 @@ def fit(
                 watched = totals[0] if number_format.overflow_allowed else totals[0] + norm
                 first_bad = torch.where(watched.isfinite() | (first_bad >= 0), first_bad, batch)
                 if saving or done == batches or steps % check_every == 0:
-                    step = (epoch, int(first_bad), batches, accumulate, learning_rate)
-                    _check_finite(train, *step, number_format.name, out)
+                    place = (int(first_bad), epoch, batches, accumulate, learning_rate)
+                    _check_finite(*place, train, out)
                 if clip:
                     nn.utils.clip_grads_with_norm_(parameters, clip, norm)
                 if number_format.step(optimizer):
@@ -276,21 +264,22 @@ def fit(
     return history
 
 
-def _with_warmup(schedule: str | Schedule, warmup: float) -> Schedule:
-    if not isinstance(schedule, Schedule):
-        return Schedule(schedule, warmup=warmup)
-    if not warmup or warmup == schedule.warmup:
-        return schedule
-    if schedule.warmup:
-        raise ArgumentError(f"warmup={warmup}, but the schedule has its own: {schedule.warmup}")
-    return Schedule(schedule.name, warmup=warmup, **schedule.options)
-
-
 def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `fit` that change its numbers. Raises ArgumentError."""
-    arguments["schedule"] = _with_warmup(arguments["schedule"], arguments["warmup"])
-    default_monitor = "train_loss" if arguments["val"] is None else "val_iou"
-    arguments["monitor"] = arguments["monitor"] or default_monitor
+    schedule, warmup = arguments["schedule"], arguments["warmup"]
+    if not isinstance(schedule, Schedule):
+        schedule = Schedule(schedule, warmup=warmup)
+    elif warmup and schedule.warmup not in (0, warmup):
+        raise ArgumentError(f"warmup={warmup}, but the schedule has its own, {schedule.warmup}")
+    elif warmup:
+        schedule = Schedule(schedule.name, warmup=warmup, **schedule.options)
+    columns = COLUMNS[1:2] if arguments["val"] is None else COLUMNS[1:5]
+    monitor = arguments["monitor"] or ("val_iou" if "val_iou" in columns else "train_loss")
+    if monitor not in columns:
+        raise ArgumentError(
+            f"monitor={monitor!r} is not a score or loss of this run; there are: "
+            f"{', '.join(columns)}"
+        )
     for name in ("epochs", "batch_size", "accumulate", "patience", "save_every"):
         if arguments[name] is not None and arguments[name] < 1:
             raise ArgumentError(f"{name}={arguments[name]}: give at least 1")
@@ -303,22 +292,16 @@ def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
         raise ArgumentError(f"ema={ema} is not a decay: give 0 to below 1, such as 0.99")
     if keep not in ("last", "best"):
         raise ArgumentError(f'keep={keep!r}: choose "last" or "best"')
-    columns = COLUMNS[1:2] if arguments["val"] is None else COLUMNS[1:5]
-    if arguments["monitor"] not in columns:
-        raise ArgumentError(
-            f"monitor={arguments['monitor']!r} is not a score or loss of this run; there are: "
-            f"{', '.join(columns)}"
-        )
     if not arguments["out"] and (arguments["resume"] or arguments["save_every"]):
         raise ArgumentError('resume and save_every need a folder: out="runs/name"')
     settings = {name: value for name, value in arguments.items() if name not in _NOT_RECORDED}
-    settings["warmup"] = arguments["schedule"].warmup
+    settings |= {"schedule": schedule, "warmup": schedule.warmup, "monitor": monitor}
     if isinstance(arguments["optimizer"], Optimizer):
         groups = arguments["optimizer"].param_groups
         own = {name: [group.get(name) for group in groups] for name in ("lr", "weight_decay")}
-        defaults = {"lr": inspect.signature(fit).parameters["lr"].default, "weight_decay": None}
         for name, values in own.items():
-            if arguments[name] not in (defaults[name], *values):
+            default = inspect.signature(fit).parameters[name].default
+            if arguments[name] not in (default, *values):
                 raise ArgumentError(
                     f"{name}={arguments[name]} has no effect on an optimizer of your own: give it "
                     "to the optimizer"
@@ -346,33 +329,24 @@ def _mean(totals: Tensor) -> float:
 
 
 def _check_finite(
-    loader: DataLoader,
-    epoch: int,
-    batch: int,
-    batches: int,
-    accumulate: int,
-    lr: float,
-    precision: str,
-    out: Path | None,
+    batch: int, epoch: int, batches: int, accumulate: int, lr: float, loader: DataLoader, out: Path
 ) -> None:
     """Raise TrainingError if `batch` is not -1: it belongs to the first step that is not finite."""
     if batch < 0:
         return
-    batch, names = batch - batch % accumulate, []
+    batch, images = batch - batch % accumulate, ""
     if isinstance(loader.sampler, SeededSampler):
         loader.sampler.set_epoch(epoch, start=batch * loader.batch_size)
         indices = islice(loader.sampler, accumulate * loader.batch_size)
-        names = [loader.dataset.names[index] for index, _ in indices]
-    remedies = [f"a lower learning rate (lr={lr / 10:.1g})", "warmup=1", "clip=1.0"]
-    if precision in ("fp16", "bf16"):
-        remedies.append('precision="fp32"')
+        images = " on " + ", ".join(loader.dataset.names[index] for index, _ in indices)
     saved = 'Nothing was saved: out="runs/name" keeps the last good checkpoint'
     if out and (out / LAST).exists():
         saved = f"The last good checkpoint is {out / LAST}"
     raise TrainingError(
         f"the loss or its gradient is not finite in epoch {epoch + 1}, batch {batch + 1} of "
-        f"{batches}, learning rate {lr:.3g}{' on ' if names else ''}{', '.join(names)}. "
-        f"Look at these images; if they are right, try {', '.join(remedies)}. {saved}"
+        f"{batches}, learning rate {lr:.3g}{images}. Look at these images; if they are right, try "
+        f"a lower learning rate (lr={lr / 10:.1g}), warmup=1, clip=1.0 or, instead of 16 bits, "
+        f'precision="fp32". {saved}'
     )
 
 

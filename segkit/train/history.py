@@ -177,11 +177,7 @@ class _WandB:
 def started_trackers(
     trackers: Iterable[str | Tracker], out: Path | None, history: History
 ) -> Iterator[list[Tracker]]:
-    """Start the trackers, made from their names where needed, and finish them in the end.
-
-    Raises:
-        ArgumentError: there is no tracker of that name, or it needs a folder.
-    """
+    """Start the trackers, made from their names where needed, and finish them in the end."""
     kinds = {"tensorboard": _TensorBoard, "wandb": _WandB}
     running: list[Tracker] = []
     for tracker in trackers:
@@ -218,11 +214,7 @@ def run_metadata(
 ) -> dict[str, Any]:
     """Return what it takes to repeat a run, ready for JSON.
 
-    Args:
-        settings: the arguments of `fit` that change its numbers.
-        model: the network.
-        precision: the number format it computes in, and the device.
-        loader: of the training data.
+    `settings`: the arguments of `fit` that change its numbers.
     """
     data, about_data = loader.dataset, {}
     if isinstance(data, SegmentationDataset):
