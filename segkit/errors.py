@@ -15,6 +15,10 @@ class ArgumentError(SegkitError, ValueError):
     """An argument whose value cannot be used."""
 
 
+class CheckpointError(SegkitError, RuntimeError):
+    """A checkpoint or model file that cannot be used; the message says which and why."""
+
+
 def one_of(kind: str, value: object, known: Collection[str]) -> str:
     """Return `value` if it is a known name.
 

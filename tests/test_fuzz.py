@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from segkit import model_file
 from segkit.data import doctor, read
 from segkit.data.dataset import DataError
 from segkit.data.folder import open_folder
@@ -320,7 +321,7 @@ trees = st.one_of(
 )
 options = st.dictionaries(
     st.sampled_from(["width", "depth", "filters", "dilations", "up", "down", "x"]),
-    st.one_of(anything, st.sampled_from([4096, 64, -1, 0, 10**9, math.inf, [4096] * 9])),
+    st.one_of(anything, st.sampled_from([64, -1, 0, math.inf, [4096] * 9])),
     max_size=3,
 )
 metadata = st.builds(
@@ -333,16 +334,20 @@ metadata = st.builds(
     st.sampled_from(["mean", "std", "size", "classes", "in_channels", "threshold", "notes", "?"]),
     anything,
 )  # fmt: skip
-abouts = st.one_of(
-    st.builds(json.dumps, anything),
-    st.builds(
-        lambda f: json.dumps({"kind": "model", "metadata": f}), st.one_of(metadata, anything)
-    ),
-)
 
 
 @fuzz(150)
-@given(trees, abouts)
+@given(st.one_of(metadata, anything))
+def test_model_files_with_any_metadata(tmp_path, metadata):
+    path, weights, text = tmp_path / "a.safetensors", {"0": torch.zeros(2, 3)}, json.dumps(metadata)
+    header = {"segkit": text, "checksum": model_file._checksum(text, weights)}
+    safetensors.torch.save_file(weights, path, header)
+    with pytest.raises(CheckpointError, match=path.name):
+        load_model(path)
+
+
+@fuzz(150)
+@given(trees, st.builds(json.dumps, anything))
 def test_checkpoints_with_anything_in_them(tmp_path, tree, about):
     path = tmp_path / "a.safetensors"
     written(path, tree, about, {"0": torch.zeros(2, 3)})

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from segkit.errors import SegkitError
+from segkit.errors import CheckpointError
 from segkit.train import distributed
 from segkit.train.loop import Run
 from segkit.train.tracking import History
@@ -25,10 +25,6 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 CURE = "put a copy in its place, or delete it and train anew"
 # What may differ between a run and its continuation without changing the numbers.
 FREE = {"epochs", "workers", "patience", "monitor", "keep", "model"}
-
-
-class CheckpointError(SegkitError, RuntimeError):
-    """A checkpoint that cannot be used; the message names the file, the reason and the cure."""
 
 
 @dataclass
