@@ -1,17 +1,18 @@
-"""What this machine offers: versions, device, threads, precision, and what is missing."""
+"""This machine: versions, device, threads, precision, and the packages that are missing."""
 
 import os
 import platform
-import re
 import shutil
 import sys
 from importlib import metadata
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from segkit import paths
 
 SHOWN = ("torch", "torchvision", "numpy", "albumentations", "matplotlib", "jupyterlab", "papermill")
-USES = {
+USES = {  # extra: what it is for
     "tracking": "TensorBoard and Weights & Biases",
     "library": "segmentation-models-pytorch, lesson 16",
     "export": "ONNX, lesson 18",
@@ -21,11 +22,9 @@ USES = {
 
 
 def report() -> dict[str, Any]:
-    """Return facts about this machine, ready for JSON.
+    """Return versions, hardware and missing packages, ready for JSON.
 
-    `missing` lists packages that every lesson needs; `extras` says, for each optional part,
-    which packages it lacks. The hardware is left out while something is missing: asking takes
-    torch.
+    The hardware is left out while a required package is missing: torch may be the one.
     """
     required, extras = requirements()
     missing = [name for name in required if version(name) is None]
@@ -35,10 +34,7 @@ def report() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "packages": {name: version(name) for name in SHOWN},
         **({} if missing else hardware()),
-        "extras": {
-            f"{extra} ({USES.get(extra, 'optional')})": lacks(names)
-            for extra, names in extras.items()
-        },
+        "extras": {f"{x} ({USES.get(x, 'optional')})": lacks(names) for x, names in extras.items()},
         "data folder": folder(),
         "missing": missing,
     }
@@ -46,13 +42,12 @@ def report() -> dict[str, Any]:
 
 def requirements() -> tuple[list[str], dict[str, list[str]]]:
     """Return the names of the packages segkit requires, and those of each extra."""
-    required: list[str] = []
-    extras: dict[str, list[str]] = {}
-    for line in metadata.requires("segkit") or []:
-        name = re.match(r"[\w.-]+", line)[0]
-        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", line)
-        (extras.setdefault(extra[1], []) if extra else required).append(name)
-    return required, extras
+    declared = [Requirement(line) for line in metadata.requires("segkit") or []]
+    extras = metadata.metadata("segkit").get_all("Provides-Extra") or []
+    return [r.name for r in declared if not r.marker], {
+        x: [r.name for r in declared if r.marker and r.marker.evaluate({"extra": x})]
+        for x in extras
+    }
 
 
 def version(name: str) -> str | None:
@@ -75,13 +70,12 @@ def hardware() -> dict[str, Any]:
     import torch
 
     from segkit.train import precision
+    from segkit.train.distributed import pick_device
 
-    device, name = "cpu", "cpu"
-    if torch.cuda.is_available():
+    device = name = pick_device(None).type
+    if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
-        device, name = "cuda", f"cuda: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
-    elif torch.backends.mps.is_available():
-        device, name = "mps", "mps"
+        name = f"cuda: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
     return {
         "device": name,
         "cores": cores(),
@@ -93,9 +87,7 @@ def hardware() -> dict[str, Any]:
 
 def cores() -> int:
     """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def folder() -> str:

@@ -16,7 +16,11 @@ class ArgumentError(SegkitError, ValueError):
 
 
 class CheckpointError(SegkitError, RuntimeError):
-    """A checkpoint or model file that cannot be used; the message says which and why."""
+    """A checkpoint or model file that cannot be used; the message names the file and the remedy."""
+
+
+class TrainingError(SegkitError, RuntimeError):
+    """Training cannot continue; the message says at which step, on what, and what to change."""
 
 
 def one_of(kind: str, value: object, known: Collection[str]) -> str:

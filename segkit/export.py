@@ -1,9 +1,10 @@
 """Leave Python's training code behind: torch.export, ONNX, and how long each takes."""
 
+import ast
+import inspect
 import io
 import json
 import logging
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from segkit import onnx_predictor
+from segkit import errors, files, image_ops, onnx_predictor
 from segkit.errors import SegkitError
-from segkit.files import atomic_file
+from segkit.files import atomic_file, write_text
+from segkit.image_ops import normalise, resize
 from segkit.model_file import ModelMetadata
-from segkit.onnx_predictor import OnnxNetwork, normalise, resize
+from segkit.onnx_predictor import OnnxNetwork
 
 SHAPES = ((1, 64, 64), (3, 33, 70), (2, 97, 64), (1, 256, 31))  # of what is compared: N, H, W
 TOLERANCE = 1e-4  # of logits up to 10; of larger ones 1e-5 of the largest, for they round so
@@ -105,14 +107,29 @@ def export_onnx(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> 
                 f"onnxruntime's logits differ from PyTorch's by {difference:.1e}, more than "
                 f"{allowed:.1e}: {path} was not written"
             )
-    shutil.copy(onnx_predictor.__file__, path.with_name("onnx_predictor.py"))
+    write_text(path.with_name("onnx_predictor.py"), _standalone_predictor())
     return difference
+
+
+def _standalone_predictor() -> str:
+    """Return `segkit.onnx_predictor` and what it needs of segkit as the source of one file."""
+    imports = {"import os", "from contextlib import contextmanager"}  # of atomic_file
+    needed = (errors.SegkitError, errors.ArgumentError, files.FileError, files.atomic_file)
+    code = [inspect.getsource(part) for part in needed]
+    for module in (image_ops, onnx_predictor):
+        source = inspect.getsource(module)
+        nodes = [n for n in ast.parse(source).body if isinstance(n, ast.Import | ast.ImportFrom)]
+        lines = map(ast.unparse, nodes)
+        imports |= {line for line in lines if not line.startswith("from segkit")}
+        code.append("\n".join(source.splitlines()[nodes[-1].end_lineno :]) + "\n")
+    head = [f'"""{onnx_predictor.__doc__}"""', "", *sorted(imports)]
+    return "\n\n\n".join(["\n".join(head), *(part.strip("\n") for part in code)]) + "\n"
 
 
 @torch.inference_mode()
 def compare(
     model: nn.Module,
-    network: onnx_predictor.Network,
+    network: image_ops.Network,
     metadata: ModelMetadata,
     shapes: Sequence[tuple[int, int, int]] = SHAPES,
     seed: int = 0,

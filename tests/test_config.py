@@ -11,6 +11,7 @@ from segkit import config, losses
 from segkit.config import ConfigError
 from segkit.data.dataset import DataError
 from segkit.model_file import ModelMetadata, load_model
+from segkit.train import Schedule, curve
 
 SMALL = {
     "data": {"name": "toy-embryo", "size": 32, "count": 16, "val_count": 6},
@@ -27,28 +28,54 @@ def changed(threshold="validation", **parts):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (SMALL | {"modle": {}}, r"a config: no key 'modle' \(did you mean model\?\); there are: d"),
-        ({"model": {"name": "unet"}}, "data: has no name; choose one of toy-pets"),
+        (
+            SMALL | {"modle": {}},
+            r"a config: no part 'modle' \(did you mean model\?\); there are: d",
+        ),
+        ({"model": {"name": "unet"}}, "data: has no name; there are: toy-pets"),
         (SMALL | {"fit": [1]}, r"fit: \[1\] is not a set of keys and values"),
-        (changed(data={"name": "toy-embrio"}), r"no 'toy-embrio' \(did you mean toy-embryo\?\)"),
-        (changed(data={"siz": 3}), r"data: no key 'siz' of toy-embryo \(did you mean size\?\)"),
-        (changed(data={"border": "pet"}), "data: no key 'border' of toy-embryo"),
-        (changed(data={"split": "test"}), "data: no key 'split'"),
+        (
+            changed(data={"name": "toy-embrio"}),
+            r"data: no data set 'toy-embrio' \(did you mean toy-",
+        ),
+        (
+            changed(data={"name": [[0] * 9] * 9}),
+            r"data: no data set '\[\[0, 0, 0, 0, 0, 0, \.\.\.\]",
+        ),
+        (
+            changed(data={"siz": 3}),
+            r"data toy-embryo: no key 'siz' \(did you mean size\?\); there a",
+        ),
+        (changed(data={"border": "pet"}), "data toy-embryo: no key 'border'"),
+        (changed(data={"split": "test"}), "data toy-embryo: no key 'split'"),
         (changed(data={"count": "many"}), "data.count: 'many' is not an integer or null"),
-        (changed(model={"name": "unett"}), r"model: there is no 'unett' \(did you mean unet\?\)"),
-        (changed(model={"widht": 8}), r"no key 'widht' of unet \(did you mean width\?\); there ar"),
+        (changed(model={"name": "unett"}), r"model: no network 'unett' \(did you mean unet\?\)"),
+        (changed(model={"name": "smp.Unet"}), "model: no network 'smp.Unet'"),
+        (
+            changed(model={"widht": 8}),
+            r"model unet: no key 'widht' \(did you mean width\?\); there a",
+        ),
         (changed(model={"width": "wide"}), "model.width: 'wide' is not an integer"),
         (changed(fit={"epoch": 3}), r"fit: no key 'epoch' \(did you mean epochs\?\); there are: "),
         (changed(fit={"epochs": 2.5}), "fit.epochs: 2.5 is not an integer"),
         (changed(fit={"epochs": True}), "fit.epochs: True is not an integer"),
         (changed(fit={"lr": "fast"}), "fit.lr: 'fast' is not a number"),
         (changed(fit={"model": "unet"}), "fit: no key 'model'"),
-        (changed(fit={"loss": "dise"}), r"fit.loss: there is no 'dise' \(did you mean dice\?\)"),
-        (changed(fit={"loss": {"focal": {"gama": 3}}}), r"fit.loss: no key 'gama' of focal \(did"),
-        (changed(fit={"schedule": "cos"}), "fit.schedule: there is no 'cos'"),
+        (changed(fit={"loss": "dise"}), r"fit.loss: no loss 'dise' \(did you mean dice\?\)"),
+        (changed(fit={"loss": {"focal": {"gama": 3}}}), r"fit.loss focal: no key 'gama' \(did you"),
+        (
+            changed(fit={"loss": {"bce": {"pos_weight": "x"}}}),
+            "fit.loss.pos_weight: 'x' is not a n",
+        ),
+        (changed(fit={"schedule": "cos"}), "fit.schedule: no schedule 'cos'"),
         (
             changed(fit={"schedule": {"name": "poly", "gamma": 1}}),
-            "fit.schedule: no key 'gamma' of poly; there are: name, warmup, power",
+            "fit.schedule: poly has no option",
+        ),
+        (changed(fit={"schedule": {"name": "poly", "power": "x"}}), "fit.schedule.power: 'x' is n"),
+        (
+            changed(fit={"schedule": {"name": "poly", "warmup": 1}, "warmup": 2}),
+            "fit: warmup stands beside schedule and in it",
         ),
         (SMALL | {"threshold": 1.5}, "threshold: 1.5 is neither"),
         (SMALL | {"threshold": "best"}, "threshold: 'best' is neither"),
@@ -84,6 +111,24 @@ def test_files_are_yaml_or_json(tmp_path):
             config.read(tmp_path / name)
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &a {lr: 1}\nfit: {<<: *a, lr: 2}\ndata: {lr: 3}")
+    assert config.read(tmp_path / "a.yaml")["fit"] == {"lr": 2}, "one in each part is one"
+    (tmp_path / "a.yaml").write_text("fit: {lr: 1, epochs: 3, lr: 2}")
+    with pytest.raises(ConfigError, match=r"a\.yaml: .*lr stands twice in one part"):
+        config.read(tmp_path / "a.yaml")
+
+
+def test_a_part_too_large_to_print_is_refused_at_once():
+    bomb = ["x"]
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    for asked in ({"data": bomb}, SMALL | {"threshold": bomb}, changed(fit={"lr": bomb})):
+        with pytest.raises(ConfigError) as caught:
+            config.checked(asked)
+        assert len(str(caught.value)) < 1000
+
+
 def test_a_source_is_a_name_a_folder_or_a_config(tmp_path):
     (tmp_path / "drawn" / "val").mkdir(parents=True)
     (tmp_path / "drawn" / "val" / "a.json").touch()
@@ -96,7 +141,9 @@ def test_a_source_is_a_name_a_folder_or_a_config(tmp_path):
     assert config.source(str(tmp_path / "c.yaml")) == SMALL["data"]
     with pytest.raises(ConfigError, match=r"d\.yaml: has no part data"):
         config.source(str(tmp_path / "d.yaml"))
-    with pytest.raises(ConfigError, match=r"nor a data set \(did you mean toy-xray\?\)"):
+    with pytest.raises(
+        ConfigError, match=r"toy-xrai is neither .*no data set .*\(did you mean toy-xray"
+    ):
         config.source("toy-xrai")
 
 
@@ -116,34 +163,57 @@ def test_the_model_demands_size_channels_names_and_border():
 
 def test_entries_override_and_leave_what_was_given_alone():
     asked = {"data": {"name": "toy-xray"}, "fit": None}
-    found = config.with_entries(asked, {"fit.lr": 1, "model.name": "unet", "threshold": 0.5})
+    found = config.apply_overrides(asked, {"fit.lr": 1, "model.name": "unet", "threshold": 0.5})
     assert found == {
         "data": {"name": "toy-xray"}, "fit": {"lr": 1}, "model": {"name": "unet"}, "threshold": 0.5
     }  # fmt: skip
     assert asked == {"data": {"name": "toy-xray"}, "fit": None}
     with pytest.raises(ConfigError, match=r"data.name.x: name is 'toy-xray', which has no entries"):
-        config.with_entries(asked, {"data.name.x": 1})
-    assert config.with_defaults(asked) == {
-        "data": {"name": "toy-xray"},
-        "model": {"name": "unet"},
-        "fit": {"out": "runs/toy-xray-unet"},
-    }
+        config.apply_overrides(asked, {"data.name.x": 1})
+    assert config.apply_overrides(asked, {"fit.lr": 1}, {"fit.lr": 2})["fit"] == {"lr": 2}
 
 
-def test_losses_are_made_from_their_names():
+def test_losses_are_built_from_their_names():
     assert isinstance(config.fit_arguments({"loss": {"dice": {}}})["loss"], losses.DiceLoss)
-    found = config.fit_arguments({"loss": {"bce": None, "focal": {"gamma": 3.0}}})["loss"]
-    assert found.weights == [1.0, 1.0] and found.losses[1].gamma == 3.0
+    combined = config.fit_arguments({"loss": {"bce": None, "focal": {"gamma": "3e0"}}})["loss"]
+    assert combined.weights == [1.0, 1.0] and combined.losses[1].gamma == 3.0
     assert config.checked(changed(fit={"loss": "dice"}))["fit"]["loss"] == {"dice": {}}
 
 
-def test_counts_are_those_of_training_and_validation():
-    part = SMALL["data"] | {"transform": "light"}
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"schedule": {"name": "cosine", "floor": "1e-5"}, "warmup": 2},
+        {"schedule": {"name": "cosine", "floor": 1e-5, "warmup": "2"}},
+    ],
+)
+def test_a_schedule_with_options_of_its_own_has_the_warm_up_too(part):
+    found = config.fit_arguments(part)
+    assert "warmup" not in found
+    assert curve(found["schedule"], 1e-3, 4, 5) == curve(
+        Schedule("cosine", floor=1e-5, warmup=2), 1e-3, 4, 5
+    )
+
+
+def test_a_network_of_another_library_is_built_with_its_own_seed():
+    pytest.importorskip("segmentation_models_pytorch")
+    spec = {"name": "smp.Unet", "encoder_name": "resnet18", "encoder_weights": None}
+    state = torch.get_rng_state()
+    one, two, other = (
+        next(config.build_model(spec | {"seed": seed}, 1, 2).parameters()) for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, two) and not torch.equal(one, other) and one.shape[1] == 1
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_each_split_has_its_own_count():
+    part = SMALL["data"] | {"transform": "light", "test_count": 5}
     sizes = {split: len(config.open_split(part, split)) for split in ("train", "val", "test")}
-    assert sizes == {"train": 16, "val": 6, "test": 64}
+    assert sizes == {"train": 16, "val": 6, "test": 5}
     assert config.open_split(part, "train").transform.steps
     assert not config.open_split(part, "val").transform.steps
     assert len(config.open_split(part, "test", 3)) == 3
+    assert len(config.open_split(SMALL["data"], "test")) == 64
     with pytest.raises(ConfigError, match=r"no split 'tset' \(did you mean test\?\)"):
         config.open_split(part, "tset")
 
@@ -167,7 +237,7 @@ def test_a_run_folder_repeats_and_goes_on(tmp_path, monkeypatch):
     assert cut.history.stopped.startswith("interrupted") and cut.metadata.threshold == 0.25
     again = config.read("cut/train.yaml")
     assert "resume" not in again["fit"]
-    done = config.from_config(config.with_entries(again, {"fit.resume": True}), None)
+    done = config.from_config(config.apply_overrides(again, {"fit.resume": True}), None)
     assert done.metadata.threshold == 0.25 and not done.history.stopped
     for name, value in load_model("cut/model.safetensors")[0].state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segkit import export, models, onnx_predictor, predict
+from segkit import export, image_ops, models, predict
+from segkit.errors import ArgumentError
 from segkit.model_file import ModelMetadata
 from segkit.onnx_predictor import OnnxNetwork
 
@@ -48,7 +49,7 @@ def trained(name="dumbnet", channels=3, classes=3):
     )
     model = metadata.build()
     image = noise(75, 50, 3) if channels == 3 else noise(75, 50)
-    batch = torch.from_numpy(onnx_predictor.normalise(image[None], metadata.mean, metadata.std))
+    batch = torch.from_numpy(image_ops.normalise(image[None], metadata.mean, metadata.std))
     with torch.no_grad():
         for _ in range(20):
             model.train()(batch)
@@ -175,36 +176,72 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def alone(tmp_path, *arguments):
-    command = [sys.executable, "-c", ALONE, "onnx_predictor.py", "m.onnx", *arguments]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
-
-def test_the_predictor_works_alone(exported, tmp_path):
+@pytest.fixture
+def alone(exported, tmp_path):
+    """Return a function that runs the predictor beside an export where segkit is not installed."""
     shutil.copytree(exported[2].parent, tmp_path, dirs_exist_ok=True)
     Image.fromarray(noise(75, 50, 3)).save(tmp_path / "a.png")
+
+    def run(*arguments):
+        command = [sys.executable, "-c", ALONE, "onnx_predictor.py", "m.onnx", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def test_the_predictor_works_alone(alone, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    done = alone(tmp_path, "a.png", "broken.jpg", "none.png", "--out", "whole")
+    Image.fromarray(noise(9, 9, 4)).save(tmp_path / "glass.png")
+    done = alone("a.png", "broken.jpg", "none.png", "glass.png", "--out", "whole")
     assert done.returncode == 1
-    assert "broken.jpg:" in done.stderr and "none.png" in done.stderr
-    assert "Traceback" not in done.stderr
+    for message in ("broken.jpg: cannot be read", "none.png: cannot", "glass.png: is transparent"):
+        assert message in done.stderr
     assert done.stdout.split() == ["whole/a.png"]
-    assert alone(tmp_path, "a.png", "--window", "32", "--out", "window").returncode == 0
+    assert alone("a.png", "--window", "32", "--out", "window").returncode == 0
     for window, out in ((None, "whole"), (32, "window")):
         predictor = predict.Predictor.load(tmp_path / "m.onnx", window=window)
         with Image.open(tmp_path / out / "a.png") as mask:
             np.testing.assert_array_equal(np.array(mask), predictor.mask(noise(75, 50, 3)))
 
 
+def test_the_lone_predictor_overwrites_no_picture_and_refuses_impossible_options(alone, tmp_path):
+    (tmp_path / "b").mkdir()
+    before = shutil.copy(tmp_path / "a.png", tmp_path / "b" / "a.png").read_bytes()
+    for arguments, message in (
+        (("a.png", "--out", "."), "holds the pictures themselves"),
+        (("a.png", "b/a.png"), "have one name"),
+        (("a.png", "--threshold", "0"), "not between 0 and 1"),
+        (("a.png", "--threshold", "2"), "not between 0 and 1"),
+        (("a.png", "--window", "0"), "not at least 1"),
+        (("a.png", "--window=-3"), "not at least 1"),
+    ):
+        done = alone(*arguments)
+        assert done.returncode == 2 and message in done.stderr
+    assert (tmp_path / "a.png").read_bytes() == before and not (tmp_path / "masks").exists()
+
+
 def test_foreign_and_damaged_onnx_files_are_refused(exported, tmp_path):
-    path = exported[2]
+    path, right = exported[2], OnnxNetwork(exported[2]).metadata
     proto = onnx.load(path)
+    wrong = {
+        "std": [0.2, 0.2, 0.0], "mean": [0.5], "size": [10**6, 10**6], "in_channels": 1,
+        "threshold": 1, "classes": 2,
+    }  # fmt: skip
+    damaged = {"not-json": "{", "list": "[1]", "null": "null", "deep": "[" * 200_000, "empty": "{}"}
+    damaged |= {name: json.dumps(right | {name: value}) for name, value in wrong.items()}
+    damaged |= {f"{n}-text": json.dumps(right | {n: "ab"}) for n in ("mean", "size", "threshold")}
+    for name, text in damaged.items():
+        onnx.helper.set_model_props(proto, {"segkit": text})
+        onnx.save(proto, tmp_path / f"{name}.onnx")
     del proto.metadata_props[:]
     onnx.save(proto, tmp_path / "foreign.onnx")
     (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:2000])
-    expected = {"foreign": "segkit did not export it", "cut": "damaged", "none": "no such file"}
+    expected = dict.fromkeys(damaged, "its metadata")
+    expected |= {"foreign": "did not export it", "cut": "damaged", "none": "no such file"}
     for name, message in expected.items():
-        with pytest.raises(ValueError, match=rf"{name}\.onnx.*{message}"):
+        with pytest.raises(ArgumentError, match=rf"{name}\.onnx.*{message}"):
             OnnxNetwork(tmp_path / f"{name}.onnx")
 
 

@@ -1,60 +1,249 @@
-"""What is quoted anywhere is what was measured."""
+"""Every number that is quoted was measured, and every verdict follows from the records."""
 
 import copy
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
+from tiny import LOSS, RATE, design, record, records_of
 
-from segkit.experiments import ledger
-from segkit.experiments.analysis import read
+from segkit import experiments
+from segkit.experiments import Estimate, config_hash
 
+claims, designs, ledger = (experiments.load(name) for name in ("claims", "designs", "ledger"))
+HOLDS, FAILS, OPEN = claims.HOLDS, claims.FAILS, claims.OPEN
 ROOT = Path(__file__).parent.parent
 RESULTS = ledger.results()
 COMMITTED = ledger.read()
 
+# ---------------------------------------------------------------- verdicts
 
-def close(got, expected, where="ledger"):
+
+@pytest.mark.parametrize(
+    "intervals, more, verdict",
+    [
+        ([(0.1, 0.2)], True, HOLDS),
+        ([(0.1, 0.2)], False, FAILS),
+        ([(-0.2, -0.1)], True, FAILS),
+        ([(-0.2, -0.1)], False, HOLDS),
+        ([(-0.1, 0.2)], True, OPEN),
+        ([(0, 0.2)], True, OPEN),
+        ([(0.1, 0.2), (-0.1, 0.2)], True, OPEN),
+        ([(0.1, 0.2), (-0.2, -0.1)], True, FAILS),
+    ],
+)
+def test_the_rule_of_the_verdict(intervals, more, verdict):
+    gaps = [Estimate((low + high) / 2, low, high, ()) for low, high in intervals]
+    assert claims.verdict(gaps, more) == verdict
+
+
+def test_a_comparison_of_two_cells_and_of_a_factor():
+    grid = design(loss=LOSS, rate=RATE)
+    records = records_of(grid, lambda c, s: 40 + 10 * (c["loss"] == "dice"))
+    found = claims.compare(grid, records, "test IoU", [("dice + slow", "bce + fast")])
+    assert found.verdict == HOLDS
+    assert found.figures["dice + slow − bce + fast, test IoU"].value == pytest.approx(0.1)
+    less = claims.compare(grid, records, "test IoU", factor="loss", more=False)
+    assert less.verdict == FAILS
+    assert claims.compare(grid, records, "test IoU", factor="rate").verdict == OPEN
+
+
+@pytest.mark.parametrize("target, epoch", [(0.05, 1), (0.3, 2), (0.5, 2), (0.6, 3)])
+def test_epochs_to_a_target(target, epoch):
+    assert claims.epochs_to(record({}, 1, val_iou=(0.1, 0.5)), target) == epoch
+
+
+def test_convergence_is_compared_at_a_common_target():
+    grid, records = design(loss=LOSS), {}
+    for config in grid.configs():
+        dice = "dice" in config["fit"]["loss"]
+        records[config_hash(config)] = record(config, 50, val_iou=(0.5 if dice else 0.1, 0.5))
+    found = claims.compare(grid, records, claims.EPOCHS, factor="loss", more=False)
+    assert found.verdict == HOLDS
+    assert found.figures["dice − bce, epochs to the target"].value == -1
+    assert found.figures["bce, epochs to the target"].value == 2
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict", [(0.4, 0.6, HOLDS), (0.55, 1, FAILS), (0.5, 0.6, HOLDS), (0, 0.49, FAILS)]
+)
+def test_a_figure_is_reached_or_not(low, high, verdict):
+    grid = design()
+    found = claims.reaches(grid, records_of(grid, lambda c, s: 50), "test IoU", "tiny", low, high)
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize("gap, verdict", [(10, HOLDS), (-10, HOLDS), (1, FAILS)])
+def test_whether_a_choice_matters_in_either_direction(gap, verdict):
+    grid = design(loss=LOSS)
+    records = records_of(grid, lambda c, s: 50 + gap * (c["loss"] == "dice"))
+    assert claims.differ(grid, records, "test IoU", ("dice", "bce"), 0.05).verdict == verdict
+
+
+def test_dice_is_f1_and_iou_is_not_near_it():
+    grid = next(d for d in designs.quick() if d.name == "abi2024")
+    records = records_of(grid, lambda c, s: [0, 10, 41, 59, 90, 100])
+    assert claims.dice_is_f1(grid, records).verdict == HOLDS
+    apart = claims.iou_near_dice(grid, records)
+    assert apart.verdict == FAILS
+    assert apart.figures["largest gap"] == pytest.approx(0.1716, abs=1e-3)
+
+
+def test_claims_that_need_no_training():
+    found = {c.key: claims.decide(c, {}, {}) for c in claims.CLAIMS if c.profiles == ("always",)}
+    verdicts = {key: finding.verdict for key, finding in found.items()}
+    assert verdicts.pop("deb-override") == FAILS
+    assert verdicts.pop("nycu-blind") == verdicts.pop("abi-dice-loss") == claims.UNTESTABLE
+    assert set(verdicts.values()) == {HOLDS}
+    for key, expected in {
+        "pdr-size": {"pdr_unet": 361_482},
+        "abi-strided-weights": {"maxpool": 31_043_521, "strided": 34_177_921},
+        "pdr-weights": {"pdr_unet": 363_521, "fusionnet": 78_531_137},
+        "pdr-view": {"block 8": 509, "output": 633},
+        "unet-size": {"side": 388},
+        "deb-bilinear": {"nearest": 2},
+        "nycu-blind": {"without false positives": 1},
+    }.items():
+        assert expected.items() <= found[key].figures.items(), key
+    grown = found["deb-override"].figures
+    assert grown["after"] > 1.05 * grown["before"] and found["nycu-blind"].figures["Dice"] < 0.7
+
+
+def test_every_claim_has_a_key_of_its_own_and_is_decided_once_its_runs_are_there():
+    assert len({claim.key for claim in claims.CLAIMS}) == len(claims.CLAIMS)
+    for profile, group in designs.GROUPS.items():
+        grids = {grid.name: grid for grid in group()}
+        records = {
+            config_hash(config): record(config, 50)
+            for grid in grids.values()
+            for config in grid.configs()
+        }
+        for claim in claims.CLAIMS:
+            if claim.design and profile in claim.profiles:
+                assert claims.decide(claim, grids, {}).verdict == claims.UNMEASURED
+                assert claims.decide(claim, grids, records).verdict in (HOLDS, FAILS, OPEN)
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def close(found, expected, where="ledger"):
     """Compare two ledgers, numbers to 1e-4 of their size: sums are ordered by the machine."""
-    assert type(got) is type(expected), where
-    if isinstance(got, dict):
-        assert list(got) == list(expected), where
-        for key in got:
-            close(got[key], expected[key], f"{where} / {key}")
-    elif isinstance(got, list):
-        assert len(got) == len(expected), where
-        for i, pair in enumerate(zip(got, expected, strict=True)):
+    assert type(found) is type(expected), where
+    if isinstance(found, dict):
+        assert list(found) == list(expected), where
+        for key in found:
+            close(found[key], expected[key], f"{where} / {key}")
+    elif isinstance(found, list):
+        assert len(found) == len(expected), where
+        for i, pair in enumerate(zip(found, expected, strict=True)):
             close(*pair, f"{where} / {i}")
-    elif isinstance(got, float):
-        assert got == pytest.approx(expected, rel=1e-4, abs=1e-6), where
+    elif isinstance(found, float):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6), where
     else:
-        assert got == expected, where
+        assert found == expected, where
 
 
-def test_the_ledger_is_what_the_records_say():
-    close(json.loads(json.dumps(ledger.build(read(RESULTS / "records")))), COMMITTED)
+def test_the_ledger_follows_from_the_records():
+    records = experiments.read_records(RESULTS / "records")
+    close(json.loads(json.dumps(ledger.build(records))), COMMITTED)
+    with (RESULTS / "runs.csv").open(encoding="utf-8", newline="") as file:
+        committed = list(csv.DictReader(file))
+    rows = list(ledger.run_rows(records))
+    assert len(committed) == len(rows)
+    for found, expected in zip(rows, committed, strict=True):
+        assert {k: str(v) for k, v in found.items()}.items() <= expected.items()
 
 
-def test_the_page_is_what_the_ledger_says():
+def test_the_page_follows_from_the_ledger():
     assert ledger.markdown(COMMITTED) == (RESULTS / "ledger.md").read_text(encoding="utf-8")
 
 
-def test_the_miniature_is_complete_and_small():
-    assert COMMITTED["profiles"]["quick"]["missing"] == 0, "run: segkit reproduce"
+def test_a_row_per_run_and_no_score_without_counts(monkeypatch):
+    grid = design(loss=LOSS)
+    records = records_of(grid, lambda c, s: 40 + s)
+    next(iter(records.values()))["test"] = None
+    monkeypatch.setattr(designs, "GROUPS", {"quick": lambda: [grid]})
+    rows = list(ledger.run_rows(records))
+    assert [(r["design"], r["loss"], r["seed"]) for r in rows] == [
+        ("tiny", "bce", 0), ("tiny", "bce", 1), ("tiny", "dice", 0), ("tiny", "dice", 1),
+    ]  # fmt: skip
+    assert "test IoU" not in rows[0] and rows[1]["test IoU"] == "0.41000"
+    assert rows[0]["val accuracy"] == "0.70000"
+
+
+def test_the_records_are_small():
     files = [f for f in RESULTS.rglob("*") if f.is_file() and "runs" not in f.parts]
-    assert sum(f.stat().st_size for f in files) < 1_000_000  # runs/: of a run that goes on
+    assert sum(f.stat().st_size for f in files if f.suffix not in (".py", ".pyc")) < 1_000_000
 
 
-def test_what_nobody_has_run_is_not_given_a_verdict():
+def test_a_claim_without_runs_gets_no_verdict():
     for claim in COMMITTED["claims"]:
         for result in claim["results"].values():
             if result["verdict"] == "not yet measured":
                 assert not result["figures"] and "runs are missing" in result["why"]
 
 
-def pages():
-    yield from (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md")
-    yield from sorted((ROOT / "notebooks").glob("*.ipynb"))
+@pytest.mark.parametrize(
+    "value, text",
+    [(0.51239, "0.512"), (-0.0614, "−0.061"), (12.345, "12.3"), (31043521, "31,043,521"),
+     (0.0, "0.000"), (None, "–")],
+)  # fmt: skip
+def test_numbers_are_written_in_one_form(value, text):
+    assert ledger.number(value) == text
+
+
+def test_the_readme_shows_the_verdicts_as_they_are():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert ledger.with_summary(text, COMMITTED) == text, "run: segkit reproduce"
+    page = f"before\n{ledger.BEGIN}\nstale\n{ledger.END}\nafter"
+    new = ledger.with_summary(page, COMMITTED)
+    assert new.startswith("before\n") and new.endswith("\nafter") and "stale" not in new
+    assert ledger.with_summary(new, COMMITTED) == new
+    other = copy.deepcopy(COMMITTED)
+    result = next(iter(other["claims"][0]["results"].values()))
+    result["verdict"] = "undecided" if result["verdict"] != "undecided" else "holds"
+    assert ledger.with_summary(new, other) != new
+    assert ledger.with_summary("no marks", COMMITTED) == "no marks"
+
+
+# ---------------------------------------------------------------- quotations
+
+QUOTE = re.compile(r"\[([^\]]+)\]\([^)\s]*ledger\.md#([\w-]+)\)")
+NUMBER = re.compile(r"(?<![\w.])[−-]?\d[\d,]*(?:\.\d+)?")
+
+
+def figures(part):
+    """Yield all figures within a part of the ledger, as they are written."""
+    if isinstance(part, (int, float)) or (isinstance(part, dict) and "spread" in part):
+        yield ledger.figure_text(part)
+    elif isinstance(part, dict):
+        for inner in part.values():
+            yield from figures(inner)
+
+
+def misquoted(text, found):
+    """Return the numbers in `text` that the ledger does not hold, with what they refer to.
+
+    Prose quotes a number as a link to its claim, `[0.512](../figures/results/ledger.md#key)`, or
+    to a design's table, `#quick-abi2024`. All numbers in the link's text have to be there.
+    """
+    known = {claim["key"]: list(figures(claim["results"])) for claim in found["claims"]}
+    for profile, measured in found["profiles"].items():
+        for name, scores in measured["scores"].items():
+            known[ledger.anchor(profile, name)] = [
+                *figures(scores), *figures(measured["effects"].get(name, {}))
+            ]  # fmt: skip
+    wrong = []
+    for quoted, key in QUOTE.findall(text):
+        if key not in known:
+            wrong.append(f"{quoted}: the ledger has no {key}")
+            continue
+        there = set(NUMBER.findall(" ".join(known[key])))
+        wrong += [f"{n}: no figure of {key}" for n in NUMBER.findall(quoted) if n not in there]
+    return wrong
 
 
 def prose(page):
@@ -66,21 +255,14 @@ def prose(page):
     return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
-@pytest.mark.parametrize("page", list(pages()), ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
+    + sorted((ROOT / "notebooks").glob("*.ipynb")),
+    ids=lambda page: page.name,
+)
 def test_prose_quotes_what_the_ledger_holds(page):
-    assert ledger.misquoted(prose(page), COMMITTED) == []
-
-
-def test_the_readme_shows_the_results_as_they_are():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert ledger.with_summary(text, COMMITTED) == text, "run: segkit reproduce"
-
-
-def made_up():
-    figure = {"value": 0.5124, "spread": 0.01, "low": 0.49, "high": 0.53, "seeds": [0.5, 0.52]}
-    result = {"verdict": "holds", "why": "", "figures": {"a": figure, "weights": 31_043_521}}
-    design = {"scores": {"two cells": {"a": {"IoU": figure}}}, "effects": {}}
-    return {"claims": [{"key": "one", "results": {"quick": result}}], "profiles": {"quick": design}}
+    assert misquoted(prose(page), COMMITTED) == []
 
 
 @pytest.mark.parametrize(
@@ -99,25 +281,11 @@ def made_up():
     ],
 )
 def test_a_quoted_number_that_differs_is_found(quoted, wrong):
-    assert ledger.misquoted(quoted, made_up()) == wrong
-
-
-def test_the_readme_s_table_is_made_between_its_marks():
-    page = f"before\n{ledger.BEGIN}\nstale\n{ledger.END}\nafter"
-    new = ledger.with_summary(page, COMMITTED)
-    assert new.startswith("before\n") and new.endswith("\nafter") and "stale" not in new
-    assert ledger.with_summary(new, COMMITTED) == new
-    other = copy.deepcopy(COMMITTED)
-    result = next(iter(other["claims"][0]["results"].values()))
-    result["verdict"] = "undecided" if result["verdict"] != "undecided" else "holds"
-    assert ledger.with_summary(new, other) != new
-    assert ledger.with_summary("no marks", COMMITTED) == "no marks"
-
-
-@pytest.mark.parametrize(
-    "value, text",
-    [(0.51239, "0.512"), (-0.0614, "−0.061"), (12.345, "12.3"), (31043521, "31,043,521"),
-     (0.0, "0.000"), (None, "–")],
-)  # fmt: skip
-def test_one_way_to_write_a_number(value, text):
-    assert ledger.number(value) == text
+    figure = {"value": 0.5124, "spread": 0.01, "low": 0.49, "high": 0.53, "seeds": [0.5, 0.52]}
+    result = {"verdict": "holds", "why": "", "figures": {"a": figure, "weights": 31_043_521}}
+    measured = {"scores": {"two cells": {"a": {"IoU": figure}}}, "effects": {}}
+    made_up = {
+        "claims": [{"key": "one", "results": {"quick": result}}],
+        "profiles": {"quick": measured},
+    }
+    assert misquoted(quoted, made_up) == wrong

@@ -18,6 +18,7 @@ import torch
 from segkit import data, model_file, models
 from segkit.errors import ArgumentError, CheckpointError
 from segkit.model_file import ModelMetadata, load_model, save_model
+from segkit.train import save_weights
 
 METADATA = ModelMetadata(
     "unet",
@@ -148,6 +149,9 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     safetensors.torch.save_file(METADATA.build().state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(CheckpointError, match="without metadata of their network"):
         load_model(tmp_path / "weights.safetensors")
+    save_weights(tmp_path / "best.pt", METADATA.build())
+    with pytest.raises(CheckpointError, match=r"best\.pt is a pickle"):
+        load_model(tmp_path / "best.pt")
     for name, content in {"empty": b"", "text": b"hello", "png": b"\x89PNG\r\n\x1a\n"}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=str(tmp_path / name)):

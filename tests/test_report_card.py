@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segkit import data, judge, metrics
+from segkit import data, metrics
 from segkit.data.dataset import DataError, SegmentationDataset
 from segkit.data.transforms import Pipeline
+from segkit.evaluate import best_and_worst, by_class, by_image, evaluate, scores
 from segkit.model_file import ModelMetadata
 from segkit.predict import logits_of
 from segkit.report_card import report_card
@@ -60,10 +61,10 @@ def all_logits(model, dataset):
     return torch.cat(logits), torch.cat(masks)
 
 
-def test_what_is_judged_is_what_the_metrics_count(case):
+def test_an_evaluation_counts_what_the_metrics_count(case):
     model, metadata, dataset = case
     logits, masks = all_logits(model, dataset)
-    found = judge.judge(model, metadata, dataset, batch_size=7)
+    found = evaluate(model, metadata, dataset, batch_size=7)
     expected = metrics.counts(logits, masks, 0.4)
     assert torch.equal(found.counts.stacked(), expected.stacked())
     near = metrics.boundary_counts(logits, masks, 0.4)
@@ -79,28 +80,28 @@ def test_what_is_judged_is_what_the_metrics_count(case):
 
 def test_scores_have_intervals_around_the_counted_value(case):
     model, metadata, dataset = case
-    found = judge.judge(model, metadata, dataset)
-    scores = judge.scores(found, resamples=300)
+    found = evaluate(model, metadata, dataset)
+    intervals = scores(found, resamples=300)
     name = "IoU" if metadata.classes == 1 else "mean IoU"
     expected = found.counts.iou("macro", include_background=False)
-    assert next(iter(scores)) == name
-    assert scores[name].value == pytest.approx(float(expected))
-    assert all(s.low < s.value < s.high for s in scores.values())
-    assert judge.scores(found, resamples=300) == scores
+    assert next(iter(intervals)) == name
+    assert intervals[name].value == pytest.approx(float(expected))
+    assert all(s.low < s.value < s.high for s in intervals.values())
+    assert scores(found, resamples=300) == intervals
 
 
 def test_rows_of_classes_are_counted_by_hand(case):
     model, metadata, dataset = case
     logits, masks = all_logits(model, dataset)
     if metadata.classes == 1:
-        said = (logits[:, 0] > metrics.logit(0.4)).long()
+        pred = (logits[:, 0] > metrics.logit(0.4)).long()
     else:
-        said = logits.argmax(1)
+        pred = logits.argmax(1)
     valid = masks != 255
-    rows = judge.by_class(judge.judge(model, metadata, dataset))
+    rows = by_class(evaluate(model, metadata, dataset))
     assert [row["class"] for row in rows] == list(dataset.class_names)
     for label, row in enumerate(rows):
-        mine, true = (said == label) & valid, masks == label
+        mine, true = (pred == label) & valid, masks == label
         both = (mine & true).sum()
         assert row["IoU"] == pytest.approx(float(both / (mine | true).sum()))
         assert row["Dice"] == pytest.approx(float(2 * both / (mine.sum() + true.sum())))
@@ -114,22 +115,22 @@ def test_worst_and_best_are_in_order_and_blank_images_in_neither():
     dataset = a_set()
     dataset.images[3], dataset.masks[3] = 0, 0  # nothing there, nothing found
     dataset.masks[5] = 0  # nothing there, something found
-    found = judge.judge(Brightness(), metadata_of(dataset), dataset)
-    ious = judge.by_image(found)
+    found = evaluate(Brightness(), metadata_of(dataset), dataset)
+    ious = by_image(found)
     assert ious[3].isnan() and ious[5] == 0
-    worst, best = judge.extremes(found, 6)
+    best, worst = best_and_worst(found, 6)
     order = sorted((i for i in range(24) if i != 3), key=lambda i: float(ious[i]))
     assert worst == order[:6] and best == order[::-1][:6]
-    few, fewer = judge.extremes(found, 99)
+    few, fewer = best_and_worst(found, 99)
     assert len(few) == len(fewer) == 11 and not {*few} & {*fewer}
 
 
-def test_data_are_seen_as_the_model_was_trained():
+def test_images_are_normalised_as_in_training():
     dataset = a_set()
     metadata = metadata_of(dataset)
-    wanted = judge.judge(Brightness(), metadata, dataset).counts
+    wanted = evaluate(Brightness(), metadata, dataset).counts
     other = dataset.with_transform(data.transforms.build("medium", 1))
-    assert torch.equal(judge.judge(Brightness(), metadata, other).counts.tp, wanted.tp)
+    assert torch.equal(evaluate(Brightness(), metadata, other).counts.tp, wanted.tp)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +144,7 @@ def test_data_are_seen_as_the_model_was_trained():
 def test_data_of_another_kind_are_refused(change, message):
     dataset = a_set()
     with pytest.raises(DataError, match=message):
-        judge.judge(Brightness(), replace(metadata_of(dataset), **change), dataset)
-
-
-VOID = {"meta", "img"}
+        evaluate(Brightness(), replace(metadata_of(dataset), **change), dataset)
 
 
 class Reader(HTMLParser):
@@ -156,23 +154,21 @@ class Reader(HTMLParser):
         super().__init__()
         self.open, self.images, self.links, self.text, self.headings = [], [], [], [], []
         self.feed(text)
-        assert not [tag for tag in self.open if tag != "html"]
+        assert self.open == ["html"]
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.links += [v for k, v in attrs.items() if k in ("src", "href") and v]
-        if tag == "img":
-            self.images.append(attrs)
-        if re.fullmatch(r"h\d", tag):
-            self.headings.append(int(tag[1]))
-        if tag not in VOID:
-            self.open.append(tag)
+        self.images += [attrs] if tag == "img" else []
+        self.headings += [int(tag[1])] if re.fullmatch(r"h\d", tag) else []
+        self.open += [tag] if tag not in ("meta", "img") else []
 
     def handle_startendtag(self, tag, attrs):
         pass
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        if tag != "html":
+            assert self.open.pop() == tag
 
     def handle_data(self, text):
         self.text.append(text)
@@ -193,18 +189,11 @@ def test_the_page_stands_alone(case, tmp_path):
         Image.open(io.BytesIO(content)).verify()
     assert page.headings[0] == 1 and set(page.headings[1:]) == {2}
     json.dumps(numbers, allow_nan=False)
-    shown = " ".join(page.text)
+    shown = " ".join(" ".join(page.text).split())
     for name, score in numbers["scores"].items():
         assert f"{name} {score['value']:.3f} {score['low']:.3f} to {score['high']:.3f}" in shown
-    for fact in (
-        "unet",
-        "32×24",
-        "background",
-        "0.25",
-        "seed 7",
-        f"torch {version('torch')}",
-    ):
-        assert fact in shown, fact
+    for entry in ("unet", "32×24", "background", "0.25", "seed 7", f"torch {version('torch')}"):
+        assert entry in shown, entry
 
 
 def test_what_others_wrote_is_text_on_the_page(tmp_path):

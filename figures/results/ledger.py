@@ -1,0 +1,286 @@
+"""The ledger: every claim with its verdict and figures, as JSON, as Markdown and as pictures."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segkit import experiments, paths
+from segkit.experiments import SCORES, Design, Estimate, Record, by_hash, config_hash, contrast
+from segkit.files import csv_text, write_text
+from segkit.metrics import Counts
+
+claims, designs = experiments.load("claims"), experiments.load("designs")
+
+MADE = "<!-- made by `segkit reproduce`: edit nothing here -->"
+BEGIN, END = "<!-- results: made by `segkit reproduce` -->", "<!-- end of results -->"
+SHOWN = (
+    "test IoU",
+    "test IoU per image",
+    "test Dice",
+    "test accuracy",
+    "test boundary IoU",
+    "val accuracy",
+)
+
+Ledger = dict[str, Any]
+Records = Mapping[str, Record]  # by the names of the runs
+
+
+def build(records: Records) -> Ledger:
+    """Return the ledger, ready for JSON: what the records show about all claims."""
+    profiles = {
+        name: {design.name: design for design in group()} for name, group in designs.GROUPS.items()
+    }
+    return {
+        "claims": [_entry(claim, profiles | {"always": {}}, records) for claim in claims.CLAIMS],
+        "profiles": {name: _profile(group, records) for name, group in profiles.items()},
+    }
+
+
+def _entry(
+    claim: Any, profiles: Mapping[str, Mapping[str, Design]], records: Records
+) -> dict[str, Any]:
+    results = {}
+    for profile in claim.profiles:
+        finding = claims.decide(claim, profiles[profile], records)
+        figures = {name: _figure(value) for name, value in finding.figures.items()}
+        results[profile] = {"verdict": finding.verdict, "why": finding.why, "figures": figures}
+    fields = ("key", "who", "what", "conditions", "test", "design")
+    return {name: getattr(claim, name) for name in fields} | {"results": results}
+
+
+def _figure(value: Estimate | float) -> dict[str, Any] | float:
+    if not isinstance(value, Estimate):
+        return _short(value)
+    numbers = {"value": value.value, "spread": value.std, "low": value.low, "high": value.high}
+    return {name: _short(n) for name, n in numbers.items()} | {
+        "seeds": [_short(n) for n in value.seeds]
+    }
+
+
+def _short(value: float) -> float | int | None:
+    """Return a number with five digits; None for NaN."""
+    if isinstance(value, int):
+        return value
+    return None if math.isnan(value) else float(f"{value:.5g}")
+
+
+def _profile(group: Mapping[str, Design], records: Records) -> dict[str, Any]:
+    """Return scores and effects of the finished designs of one profile, and their cost."""
+    missing = {design.name: experiments.missing(design, records) for design in group.values()}
+    done = [design for design in group.values() if not missing[design.name]]
+    runs = [records[name] for name in by_hash(c for design in done for c in design.configs())]
+    return {
+        "runs": len(runs),
+        "missing": sum(missing.values()),
+        "seconds": _short(sum(run["seconds"] for run in runs) + 0.0),
+        "cpu_seconds": _short(sum(run["cpu_seconds"] for run in runs) + 0.0),
+        "made_with": sorted({_made_with(run) for run in runs}),
+        "scores": {design.name: _scores(design, records) for design in done},
+        "effects": {
+            design.name: {
+                score: {
+                    " × ".join(names): _figure(found)
+                    for names, found in experiments.effects(design, records, score).items()
+                }
+                for score in ("test IoU", "test accuracy", "test boundary IoU")
+            }
+            for design in done
+            if len(design.factors) > 1
+        },
+    }
+
+
+def _made_with(run: Record) -> str:
+    made = run["made_with"]
+    return f"{made['device']}, torch {made['torch']}, Python {made['python']}, {made['precision']}"
+
+
+def _scores(design: Design, records: Records) -> dict[str, Any]:
+    cells = design.labels()
+    tested = all(run["test"] for row in experiments.table(design, records) for run in row)
+    return {
+        cell: {
+            score: _figure(contrast(design, records, [c == cell for c in cells], score))
+            for score in SHOWN
+            if score.startswith("test") == tested
+        }
+        for cell in cells
+    }
+
+
+def run_rows(records: Records) -> Iterator[dict[str, Any]]:
+    """Yield a row of runs.csv for each run that is done: design, factors, seed, costs, scores."""
+    for design in (design for group in designs.GROUPS.values() for design in group()):
+        for cell in design.cells():
+            for seed in design.seeds:
+                run = records.get(config_hash(design.config(cell, seed)))
+                if run:
+                    costs = {
+                        name: run[name] for name in ("selected_epoch", "parameters", "seconds")
+                    }
+                    yield {
+                        "design": design.name,
+                        **cell,
+                        "seed": seed,
+                        "run": run["name"],
+                        **costs,
+                    } | {
+                        name: f"{function(Counts(*torch.tensor(run[part]))).item():.5f}"
+                        for name, (part, function) in SCORES.items()
+                        if run[part]
+                    }
+
+
+def results() -> Path:
+    """Return the folder of the committed records and the committed ledger."""
+    return paths.root() / "figures" / "results"
+
+
+def publish(folder: Path) -> Ledger:
+    """Write claims.json, ledger.md, runs.csv and the pictures from the records in `folder`.
+
+    If it is the folder of the repository, the README's table of verdicts is renewed too.
+    """
+    records = experiments.read_records(folder / "records")
+    ledger = build(records)
+    write_text(folder / "claims.json", json.dumps(ledger, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "ledger.md", markdown(ledger))
+    rows = list(run_rows(records))
+    last = ("seed", "run", "selected_epoch", "parameters", "seconds", *SCORES)
+    factors = [name for row in rows for name in row if name not in last]
+    write_text(
+        folder / "runs.csv", csv_text(list(dict.fromkeys(["design", *factors])) + [*last], rows)
+    )
+    for profile, group in designs.GROUPS.items():
+        for design in group():
+            if len(design.factors) > 1 and not experiments.missing(design, records):
+                for name in ("effects", "interactions"):
+                    draw = getattr(experiments, f"plot_{name}")
+                    draw(design, records).savefig(folder / f"{name}-{profile}.png", dpi=100)
+    if folder.resolve() == results():
+        readme = paths.root() / "README.md"
+        text = readme.read_text(encoding="utf-8")
+        if with_summary(text, ledger) != text:
+            write_text(readme, with_summary(text, ledger))
+    return ledger
+
+
+def read(folder: Path | None = None) -> Ledger:
+    """Return the ledger in `folder`, by default the committed one: what lessons print from."""
+    return json.loads(((folder or results()) / "claims.json").read_text(encoding="utf-8"))
+
+
+def markdown(ledger: Ledger) -> str:
+    """Return the ledger as a page: the claims, then what each design measured, then the effects."""
+    lines = [MADE, "", "# What is claimed, and what was measured", "", *_how_to_read(), ""]
+    lines += ["## Claims", ""]
+    for claim in ledger["claims"]:
+        lines += [f'<a id="{claim["key"]}"></a>', f"**{claim['who']}**: {claim['what']}  "]
+        lines += [f"Conditions there: {claim['conditions']}.  ", f"Test here: {claim['test']}.", ""]
+        for profile, result in claim["results"].items():
+            where = "" if profile == "always" else f"{profile}: "
+            lines.append(f"- {where}**{result['verdict']}** ({result['why']})")
+            lines += [
+                f"  - {name}: {figure_text(value)}" for name, value in result["figures"].items()
+            ]
+        lines.append("")
+    for profile, found in ledger["profiles"].items():
+        lines += _profile_page(profile, found)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _how_to_read() -> list[str]:
+    return [
+        "A figure is a mean over seeds ± their standard deviation, with a 95 % bootstrap interval "
+        "over seeds and images in brackets, which for three seeds is rather too narrow. Of what is "
+        "not counted on images (epochs, losses, seconds, memory) the brackets hold the range over "
+        "the seeds. A claim about a difference holds if the whole interval lies on the claimed "
+        "side of zero, does not hold if it lies on the other, and is undecided otherwise. `quick` "
+        "is a miniature on procedural data, and so are its verdicts. `full` is a claim's own size.",
+    ]
+
+
+def _profile_page(profile: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"## {profile}"
+    yield ""
+    command = "--only quality" if profile not in designs.PROFILES else f"--profile {profile}"
+    minutes = {name: f"{(found[name] or 0) / 60:.1f} min" for name in ("seconds", "cpu_seconds")}
+    yield (
+        f"`segkit reproduce {command}`: {found['runs']} runs in finished designs, "
+        f"{found['missing']} runs missing; {minutes['seconds']} of training by the clock, "
+        f"{minutes['cpu_seconds']} of processor time in all."
+    )
+    for made in found["made_with"]:
+        yield f"- {made}"
+    yield ""
+    for design, cells in found["scores"].items():
+        scores = list(next(iter(cells.values())))
+        yield f'<a id="{anchor(profile, design)}"></a>'
+        yield ""
+        yield f"| {design} | {' | '.join(scores)} |"
+        yield "|---" * (1 + len(scores)) + "|"
+        for cell, row in cells.items():
+            yield f"| {cell} | {' | '.join(figure_text(row[score]) for score in scores)} |"
+        yield ""
+    for design, scored in found["effects"].items():
+        names = list(next(iter(scored.values())))
+        yield f"| effects in {design} | {' | '.join(scored)} |"
+        yield "|---" * (1 + len(scored)) + "|"
+        for name in names:
+            yield f"| {name} | {' | '.join(figure_text(row[name]) for row in scored.values())} |"
+        yield ""
+
+
+def figure_text(figure: Mapping[str, Any] | float) -> str:
+    """Return a figure of the ledger as its page, and prose that quotes it, write it."""
+    if not isinstance(figure, Mapping):
+        return number(figure)
+    interval = f"[{number(figure['low'])}, {number(figure['high'])}]"
+    spread = "" if figure["spread"] is None else f" ± {number(figure['spread'])}"
+    return f"{number(figure['value'])}{spread} {interval}"
+
+
+def number(value: float | None) -> str:
+    """Return a number with three decimals below 10, one from there, and none for whole ones."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value and abs(value) < 0.0005:
+        return f"{value:.0e}".replace("-", "−", 1 if value < 0 else 0)
+    return f"{value:,.{3 if abs(value) < 10 else 1}f}".replace("-", "−")
+
+
+def summary(ledger: Ledger) -> str:
+    """Return the few lines that the README shows: how many claims have which verdict."""
+    rows = ["| | " + " | ".join(claims.VERDICTS) + " |", "|---" * (1 + len(claims.VERDICTS)) + "|"]
+    names = {"always": "needs no training", "quick": "in miniature", "full": "at full size"}
+    for profile in ("always", *designs.PROFILES):
+        found = Counter(
+            claim["results"][profile]["verdict"]
+            for claim in ledger["claims"]
+            if profile in claim["results"]
+        )
+        rows.append(
+            f"| {names[profile]} | " + " | ".join(str(found[v]) for v in claims.VERDICTS) + " |"
+        )
+    return "\n".join(rows)
+
+
+def with_summary(text: str, ledger: Ledger) -> str:
+    """Return a page with what stands between its two marks made anew; without marks, as it is."""
+    if BEGIN not in text or END not in text:
+        return text
+    before, rest = text.split(BEGIN, 1)
+    return f"{before}{BEGIN}\n{summary(ledger)}\n{END}{rest.split(END, 1)[1]}"
+
+
+def anchor(profile: str, design: str) -> str:
+    """Return the name under which a design's table is linked to."""
+    return f"{profile}-{design}".replace(" ", "-")
