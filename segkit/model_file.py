@@ -1,35 +1,49 @@
 """Model files: a network's weights and all it takes to use them, in one file.
 
-The format is that of checkpoints: reading one runs no code, whoever wrote it, it is written whole
-or not at all, and a checksum tells a damaged file from a good one.
+The format is safetensors, with the metadata and a checksum in its header: reading one runs no
+code, and a damaged file is told from a good one. https://github.com/huggingface/safetensors
 """
 
+import json
+import math
+import re
+import zlib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segkit import models
-from segkit.data.dataset import SegmentationDataset
-from segkit.errors import CheckpointError
-from segkit.train import model_format as checkpoint
+from segkit.errors import ArgumentError, CheckpointError
+from segkit.files import atomic_file
 
-KIND = "model"
-LARGEST = 4096  # an option, such as a width, that is larger is a damaged file's
-PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+if TYPE_CHECKING:
+    from segkit.data.dataset import SegmentationDataset
+
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a network is and how its images are to be made.
+    """What a network is and how its images are made.
 
-    network, in_channels, classes, options: what `segkit.models.build` needs. class_names: one
-    per id, the background first. mean, std: per channel, of pixels in 0..1. size: (H, W) of the
-    images it was trained on. threshold: of probability, where there is one channel.
-    notes: whatever else is worth keeping, ready for JSON: data, scores, settings.
-    Raises ValueError for metadata that contradicts itself.
+    Args:
+        network: a name that `segkit.models.build` knows.
+        class_names: one per class id, the background first; two for a binary network.
+        mean: per channel, of pixels in 0..1, as the images are normalised.
+        std: standard deviation per channel, likewise.
+        size: (height, width) of the images it was trained on, in pixels.
+        in_channels: of the images.
+        classes: channels of the logits, 1 to 255.
+        options: the network's own, as `segkit.models.build` takes them.
+        threshold: of probability, between 0 and 1, where `classes` is 1.
+        notes: anything else worth keeping that JSON can hold: data, scores, settings.
+
+    Raises:
+        ArgumentError: a value is impossible or contradicts another.
     """
 
     network: str
@@ -44,28 +58,30 @@ class ModelMetadata:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("class_names", "mean", "std", "size"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        trained_from = {k: v for k, v in self.options.items() if k != "pretrained"}
-        object.__setattr__(self, "options", trained_from)  # the weights are in the file
-        numbers = [v for v in self.options.values() if isinstance(v, (int, float))]
-        channels = len(self.mean) == len(self.std) == self.in_channels and min(self.std) > 0
-        demands = [
-            (self.network in models.names(), f"network is one of {', '.join(models.names())}"),
-            (len(self.class_names) == max(2, self.classes), "each class has a name, one channel 2"),
-            (channels, "mean and std have a number per channel, those of std above 0"),
-            (len(self.size) == 2 and min(self.size) >= 1, "size is (height, width) in pixels"),
-            (0 < self.threshold < 1, "threshold is between 0 and 1"),
-            (all(abs(number) <= LARGEST for number in numbers), f"no option exceeds {LARGEST}"),
-        ]
-        for met, demand in demands:
+        names, pixels = self.class_names, (*self.mean, *self.std)
+        demands = {
+            f"network is one of {', '.join(models.names())}": self.network in models.names(),
+            "classes is between 1 and 255": self.classes in range(1, 256),
+            "each class has a name, one channel 2": len(names) == max(2, self.classes),
+            "class names are different texts": len(set(names)) == len(names)
+            and all(isinstance(name, str) for name in names),
+            "mean and std have a finite number per channel, those of std above 0": (
+                len(self.mean) == len(self.std) == self.in_channels
+                and all(map(math.isfinite, pixels))
+                and min(self.std) > 0
+            ),
+            "size is (height, width) in pixels, up to 65,535": len(self.size) == 2
+            and all(side in range(1, 2**16) for side in self.size),
+            "threshold is between 0 and 1": 0 < self.threshold < 1,
+        }
+        for demand, met in demands.items():
             if not met:
-                raise ValueError(f"these metadata describe no model: see that {demand} ({self})")
+                raise ArgumentError(f"this metadata fits no model: see that {demand} ({self})")
 
     @classmethod
     def of(
         cls,
-        dataset: SegmentationDataset,
+        dataset: "SegmentationDataset",
         network: str,
         *,
         threshold: float = 0.5,
@@ -76,68 +92,103 @@ class ModelMetadata:
 
         options: those given to `build`; `classes` among them only if not the data set's.
         """
-        plain = dataset.transform is None
-        mean = (0.0,) * dataset.channels if plain else getattr(dataset.transform, "mean", None)
-        std = (1.0,) * dataset.channels if plain else getattr(dataset.transform, "std", None)
-        if mean is None or std is None:
-            raise ValueError(
-                f"the data set's transform, {dataset.transform!r}, has no mean and std: "
-                "make ModelMetadata(...) with those it normalises by"
-            )
-        return cls(
-            network,
-            dataset.class_names,
-            mean,
-            std,
-            dataset.masks.shape[1:],
-            dataset.channels,
-            options.pop("classes", dataset.classes),
-            options,
-            threshold,
-            {"data": dataset.info} | (notes or {}),
-        )
+        mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
+        if dataset.transform is not None:
+            try:
+                mean, std = dataset.transform.mean, dataset.transform.std
+            except AttributeError:
+                raise ArgumentError(
+                    f"the data set's transform, {dataset.transform!r}, has no mean and std: "
+                    "make ModelMetadata(...) with those it normalises by"
+                ) from None
+        options.pop("pretrained", None)  # the weights will be in the file
+        classes = options.pop("classes", dataset.classes)
+        about = {"in_channels": dataset.channels, "classes": classes, "options": options}
+        notes = {"data": dataset.info} | (notes or {})
+        names, size = tuple(dataset.class_names), dataset.masks.shape[1:]
+        normalised = {"mean": tuple(mean), "std": tuple(std), "threshold": threshold}
+        return cls(network, names, size=size, **normalised, **about, notes=notes)
 
     def build(self) -> nn.Module:
         """Return the network with weights not yet trained."""
         return models.build(self.network, self.in_channels, self.classes, **self.options)
 
+    def to_json(self) -> str:
+        """Return the metadata as JSON. Raises ArgumentError for notes that JSON cannot hold."""
+        try:
+            return json.dumps(asdict(self))
+        except TypeError as error:
+            raise ArgumentError(f"the metadata cannot be written as JSON: {error}") from error
+
+
+def read_metadata(path: str | Path, stored: Any) -> ModelMetadata:
+    """Return the metadata in a file, without what a later segkit may have added to it.
+
+    Raises:
+        CheckpointError: it describes no network.
+    """
+    known = {f.name for f in fields(ModelMetadata)}
+    try:
+        given = {key: value for key, value in stored.items() if key in known}
+        tuples = {key: tuple(given[key]) for key in ("class_names", "mean", "std", "size")}
+        return ModelMetadata(**given | tuples)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged, or no model of segkit: {error!r}") from error
+
 
 def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> None:
-    """Write `model` and its metadata to `path`.
+    """Write the weights of `model`, in float32, and its metadata to `path`, whole or not at all.
 
-    Raises CheckpointError if the metadata does not build this network.
+    Raises:
+        CheckpointError: the metadata does not build this network.
     """
-    weights = model.state_dict()
-    checkpoint.fits("the metadata given", _skeleton(metadata), weights, {})
-    checkpoint.write(Path(path), {"model": weights}, {"kind": KIND, "metadata": asdict(metadata)})
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        name = re.sub(r"^(module\.|_orig_mod\.)+", "", name)  # of DDP and torch.compile
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        weights[name] = tensor.cpu().contiguous()
+    _check_fit("the metadata given", weights, _skeleton(metadata))
+    text = metadata.to_json()
+    header = {"segkit": text, "checksum": _checksum(text, weights)}
+    with atomic_file(path) as part:
+        safetensors.torch.save_file(weights, part, header)
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
     """Return the network in `path`, on the CPU and in evaluation mode, and its metadata.
 
-    Raises CheckpointError for a file that is missing, damaged or no model file of segkit.
+    Raises:
+        CheckpointError: the file is missing, damaged or no model file of segkit.
     """
     path = Path(path)
-    _refuse_foreign(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
     try:
-        state, about = checkpoint.read(path)
-        weights, kind = dict(state["model"]), about.get("kind")
-        metadata = read_metadata(path, about["metadata"]) if kind == KIND else None
-    except CheckpointError:
-        raise
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a model file of segkit, or is damaged") from error
-    if metadata is None:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        problem = f"is damaged, or no model file of segkit: {error}"
+        if path.read_bytes()[:4].startswith(_PICKLES):
+            problem = (
+                "is a pickle (torch.save), which may run code when it is opened, so it is not. "
+                "If you trust it, torch.load(path, weights_only=True) and save it with save_model"
+            )
+        raise CheckpointError(f"{path} {problem}") from error
+    if not {"segkit", "checksum"} <= set(header):
         raise CheckpointError(
-            f"{path} is a checkpoint without metadata of its network: build the network, "
-            "segkit.train.load_weights into it, and segkit.model_file.save_model it"
+            f"{path} holds weights without metadata of their network: build the network, load the "
+            "weights into it, and save it with segkit.model_file.save_model"
         )
+    if header["checksum"] != _checksum(header["segkit"], weights):
+        raise CheckpointError(f"{path} is damaged: its checksum is wrong")
+    metadata = read_metadata(path, json.loads(header["segkit"]))
     try:
         model = _skeleton(metadata)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} describes a network that cannot be: {error}") from error
-    checkpoint.fits(path, model, weights, {})
-    model.load_state_dict({name: t.clone() for name, t in weights.items()}, assign=True)
+    _check_fit(path, weights, model)
+    model.load_state_dict(weights, assign=True)
     return model.eval(), metadata
 
 
@@ -147,26 +198,21 @@ def _skeleton(metadata: ModelMetadata) -> nn.Module:
         return metadata.build()
 
 
-def read_metadata(path: str | Path, stored: Any) -> ModelMetadata:
-    """Return the metadata in a file; what a later segkit may have added is left out.
+def _check_fit(source: str | Path, weights: dict[str, Tensor], model: nn.Module) -> None:
+    given = {name: (*t.shape, t.dtype) for name, t in weights.items()}
+    needed = {name: (*t.shape, t.dtype) for name, t in model.state_dict().items()}
+    for name in given | needed:
+        if given.get(name) != needed.get(name):
+            raise CheckpointError(
+                f"{source} and the weights disagree: {name} is {given.get(name, 'absent')} among "
+                f"the weights and {needed.get(name, 'absent')} in the {type(model).__name__}"
+            )
 
-    Raises CheckpointError for metadata that describes no network.
-    """
-    known = {f.name for f in fields(ModelMetadata)}
-    try:
-        return ModelMetadata(**{k: v for k, v in stored.items() if k in known})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged, or no model of segkit: {error}") from error
 
-
-def _refuse_foreign(path: Path) -> None:
-    """Say what a file is that is clearly something else."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith(PICKLES):
-        raise CheckpointError(
-            f"{path} is a pickle (torch.save), which may run code when it is opened, so it is not. "
-            "If you trust it, torch.load(path, weights_only=True) and save it with save_model"
-        )
+def _checksum(text: str, weights: dict[str, Tensor]) -> str:
+    """Return a CRC of all that a file holds: safetensors itself does not see a flipped bit."""
+    found = zlib.crc32(text.encode())
+    for name, tensor in sorted(weights.items()):
+        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), found)
+    return f"{found:08x}"
