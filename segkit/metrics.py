@@ -486,12 +486,14 @@ def validate_target(
     if on_cpu and (low < 0 or high > last):
         values = target.unique().tolist()
         shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
+        known = f"{logits.shape[1]} channels know the classes 0 to {last}"
+        if logits.shape[1] == 1:
+            known = "one channel is binary (0 and 1)"
         remedy = f"{values[-1] + 1} classes need as many channels"
         if values[-1] == 255:
             remedy = "a 0/255 mask becomes (mask > 127).long()"
         raise ArgumentError(
-            f"target holds the values {shown}, but logits of {logits.shape[1]} channel(s) know the "
-            f"classes 0 to {last} (ignored: {ignore_index}): {remedy}"
+            f"target holds the values {shown}, but {known}, ignored is {ignore_index}: {remedy}"
         )
     return labels, valid
 
