@@ -87,7 +87,7 @@ def split(
     elif stratify_by:
         rule = f"stratified by {stratify_by}"
         if stratify_by == "classes":
-            raise_errors([one for found in in_threads(inspect, items) for one in found], root)
+            raise_errors([one for _, found in in_threads(inspect, items) for one in found], root)
             labels = [str(item.values) for item in items]
         else:
             labels = groups_of(items, stratify_by)

@@ -108,7 +108,7 @@ def open_folder(
     facts = ("channels", "values", "interior_values", "lossy", "binary")
 
     def look() -> dict:
-        for found in in_threads(inspect, examples):
+        for _, found in in_threads(inspect, examples):
             issues.extend(found)
         raise_errors(issues, root)
         return {"facts": [[getattr(example, fact) for fact in facts] for example in examples]}
@@ -207,17 +207,12 @@ def pictures(place: Path) -> dict[str, list[Path]]:
     return found
 
 
-def inspect(
-    example: Example, measure: Callable[[Example, np.ndarray | None], list[Issue]] | None = None
-) -> list[Issue]:
-    """Read the files of an example, write what they hold into it, and return the issues.
+def inspect(example: Example) -> tuple[np.ndarray | None, list[Issue]]:
+    """Read the files of an example and write what they hold into its fields.
 
-    The mask is decoded, of the image only the header is read.
-
-    Args:
-        example: its fields from `size` to `binary` are filled in.
-        measure: called with the example and its mask, None where it cannot be read, to look
-            further; it returns more issues.
+    Returns:
+        The mask, None where it cannot be read, and the issues. Of the image only the header is
+        read.
     """
     issues: list[Issue] = []
     mask = None
@@ -238,7 +233,7 @@ def inspect(
         (height, width), (rows, columns) = example.size, mask.shape
         sizes = f"{columns}×{rows}, image {width}×{height}"
         issues.append(issue("size-mismatch", example.mask, sizes))
-    return issues + (measure(example, mask) if measure else [])
+    return mask, issues
 
 
 def describe_mask(example: Example, mask: np.ndarray) -> None:
