@@ -247,15 +247,15 @@ def _source(root: Path, names: tuple[str, ...]) -> tuple:
             break
     else:
         return "folder", root, *folder.find_pairs(root), names, _read_files
-    records, issues = annotations.find_records(root)
+    examples, issues = annotations.find_annotations(root)
     ids = None
-    if records or not issues:  # else what is wrong with the files is all there is to report
-        ids, names = _attempt(issues, annotations.label_ids, records, names) or (None, names)
+    if examples or not issues:  # else what is wrong with the files is all there is to report
+        ids, names = _attempt(issues, annotations.label_ids, examples, names) or (None, names)
 
-    def read_record(example: Example, issues: list[Issue]) -> tuple:
-        return (ids and _attempt(issues, annotations.read_record, example, ids)) or (None, None)
+    def read_annotated(example: Example, issues: list[Issue]) -> tuple:
+        return (ids and _attempt(issues, annotations.read_annotated, example, ids)) or (None, None)
 
-    return "labelme", root, records, issues, names, read_record
+    return "labelme", root, examples, issues, names, read_annotated
 
 
 def _attempt(issues: list[Issue], reader: Callable, *args: Any) -> Any:

@@ -48,25 +48,20 @@ class SplitOptions(TypedDict, total=False):
 
 @dataclass
 class Example:
-    """An image and its mask, and what reading them has shown.
-
-    image, mask: the files, None where one is missing. size: (H, W) of the image. channels: 1 or
-    3. values: those in the mask, in order. interior_values: those that are not only found along
-    edges. lossy: whether the mask is a JPEG. binary: whether its pixels are nearly black or white.
-    details: what the data doctor has measured.
-    """
+    """An image and its mask, and what reading them has shown."""
 
     name: str
     split: str
-    image: Path | None
+    image: Path | None  # None where it is missing
     mask: Path | None
-    size: tuple[int, int] | None = None
-    channels: int = 1
-    values: list[int] = field(default_factory=list)
-    interior_values: list[int] = field(default_factory=list)
-    lossy: bool = False
-    binary: bool = False
-    details: Any = None
+    size: tuple[int, int] | None = None  # (H, W) of the image
+    channels: int = 1  # of the image, 1 or 3
+    labels: frozenset[str] = frozenset()  # of a LabelMe file
+    values: list[int] = field(default_factory=list)  # in the mask, in order
+    interior_values: list[int] = field(default_factory=list)  # those not only found along edges
+    lossy: bool = False  # whether the mask is a JPEG
+    binary: bool = False  # whether most pixels of the mask are nearly 0 or 255
+    details: Any = None  # what the data doctor measures
 
     @property
     def files(self) -> list[Path]:
