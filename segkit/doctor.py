@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from segkit.data import annotations, folder, read, splits
+from segkit.data import annotations, folder, read
 from segkit.data.cache import in_threads
 from segkit.data.dataset import IGNORE, DataError, Pair
 from segkit.data.folder import Example, GroupBy, listed
@@ -417,14 +417,16 @@ def _balance(examples: list[Example], encoding: str, classes: list, root: Path) 
         return [issue("no-foreground", root)]
     issues = [issue("empty-mask", file) for file in empty]
     for c in classes[1:] if readable else []:
-        value = 255 if encoding == "0/255" else c["id"]
         text = f"{c['name']}: {100 * c['share']:.2g} % of the pixels, in {c['images']} images"
         if c["images"] == 0:
             issues.append(issue("absent-class", root, c["name"]))
         elif c["share"] < _RARE or c["images"] < min(_FEW, len(readable)):
             issues.append(issue("rare-class", root, text))
         else:
-            have = {e.split for e in readable if value in e.values}
+            white = encoding == "0/255"
+            have = {
+                e.split for e in readable if (e.values[-1] > 127 if white else c["id"] in e.values)
+            }
             without = {e.split for e in readable} - have
             issues += [issue("class-not-in-split", root / part, c["name"]) for part in without]
     return issues
@@ -459,16 +461,14 @@ def _duplicates(examples: list[Example], group_by: GroupBy) -> list[Issue]:
 
 def _leaking_groups(examples: list[Example], group_by: GroupBy) -> list[Issue]:
     """Find groups that are in several splits."""
-    groups = np.array(folder.groups_of(examples, group_by))
-    parts = [
-        np.flatnonzero([e.split == split for e in examples])
-        for split in dict.fromkeys(e.split for e in examples)
-    ]
-    leaking = splits.leakage(parts, groups).groups if group_by else []
+    split_of: dict[str, set[str]] = {}
+    groups = folder.groups_of(examples, group_by) if group_by else []
+    for e, group in zip(examples, groups, strict=bool(group_by)):
+        split_of.setdefault(group, set()).add(e.split)
     return [
-        issue("leak-group", e.image or e.mask, f"group {group}")
-        for e, group in zip(examples, groups, strict=True)
-        if group in leaking
+        issue("leak-group", e.image, f"group {group}")
+        for e, group in zip(examples, groups, strict=bool(group_by))
+        if len(split_of[group]) > 1
     ]
 
 
@@ -630,7 +630,7 @@ class _Fixer:
         """
         if self.usual or any(set(e.values) - {0} for e in self.report.examples):
             return {colour: value for value, colour in self.usual.items()}
-        colours: set[tuple[int, ...]] = set()
+        colours = {(0, 0, 0)} if any(e.values for e in self.report.examples) else set()
         for e in self.report.examples:
             if e.mask and "mask-colours" in self.codes.get(self.report.relative(e.mask), set()):
                 colours |= set(_colours(_rgb(e.mask)))
