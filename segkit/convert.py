@@ -147,8 +147,8 @@ def from_labelme(
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Write LabelMe annotations as `out`[/SPLIT]/images and masks.
 
-    Images that are upright are copied as they are, others become PNG. Masks are PNG whose pixels
-    are the ids, shown in colours. The class names are written to classes.txt, one a line.
+    Images that are upright are copied as they are, others become PNG. Masks are PNG with a
+    palette. The class names are written to classes.txt, one a line.
 
     Args:
         root: the folder of the JSON files.

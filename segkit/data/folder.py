@@ -32,18 +32,13 @@ Named = TypeVar("Named")
 
 
 class SplitOptions(TypedDict, total=False):
-    """Which items of a folder make up a split: options of `open_folder` and `open_labelme`.
+    """Which items of a folder make up a split: options of `open_folder` and `open_labelme`."""
 
-    seed, fractions (default 0.7, 0.15, 0.15): of the split, where the folder brings none.
-    group_by: what belongs together and is not split apart, a function of the file's stem or a
-    regular expression, whose first group or whole match it is.
-    count: a seeded choice of so many of the split (default: all).
-    """
-
-    seed: int
-    fractions: tuple[float, float, float]
-    group_by: GroupBy
-    count: int | None
+    seed: int  # of the split, where the folder brings none, and of `count`
+    fractions: tuple[float, float, float]  # of train, val and test; default 0.7, 0.15, 0.15
+    group_by: GroupBy  # what is not split apart: a function of a file's stem, or a regular
+    # expression, whose first group or whole match it is
+    count: int | None  # a seeded choice of so many of the split; default: all
 
 
 @dataclass
@@ -282,11 +277,12 @@ def infer_label_encoding(
     if white and not clean and named in (0, 2) and all(example.binary for example in lossy):
         return "0/255", 2, issues
     held = {example.mask: example.values for example in clean}
-    encoding, classes, problem, files = _encoding(held, named, values)
-    if problem:  # perhaps because of smeared edges alone
-        interior = {example.mask: example.interior_values for example in clean}
-        encoding, classes, problem, files = _encoding(interior, named, values)
-    if problem:
+    interior = {example.mask: example.interior_values for example in clean}
+    for found in (held, interior):  # perhaps smeared edges alone are the problem
+        encoding, classes, problem, files = _encoding(found, named, values)
+        if not problem:
+            break
+    else:
         issues += [issue(problem, file, f"holds {listed(held[file])}") for file in files]
         return None, named, issues
     allowed = {0, 255} if encoding == "0/255" else {*range(classes), IGNORE}
