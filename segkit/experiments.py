@@ -25,16 +25,14 @@ from math import prod
 from pathlib import Path
 from statistics import median
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import psutil
 import torch
-from matplotlib.figure import Figure
-from scipy.stats import bootstrap
 from tqdm import tqdm
 
-from segkit import data, environment, paths, plot
+from segkit import data, environment, paths
 from segkit.config import Config, apply_overrides, build_model, fit_arguments, open_split
 from segkit.data import SegmentationDataset, splits
 from segkit.errors import ArgumentError, SegkitError, one_of
@@ -42,6 +40,9 @@ from segkit.files import write_text
 from segkit.metrics import Counts, boundary_counts, counts
 from segkit.predict import logits_of
 from segkit.train import evaluate, fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Record = dict[str, Any]
 MADE_WITH = ("device", "precision", "threads", "python", "torch", "git")
@@ -300,7 +301,8 @@ def run_all(
     context = multiprocessing.get_context("spawn")
     if "forkserver" in multiprocessing.get_all_start_methods() and not cuda:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["segkit.experiments", "segkit.data.toy"])  # once for all
+        # the last is what torch's optimizers import: slow, and else repeated by every run
+        context.set_forkserver_preload(["segkit.experiments", "segkit.data.toy", "torch._dynamo"])
     with (
         tqdm(total=len(waiting), unit="run", file=sys.stderr) as bar,
         ProcessPoolExecutor(jobs, context, _one_thread, max_tasks_per_child=1) as pool,
@@ -421,6 +423,8 @@ def contrast(
     each = by_seed(seeds, images)
     low, high = each.min(), each.max()
     if min(len(seeds), len(images)) > 1:
+        from scipy.stats import bootstrap  # here, so that no run waits for it
+
         low, high = bootstrap(
             (seeds, images), statistic, n_resamples=resamples, batch=100, method="percentile", rng=0
         ).confidence_interval
@@ -458,8 +462,12 @@ def effects(
     }
 
 
-def plot_effects(design: Design, records: Mapping[str, Record], score: str = "test IoU") -> Figure:
+def plot_effects(
+    design: Design, records: Mapping[str, Record], score: str = "test IoU"
+) -> "Figure":
     """Draw main effects and interactions of two-level factors with their intervals."""
+    from segkit import plot
+
     found = effects(design, records, score)
     fig, ax = plot.figure(6.5, 0.6 + 0.32 * len(found))
     titles = []
@@ -479,11 +487,13 @@ def plot_effects(design: Design, records: Mapping[str, Record], score: str = "te
 
 def plot_interactions(
     design: Design, records: Mapping[str, Record], score: str = "test IoU"
-) -> Figure:
+) -> "Figure":
     """Draw, for each pair of factors, the mean score at each pair of levels.
 
     Parallel lines show that the factors do not interact.
     """
+    from segkit import plot
+
     pairs, cells = list(combinations(design.factors, 2)), design.cells()
     fig, axes = plot.figure(2.9 * len(pairs), 2.9, ncols=len(pairs), sharey=True, squeeze=False)
     for ax, (across, lines) in zip(axes.flat, pairs, strict=True):
