@@ -171,11 +171,11 @@ def run(
         train, val = _split_by_name(train, val, open_split(source, "test"))
     model = build_model(config["model"], train.channels, train.classes)
     options = {"keep": "best"} | fit_arguments(config["fit"])
-    with _interrupt_after(seconds):
-        try:
+    try:
+        with _interrupt_after(seconds):
             history = fit(model, train, val, out=work, resume=True, log=None, **options)
-        except KeyboardInterrupt:
-            raise Unfinished from None
+    except KeyboardInterrupt:
+        raise Unfinished from None
     if history.stopped.startswith("interrupted"):
         raise Unfinished
     precision = options.get("precision", "auto")
@@ -235,9 +235,9 @@ def _split_by_name(*parts: SegmentationDataset) -> list[SegmentationDataset]:
 @contextmanager
 def _interrupt_after(seconds: float | None) -> Iterator[None]:
     """Raise SIGINT in this process after `seconds`; `fit` then saves and returns."""
-    timer = threading.Timer(max(seconds or 0, 0), signal.raise_signal, [signal.SIGINT])
+    timer = threading.Timer(seconds or 0, signal.raise_signal, [signal.SIGINT])
+    timer.daemon = True
     if seconds is not None:
-        timer.daemon = True
         timer.start()
     try:
         yield
@@ -298,6 +298,7 @@ def run_all(
     if jobs is None:
         room = psutil.virtual_memory().available // RUN_MEMORY
         jobs = 1 if cuda else max(1, min(environment.cores(), room))
+    threads = None if cuda else torch.set_num_threads
     context = multiprocessing.get_context("spawn")
     if "forkserver" in multiprocessing.get_all_start_methods() and not cuda:
         context = multiprocessing.get_context("forkserver")
@@ -305,7 +306,7 @@ def run_all(
         context.set_forkserver_preload(["segkit.experiments", "segkit.data.toy", "torch._dynamo"])
     with (
         tqdm(total=len(waiting), unit="run", file=sys.stderr) as bar,
-        ProcessPoolExecutor(jobs, context, _one_thread, max_tasks_per_child=1) as pool,
+        ProcessPoolExecutor(jobs, context, threads, (1,), max_tasks_per_child=1) as pool,
     ):
         try:
             while waiting or running:
@@ -336,11 +337,6 @@ def run_all(
             raise
     outcome.left += waiting
     return outcome
-
-
-def _one_thread() -> None:
-    if not torch.cuda.is_available():
-        torch.set_num_threads(1)
 
 
 # ---------------------------------------------------------------- records

@@ -288,3 +288,21 @@ def test_whose_fault_an_error_is():
     assert not caught(np.reshape, np.zeros(3), (2, 2)), "a library's complaint about our call"
     assert not caught(json.loads, "{")
     assert sys.exc_info() == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "network", "out"),
+    [
+        ([], "unet", "runs/toy-xray-unet"),
+        (["-n", "dumbnet"], "dumbnet", "runs/toy-xray-dumbnet"),
+        (["-o", "here"], "unet", "here"),
+    ],
+)
+def test_training_has_a_network_and_a_run_folder_by_default(monkeypatch, words, network, out):
+    asked = []
+    monkeypatch.setattr(config, "from_config", lambda full, **_: asked.append(full) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call("train", "--data", "toy-xray", *words)
+    assert asked == [
+        {"data": {"name": "toy-xray"}, "model": {"name": network}, "fit": {"out": out}}
+    ]
