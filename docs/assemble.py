@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from segkit import paths
-from segkit.course import Lesson, lessons, readme
+from segkit.course import Lesson, lessons, markdown_table
 
 DOCS = Path(__file__).parent
 # The report.json that `make course` leaves in build/course, copied here.
@@ -32,12 +32,6 @@ def for_site(lesson: Lesson) -> dict:
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
     return notebook
-
-
-def table(lessons: list[Lesson]) -> str:
-    """Return the lessons as a Markdown table: link, promise, minutes to read."""
-    rows = [readme.row(lesson, "lessons") for lesson in lessons]
-    return "\n".join([readme.HEAD, "|---|---|---|", *rows])
 
 
 def batch_times() -> str:
@@ -67,7 +61,10 @@ def assemble(folder: Path) -> None:
     for lesson in there:
         content = json.dumps(for_site(lesson))
         (folder / "lessons" / lesson.path.name).write_text(content, encoding="utf-8")
-    filled = {"<!-- lessons -->": table(there), "<!-- batch times -->": batch_times()}
+    filled = {
+        "<!-- lessons -->": markdown_table(there, "lessons"),
+        "<!-- batch times -->": batch_times(),
+    }
     for page in folder.glob("*.md"):
         # in the repository, a page links to the notebook itself
         text = page.read_text(encoding="utf-8").replace("](../notebooks/", "](lessons/")

@@ -33,7 +33,7 @@ from segkit.data.dataset import SegmentationDataset
 from segkit.data.folder import SPLITS
 from segkit.errors import ArgumentError, SegkitError, one_of
 from segkit.files import write_text
-from segkit.model_file import ModelFacts, save_model
+from segkit.model_file import ModelMetadata, save_model
 from segkit.predict import choose_threshold
 from segkit.train import History, Schedule, checkpoint, distributed, fit
 
@@ -66,7 +66,7 @@ class Trained:
 
     model: nn.Module
     history: History
-    metadata: ModelFacts | None = None
+    metadata: ModelMetadata | None = None
     file: Path | None = None
 
 
@@ -115,7 +115,7 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
     """
     config = checked(config)
     options = fit_arguments(config["fit"])
-    with distributed.joined():
+    with distributed.process_group():
         out = Path(options["out"]) if options.get("out") and distributed.rank() == 0 else None
         train, val = (open_split(config["data"], split) for split in ("train", "val"))
         model = build_model(config["model"], train.channels, train.classes)
@@ -133,7 +133,7 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
                 threshold = found.value
         training = {"epochs": len(history), "stopped": history.stopped or "at the end"}
         training |= {"best": history.best} if len(history) else {}
-        metadata = ModelFacts.of(
+        metadata = ModelMetadata.of(
             train,
             config["model"]["name"],
             threshold=threshold,
@@ -195,12 +195,8 @@ def fit_arguments(part: Config) -> dict[str, Any]:
             built.append(kind(**_checked("fit.loss", given or {}, hints, f" {name}")))
         options["loss"] = losses.Combined(dict.fromkeys(built, 1.0)) if built[1:] else built[0]
     if isinstance(options.get("schedule"), dict):
-        settings = options["schedule"]
-        if "warmup" in settings and "warmup" in options:
-            raise ConfigError("fit: warmup stands beside schedule and in it: keep one of the two")
-        settings = {"warmup": options.pop("warmup", 0.0)} | settings
-        numbers = dict.fromkeys(settings, int | float | None) | {"name": str}
-        options["schedule"] = _schedule(_checked("fit.schedule", settings, numbers))
+        types = dict.fromkeys(options["schedule"], int | float | None) | {"name": str}
+        options["schedule"] = _schedule(_checked("fit.schedule", options["schedule"], types))
     elif options.get("schedule"):
         _schedule({"name": options["schedule"]})
     return options
@@ -257,7 +253,7 @@ def apply_overrides(config: Mapping[str, Any], *overrides: Mapping[str, Any]) ->
     return config
 
 
-def for_model(part: Config, metadata: ModelFacts) -> Config:
+def for_model(part: Config, metadata: ModelMetadata) -> Config:
     """Return a `data` part with the size, channels, class names and border of a model."""
     height, width = metadata.size
     border = metadata.notes.get("data", {}).get("border")

@@ -15,6 +15,14 @@ class ArgumentError(SegkitError, ValueError):
     """An argument whose value cannot be used."""
 
 
+class CheckpointError(SegkitError, RuntimeError):
+    """A checkpoint or model file that cannot be used; the message names the file and the remedy."""
+
+
+class TrainingError(SegkitError, RuntimeError):
+    """Training cannot continue; the message says at which step, on what, and what to change."""
+
+
 def one_of(kind: str, value: object, known: Collection[str]) -> str:
     """Return `value` if it is a known name.
 

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from segkit import data, environment, paths
 from segkit.config import Config, apply_overrides, build_model, fit_arguments, open_split
 from segkit.data import SegmentationDataset, splits
-from segkit.errors import ArgumentError, SegkitError, one_of
+from segkit.errors import ArgumentError, one_of
 from segkit.files import write_text
 from segkit.metrics import Counts, boundary_counts, counts
 from segkit.predict import logits_of
@@ -62,11 +62,12 @@ SCORES: dict[str, tuple[str, Callable[[Counts], torch.Tensor]]] = {
 
 @cache
 def load(name: str) -> ModuleType:
-    """Return the module "claims", "designs" or "ledger", from figures/results of the repository."""
-    try:
-        file = paths.root() / "figures" / "results" / f"{name}.py"
-    except FileNotFoundError as error:
-        raise SegkitError(f"{name}.py of figures/results is not installed: {error}") from error
+    """Return the module "claims", "designs" or "ledger", from figures/results of the repository.
+
+    Raises:
+        CourseMissingError: there is no repository around segkit.
+    """
+    file = paths.root() / "figures" / "results" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"segkit_results_{name}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

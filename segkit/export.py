@@ -1,9 +1,10 @@
 """Leave Python's training code behind: torch.export, ONNX, and how long each takes."""
 
+import ast
+import inspect
 import io
 import json
 import logging
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from segkit import onnx_predictor
+from segkit import errors, files, image_ops, onnx_predictor
 from segkit.errors import SegkitError
-from segkit.files import atomic_file
-from segkit.model_file import ModelFacts
-from segkit.onnx_predictor import OnnxNetwork, normalise, resize
+from segkit.files import atomic_file, write_text
+from segkit.image_ops import normalise, resize
+from segkit.model_file import ModelMetadata
+from segkit.onnx_predictor import OnnxNetwork
 
 SHAPES = ((1, 64, 64), (3, 33, 70), (2, 97, 64), (1, 256, 31))  # of what is compared: N, H, W
 TOLERANCE = 1e-4  # of logits up to 10; of larger ones 1e-5 of the largest, for they round so
@@ -62,21 +64,21 @@ def _silent() -> Iterator[None]:
         logging.disable(before)
 
 
-def save_program(path: str | Path, model: nn.Module, facts: ModelFacts) -> None:
+def save_program(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> None:
     """Write `model` as a program (`.pt2`): `torch.export.load(path).module()` runs it.
 
-    The facts lie in it as JSON: `extra = {"segkit": ""}; torch.export.load(path,
+    The metadata lie in it as JSON: `extra = {"segkit": ""}; torch.export.load(path,
     extra_files=extra)` fills in `extra`.
     """
-    program = export_program(model, facts.in_channels)
+    program = export_program(model, metadata.in_channels)
     content = io.BytesIO()
-    torch.export.save(program, content, extra_files={"segkit": json.dumps(asdict(facts))})
+    torch.export.save(program, content, extra_files={"segkit": json.dumps(asdict(metadata))})
     with atomic_file(path) as part:
         part.write_bytes(content.getvalue())
 
 
-def export_onnx(path: str | Path, model: nn.Module, facts: ModelFacts) -> float:
-    """Write `model` to `path` as ONNX, with its facts inside; return max |Δlogit| to PyTorch.
+def export_onnx(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> float:
+    """Write `model` to `path` as ONNX, with its metadata inside; return max |Δlogit| to PyTorch.
 
     Beside it lies onnx_predictor.py, which is all that is needed to predict with it. Batch,
     height and width are free. Nothing is written to `path` unless onnxruntime's logits are
@@ -86,7 +88,7 @@ def export_onnx(path: str | Path, model: nn.Module, facts: ModelFacts) -> float:
     import onnx
 
     path = Path(path)
-    program = export_program(model, facts.in_channels)
+    program = export_program(model, metadata.in_channels)
     written = torch.onnx.export(
         program, input_names=["image"], output_names=["logits"], verbose=False
     )
@@ -95,25 +97,40 @@ def export_onnx(path: str | Path, model: nn.Module, facts: ModelFacts) -> float:
     for value in (*proto.graph.input, *proto.graph.output):
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
             value.type.tensor_type.shape.dim[axis].dim_param = name
-    onnx.helper.set_model_props(proto, {"segkit": json.dumps(asdict(facts))})
+    onnx.helper.set_model_props(proto, {"segkit": json.dumps(asdict(metadata))})
     with atomic_file(path) as part:
         onnx.save(proto, str(part))
-        difference, largest = compare(model, OnnxNetwork(part), facts)
+        difference, largest = compare(model, OnnxNetwork(part), metadata)
         allowed = TOLERANCE * max(1.0, largest / 10)
         if not difference <= allowed:
             raise ExportError(
                 f"onnxruntime's logits differ from PyTorch's by {difference:.1e}, more than "
                 f"{allowed:.1e}: {path} was not written"
             )
-    shutil.copy(onnx_predictor.__file__, path.with_name("onnx_predictor.py"))
+    write_text(path.with_name("onnx_predictor.py"), _standalone_predictor())
     return difference
+
+
+def _standalone_predictor() -> str:
+    """Return `segkit.onnx_predictor` and what it needs of segkit as the source of one file."""
+    imports = {"import os", "from contextlib import contextmanager"}  # of atomic_file
+    needed = (errors.SegkitError, errors.ArgumentError, files.FileError, files.atomic_file)
+    code = [inspect.getsource(part) for part in needed]
+    for module in (image_ops, onnx_predictor):
+        source = inspect.getsource(module)
+        nodes = [n for n in ast.parse(source).body if isinstance(n, ast.Import | ast.ImportFrom)]
+        lines = map(ast.unparse, nodes)
+        imports |= {line for line in lines if not line.startswith("from segkit")}
+        code.append("\n".join(source.splitlines()[nodes[-1].end_lineno :]) + "\n")
+    head = [f'"""{onnx_predictor.__doc__}"""', "", *sorted(imports)]
+    return "\n\n\n".join(["\n".join(head), *(part.strip("\n") for part in code)]) + "\n"
 
 
 @torch.inference_mode()
 def compare(
     model: nn.Module,
-    network: onnx_predictor.Network,
-    facts: ModelFacts,
+    network: image_ops.Network,
+    metadata: ModelMetadata,
     shapes: Sequence[tuple[int, int, int]] = SHAPES,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -128,8 +145,8 @@ def compare(
     random = np.random.default_rng(seed)
     differences, largest = [], []
     for shape in shapes:
-        images = _clouds(random, shape, facts.in_channels)
-        logits = plain(torch.from_numpy(normalise(images, facts.mean, facts.std))).numpy()
+        images = _clouds(random, shape, metadata.in_channels)
+        logits = plain(torch.from_numpy(normalise(images, metadata.mean, metadata.std))).numpy()
         differences.append(np.abs(logits - network(images)).max())
         largest.append(np.abs(logits).max())
     return float(np.max(differences)), float(np.max(largest))

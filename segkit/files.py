@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}. Make room, or choose another place"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may not exist
+            part.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -75,7 +76,9 @@ def atomic_folder(out: str | Path, source: str | Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, SegkitError):
             raise
-        raise FileError(f"cannot write {out}: {error.strerror or error}") from error
+        # The file may be one that was read: name it.
+        file = f" ({error.filename})" if error.filename else ""
+        raise FileError(f"cannot write {out}: {error.strerror or error}{file}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

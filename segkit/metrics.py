@@ -1,20 +1,19 @@
 """Segmentation metrics: count first, score later.
 
 `counts` turns logits and targets into four integers per image and class. They add up over
-batches and processes without loss, and every score and every average is read from them.
-All functions take logits (N, C, H, W) and target int64 (N, H, W): one channel is binary
-(sigmoid), more are exclusive classes (softmax), and `ignore_index` marks pixels not to be judged.
+batches and processes without loss, and every score and every average is computed from them.
 
->>> from segkit.check.cases import case
->>> example = case("half found")
->>> print(example)
-half found
-predicted  true
-0 1 1 0    0 0 0 0
-0 1 1 0    0 1 1 0
-0 0 0 0    0 1 1 0
-0 0 0 0    0 0 0 0
->>> c = counts(example.logits(), example.target())
+All functions take
+    logits: float (N, C, H, W); one channel is binary (sigmoid), more are exclusive (softmax).
+    target: int64 (N, H, W), class ids.
+    threshold: binary only: foreground is where sigmoid(logit) > threshold, strictly, so that a
+        network of zeros predicts background. Several channels: the class of the largest logit.
+    ignore_index: the target value of pixels that do not count, or None.
+They raise ArgumentError as `validate_target` does, and on a CPU also for logits that are NaN.
+
+>>> target = torch.tensor([[[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]])
+>>> mask = torch.tensor([[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+>>> c = counts(4.0 * mask[None, None] - 2, target)
 >>> [t.item() for t in (c.tp, c.fp, c.fn, c.tn)]
 [2, 2, 2, 10]
 >>> round(c.iou().item(), 4), c.dice().item()
@@ -22,7 +21,8 @@ predicted  true
 """
 
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -31,34 +31,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segkit.errors import ArgumentError, one_of
+
 REDUCTIONS = ("micro", "macro", "weighted", "micro-imagewise", "macro-imagewise", "none")
 THRESHOLDS = tuple(k / 100 for k in range(1, 100))
-IMPOSSIBLE = -(2**48)  # added to tn where a target has no such class; see `counts`
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
     """True and false positives and negatives: int64 tensors of shape (images, classes).
 
-    Binary masks have one column, the foreground; otherwise every class has its column, counted
-    one against the rest. Ignored pixels are in none of the four. `a + b` puts the images of two
-    batches, or two processes, one after the other; start a sum with `Counts.empty(classes)`.
-    Further axes in front (thresholds, resamples) are kept by every score.
+    Binary masks have one column, the foreground; otherwise every class is counted against the
+    rest. Ignored pixels are in none of the four. Further axes in front (the thresholds of a
+    sweep) are kept by every method. `a + b` and `Counts.cat` append the images of batches.
 
-    Every score takes
-    - reduction: "micro" pools all pixels of the data set, "macro" scores each class over the
-      data set and averages the classes, "weighted" does so by each class's true pixels;
-      "micro-imagewise" and "macro-imagewise" do the first two in each image and average the
-      images; "none" returns (images, classes), and `total().iou("none")` one row per class.
-    - include_background: False leaves class 0 out. Binary masks have no such column.
-    - zero_division: what 0 / 0 scores, a number or "skip" (the default): left out of averages,
-      NaN where nothing remains. Any number would be a score without evidence: 1 raises the mean
-      over 21 classes by every class the data lack, and the mean over images by every blank image;
-      0 punishes a correct blank. With "skip", classes and images that are blank in truth and
-      prediction change no mean. Two consequences to know: a blank image can then only lose (a
-      false alarm scores 0), so give 1.0 where leaving blanks alone is the task; and precision
-      leaves out a class that is never predicted, so give 0.0, or read it beside recall.
-    and returns float64 on the CPU, reading the counts there (the one wait for a GPU).
+    Every score is float64 on the CPU, and takes
+        reduction: "micro" pools all pixels of the data set, "macro" averages the scores of the
+            classes over the data set, "weighted" does so weighted by each class's target pixels;
+            "micro-imagewise" and "macro-imagewise" do the first two in each image and average
+            the images; "none" returns (images, classes).
+        include_background: False leaves class 0 out. Binary masks have no such column.
+        zero_division: the score of 0 / 0, a number or "skip": left out of averages, NaN where
+            nothing remains. With "skip", what is blank in target and prediction changes no mean.
+            A blank image can then only lose (a false positive scores 0): give 1.0 where blank
+            images are part of the task. And precision leaves out a class that is never
+            predicted: give 0.0, or report recall beside it.
     """
 
     tp: Tensor
@@ -67,28 +64,30 @@ class Counts:
     tn: Tensor
 
     @classmethod
-    def empty(cls, classes: int, device: torch.device | str = "cpu") -> "Counts":
-        """Return the counts of no image: where a sum over batches starts."""
-        return cls(*torch.zeros(4, 0, classes, dtype=torch.int64, device=device))
+    def cat(cls, parts: Iterable["Counts"]) -> "Counts":
+        """Join the images of many batches, in linear time; repeated `+` copies quadratically."""
+        return cls(*torch.cat([part.stacked() for part in parts], dim=-2))
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*torch.cat([self.stacked(), other.stacked()], dim=-2))
+        return Counts.cat([self, other])
 
     def __len__(self) -> int:
         return self.tp.shape[-2]
 
-    def __getitem__(self, images: slice | Tensor) -> "Counts":
-        return Counts(*(t[images] for t in (self.tp, self.fp, self.fn, self.tn)))
+    def __getitem__(self, images: int | slice | Tensor) -> "Counts":
+        if isinstance(images, int):
+            images = [range(len(self))[images]]  # a list keeps the axis of images
+        return Counts(*(t[..., images, :] for t in (self.tp, self.fp, self.fn, self.tn)))
 
     def stacked(self) -> Tensor:
         """Return all four as one (4, images, classes) tensor; `Counts(*tensor)` goes back."""
         return torch.stack([self.tp, self.fp, self.fn, self.tn])
 
     def total(self) -> "Counts":
-        """Return the sum over the images as counts of one image.
+        """Return the sum over the images, as counts of one image.
 
-        Data set averages (micro, macro, weighted) are the same before and after. What processes
-        all-reduce is `total().stacked()`: four integers a class, however many the images.
+        Micro, macro and weighted averages stay the same. Processes all-reduce
+        `total().stacked()`, four integers a class.
         """
         return Counts(*self.stacked().sum(dim=-2, keepdim=True))
 
@@ -97,31 +96,22 @@ class Counts:
         return self._score(lambda tp, fp, fn, tn: (tp, tp + fp + fn), reduction, **options)
 
     def dice(self, reduction: str = "micro", **options) -> Tensor:
-        """Return the Dice coefficient, 2 tp / (2 tp + fp + fn)."""
+        """Return the Dice coefficient (F1), 2 tp / (2 tp + fp + fn)."""
         return self._score(lambda tp, fp, fn, tn: (2 * tp, 2 * tp + fp + fn), reduction, **options)
 
-    def f1(self, reduction: str = "micro", **options) -> Tensor:
-        """Return F1, the harmonic mean of precision and recall: Dice by its other name."""
-        return self.dice(reduction, **options)
-
     def precision(self, reduction: str = "micro", **options) -> Tensor:
-        """Return precision, tp / (tp + fp): how much of what was predicted is true."""
+        """Return precision, tp / (tp + fp): the share of predicted pixels that are correct."""
         return self._score(lambda tp, fp, fn, tn: (tp, tp + fp), reduction, **options)
 
     def recall(self, reduction: str = "micro", **options) -> Tensor:
-        """Return recall (sensitivity), tp / (tp + fn): how much of what is true was found."""
+        """Return recall (sensitivity), tp / (tp + fn): the share of target pixels found."""
         return self._score(lambda tp, fp, fn, tn: (tp, tp + fn), reduction, **options)
 
-    def specificity(self, reduction: str = "micro", **options) -> Tensor:
-        """Return specificity, tn / (tn + fp): how much of what is not there was left alone."""
-        return self._score(lambda tp, fp, fn, tn: (tn, tn + fp), reduction, **options)
-
     def accuracy(self, reduction: str = "micro", **options) -> Tensor:
-        """Return accuracy: the share of pixels that are right.
+        """Return accuracy, the share of correct pixels.
 
-        For exclusive classes the micro averages are pixel accuracy, Σ tp / pixels: summing
-        (tp + tn) / all over C classes would call a wrong pixel right C - 2 times. The other
-        reductions, and binary masks, score (tp + tn) / all for each class.
+        For exclusive classes the micro averages are Σ tp / pixels: summing (tp + tn) over C
+        classes would count a wrong pixel as correct C - 2 times.
         """
         if self.tp.shape[-1] > 1 and reduction.startswith("micro"):
             return self.recall(reduction, **options)
@@ -136,12 +126,9 @@ class Counts:
         include_background: bool = True,
         zero_division: float | str = "skip",
     ) -> Tensor:
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"no reduction {reduction!r}; there are: {', '.join(REDUCTIONS)}")
+        one_of("reduction", reduction, REDUCTIONS)
         empty = math.nan if zero_division == "skip" else float(zero_division)
         cells = self.stacked().cpu()
-        if (cells[3] < 0).any():
-            raise ValueError("these counts come from a target with class ids the logits lack")
         if not include_background and cells.shape[-1] > 1:
             cells = cells[..., 1:]
         if reduction in ("micro", "macro", "weighted"):
@@ -166,41 +153,48 @@ def _divide(above: Tensor, below: Tensor, empty: float) -> Tensor:
 def counts(
     logits: Tensor, target: Tensor, threshold: float = 0.5, ignore_index: int | None = 255
 ) -> Counts:
-    """Count the pixels that are right and wrong, per image and class.
+    """Count correct and wrong pixels, per image and class, on the logits' device.
 
-    One channel: foreground is where sigmoid(logit) > threshold, strictly, so that a network of
-    zeros predicts background. More: the class with the largest logit; `threshold` is not used.
-    Returns counts on the logits' device, which is never waited for. A class id that the logits
-    lack is therefore refused at once on a CPU, and elsewhere when the counts are first scored.
+    A GPU is not waited for.
     """
-    labels, valid, wrong = read_target(logits, target, ignore_index)
-    if at_hand(labels) and wrong:
-        raise wrong_target(logits, target, ignore_index)
+    pred, labels, valid = _classify(logits, target, threshold, ignore_index)
     if logits.shape[1] == 1:
-        said = full_precision(logits[:, 0]) > logit(threshold)
-        found = _count_masks(said[:, None], labels[:, None].bool(), valid)
+        return _count_masks(pred[:, None], labels[:, None].bool(), valid)
+    return _count_labels(pred, labels, valid, logits.shape[1])
+
+
+def _classify(
+    logits: Tensor, target: Tensor, threshold: float, ignore_index: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the prediction (N, H, W), a mask or class ids, with the labels and valid pixels."""
+    labels, valid = validate_target(logits, target, ignore_index)
+    if logits.shape[1] == 1:
+        scores = to_float32(logits[:, 0])
+        pred = scores > logit(threshold)
     else:
-        found = _count_labels(logits.max(dim=1).indices, labels, valid, logits.shape[1])
-    return Counts(*found[:3], found[3] + IMPOSSIBLE * wrong)
+        scores, pred = logits.max(dim=1)  # of channels with a NaN the maximum is NaN
+    _refuse_nan(scores, valid)
+    return pred, labels, valid
 
 
-def _count_masks(said: Tensor, true: Tensor, valid: Tensor) -> Tensor:
-    """Count (N, C, H, W) boolean masks where (N, H, W) `valid` is set: (4, N, C)."""
-    said, true = said & valid[:, None], true & valid[:, None]
-    masks = (said & true, said & ~true, ~said & true, valid[:, None])
-    # int32 holds any image's pixels, and a CPU sums booleans into it twice as fast
-    tp, fp, fn, pixels = (m.sum(dim=(2, 3), dtype=torch.int32).long() for m in masks)
-    return torch.stack([tp, fp, fn, pixels - tp - fp - fn])
+def _count_masks(pred: Tensor, target: Tensor, valid: Tensor) -> Counts:
+    """Count (N, C, H, W) boolean masks where (N, H, W) `valid` is set."""
+    pred, target = pred & valid[:, None], target & valid[:, None]
+    masks = (pred & target, pred & ~target, ~pred & target, valid[:, None])
+    # A CPU sums booleans into int32 twice as fast, but it would overflow in a huge image.
+    dtype = torch.int32 if valid[0].numel() < 2**31 else torch.int64
+    tp, fp, fn, pixels = (mask.sum(dim=(2, 3), dtype=dtype).long() for mask in masks)
+    return Counts(tp, fp, fn, pixels - tp - fp - fn)
 
 
-def _count_labels(said: Tensor, true: Tensor, valid: Tensor, classes: int) -> Tensor:
-    """Count (N, H, W) class ids: one confusion matrix per image in one pass, then (4, N, C)."""
-    confusion = true.new_zeros(len(true), classes * classes)
-    confusion.scatter_add_(1, (true * classes + said).flatten(1), valid.flatten(1).long())
-    confusion = confusion.view(-1, classes, classes)  # rows: what is true; columns: what is said
+def _count_labels(pred: Tensor, target: Tensor, valid: Tensor, classes: int) -> Counts:
+    """Count (N, H, W) class ids: one confusion matrix per image, in one pass."""
+    confusion = target.new_zeros(len(target), classes * classes)
+    confusion.scatter_add_(1, (target * classes + pred).flatten(1), valid.flatten(1).long())
+    confusion = confusion.view(-1, classes, classes)  # rows: the target; columns: the prediction
     tp = confusion.diagonal(dim1=1, dim2=2)
     fp, fn = confusion.sum(dim=1) - tp, confusion.sum(dim=2) - tp
-    return torch.stack([tp, fp, fn, confusion.sum(dim=(1, 2))[:, None] - tp - fp - fn])
+    return Counts(tp, fp, fn, confusion.sum(dim=(1, 2))[:, None] - tp - fp - fn)
 
 
 @torch.no_grad()
@@ -212,21 +206,22 @@ def sweep(
 ) -> Counts:
     """Count at every threshold in one pass: binary counts of shape (thresholds, images, 1).
 
-    thresholds: probabilities in rising order. Each pixel is put into a histogram once, by how
-    many thresholds it exceeds; running sums of that are the counts at each. They are the very
-    integers of `counts(logits, target, threshold)`, add up over batches, and any score of them
-    has one value a threshold: `THRESHOLDS[sweep(...).iou().argmax()]`.
+    The integers are those of `counts(logits, target, threshold)`, and every score has one value a
+    threshold: `THRESHOLDS[sweep(...).iou().argmax()]`.
+
+    Args:
+        thresholds: probabilities in rising order.
     """
     if logits.shape[1] != 1:
-        raise ValueError(f"only one channel has a threshold; the logits have {logits.shape[1]}")
+        raise ArgumentError(f"only one channel has a threshold; the logits have {logits.shape[1]}")
     cuts = [logit(t) for t in thresholds]
     if any(low >= high for low, high in pairwise(cuts)):
-        raise ValueError("thresholds must rise")
-    labels, valid, wrong = read_target(logits, target, ignore_index)
-    if wrong:
-        raise wrong_target(logits, target, ignore_index)
+        raise ArgumentError("thresholds must rise")
+    labels, valid = validate_target(logits, target, ignore_index)
+    scores = to_float32(logits[:, 0])
+    _refuse_nan(scores, valid)
+    # Each pixel enters a histogram once, by how many thresholds it exceeds.
     steps = len(cuts) + 1
-    scores = full_precision(logits[:, 0])
     exceeded = torch.bucketize(scores, scores.new_tensor(cuts))
     histogram = labels.new_zeros(len(labels), 2 * steps)
     histogram.scatter_add_(1, (labels * steps + exceeded).flatten(1), valid.flatten(1).long())
@@ -247,80 +242,51 @@ def boundary_counts(
 ) -> Counts:
     """Count only near the contours: `boundary_counts(...).iou()` is boundary IoU.
 
-    Of each mask only its rim is kept, the pixels that lie within d of the mask's contour, with
-    d = `ratio` of the image's diagonal, rounded, at least 1 pixel; the image's edge counts as
-    contour (Cheng, Girshick, Dollár, Berg & Kirillov, "Boundary IoU", CVPR 2021). Ignored pixels
-    belong to no mask and are not counted, so where a trimap's border is ignored the contour is
-    the border's inner edge: judge boundaries with the border given to a class.
+    Of each mask only the pixels within a distance d of the mask's contour are kept; the image's
+    edge counts as contour. Ignored pixels belong to no mask and are not counted, so where a
+    trimap's border is ignored the contour is the border's inner edge: evaluate boundaries with
+    the border given to a class.
+    Cheng, Girshick, Dollár, Berg & Kirillov, "Boundary IoU" (CVPR 2021).
+
+    Args:
+        ratio: d as a share of the image's diagonal, more than 0; rounded to pixels, at least 1.
     """
-    said, true, valid = _masks(logits, target, threshold, ignore_index)
-    width = max(1, round(ratio * math.hypot(*target.shape[1:])))
-    return Counts(*_count_masks(_rim(said, width), _rim(true, width), valid))
-
-
-def _rim(mask: Tensor, width: int) -> Tensor:
-    """Keep the pixels of (N, C, H, W) masks that have a pixel outside within `width`."""
-    outside = F.pad((~mask).float(), (width,) * 4, value=1.0)
-    for window in ((2 * width + 1, 1), (1, 2 * width + 1)):
-        outside = F.max_pool2d(outside, window, stride=1)
-    return mask & (outside > 0)
-
-
-def _masks(
-    logits: Tensor, target: Tensor, threshold: float, ignore_index: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return predicted and true masks, boolean (N, C, H, W), False where ignored; and valid."""
-    labels, valid, wrong = read_target(logits, target, ignore_index)
-    if wrong:
-        raise wrong_target(logits, target, ignore_index)
+    if not 0 < ratio < math.inf:
+        raise ArgumentError(f"ratio is {ratio}: give a share of the diagonal, more than 0")
+    pred, labels, valid = _classify(logits, target, threshold, ignore_index)
     if logits.shape[1] == 1:
-        said, true = full_precision(logits) > logit(threshold), labels[:, None] == 1
+        masks = pred[:, None], labels[:, None] == 1
     else:
         classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
-        said, true = (x[:, None] == classes for x in (logits.max(dim=1).indices, labels))
-    return said & valid[:, None], true & valid[:, None], valid
+        masks = pred[:, None] == classes, labels[:, None] == classes
+    width = max(1, round(ratio * math.hypot(*target.shape[1:])))
+    bands = (_boundary_band(mask & valid[:, None], width) for mask in masks)
+    return _count_masks(*bands, valid)
 
 
-def hausdorff(
-    logits: Tensor,
-    target: Tensor,
-    threshold: float = 0.5,
-    percentile: float = 95.0,
-    spacing: tuple[float, float] = (1.0, 1.0),
-    ignore_index: int | None = 255,
-) -> Tensor:
-    """Return the symmetric Hausdorff distance per image and class, float64 (images, classes).
+def _boundary_band(mask: Tensor, width: int) -> Tensor:
+    """Keep the pixels of boolean (N, C, H, W) masks that have a pixel outside within `width`.
 
-    How far the predicted contour is from the true one: of the distances from each contour pixel
-    to the other contour take the `percentile` (100: the classical maximum), in both directions,
-    and of the two the larger. spacing: size of a pixel (height, width); the result is in its
-    unit. A contour is the pixels of a mask that touch its outside along a side, the image's edge
-    included. Ignored pixels belong to no mask. No mask in truth nor prediction: NaN, for there is
-    no distance. A mask in one of them only: inf, for no number of pixels would be far enough.
+    The outside is dilated by a square of 2 width + 1 pixels: along each axis by a few shifts,
+    each of which nearly doubles the reach.
     """
-    said, true, _ = _masks(logits, target, threshold, ignore_index)
-    pairs = zip(said.flatten(0, 1).cpu().numpy(), true.flatten(0, 1).cpu().numpy(), strict=True)
-    far = [_contour_distance(a, b, percentile, spacing) for a, b in pairs]
-    return torch.tensor(far, dtype=torch.float64).view(said.shape[:2])
-
-
-def _contour_distance(said, true, percentile: float, spacing: tuple[float, float]) -> float:
-    import numpy as np
-    from scipy import ndimage
-
-    if not said.any() or not true.any():
-        return math.inf if said.any() or true.any() else math.nan
-    a, b = (mask & ~ndimage.binary_erosion(mask) for mask in (said, true))
-    to_a, to_b = (ndimage.distance_transform_edt(~edge, sampling=spacing) for edge in (a, b))
-    return float(max(np.percentile(to_b[a], percentile), np.percentile(to_a[b], percentile)))
+    outside = F.pad(~mask, (width,) * 4, value=True)
+    for dim in (2, 3):
+        reach = 1
+        while reach < 2 * width + 1:
+            shift = min(reach, 2 * width + 1 - reach)
+            rest = outside.shape[dim] - shift
+            outside = outside.narrow(dim, 0, rest) | outside.narrow(dim, shift, rest)
+            reach += shift
+    return mask & outside
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How often a network is right, by how sure it says it is: one entry per bin of confidence.
+    """How often a network is right at each level of confidence: equal bins from 0 to 1.
 
-    pixels: how many fell into each bin; confidence: the sum of what they claimed; right: how
-    many of them were right. Equal bins from 0 to 1. Adds up over batches with `+`.
+    pixels: how many fell into each bin; confidence: the sum of their confidences; right: how many
+    of them were correct. Adds up over batches with `+`.
     """
 
     pixels: Tensor
@@ -335,14 +301,14 @@ class Calibration:
         )
 
     def curve(self) -> tuple[Tensor, Tensor]:
-        """Return the reliability curve: mean confidence and share right per bin, NaN if empty."""
+        """Return the reliability curve: mean confidence and accuracy per bin, NaN if empty."""
         return self.confidence / self.pixels, self.right / self.pixels.double()
 
     def error(self) -> Tensor:
-        """Return the expected calibration error: |share right - confidence|, mean over pixels.
+        """Return the expected calibration error: |accuracy - confidence|, weighted by pixels.
 
-        Naeini, Cooper & Hauskrecht (AAAI 2015); Guo, Pleiss, Sun & Weinberger (ICML 2017).
         NaN when no pixel was counted.
+        Naeini, Cooper & Hauskrecht (AAAI 2015); Guo, Pleiss, Sun & Weinberger (ICML 2017).
         """
         return (self.right - self.confidence).abs().sum() / self.pixels.sum()
 
@@ -351,32 +317,33 @@ class Calibration:
 def calibration(
     logits: Tensor, target: Tensor, bins: int = 15, ignore_index: int | None = 255
 ) -> Calibration:
-    """Compare confidence with correctness over all pixels that are judged.
+    """Compare confidence with correctness over all pixels that count, on the CPU in float64.
 
-    One channel: the confidence is the foreground's probability, and right is being foreground.
-    More: the confidence is the largest probability, and right is that class being true.
-    Computed on the CPU in float64.
+    One channel: the confidence is the foreground's probability, and correct is being foreground.
+    More: the confidence is the largest probability, and correct is the target being that class.
+
+    Args:
+        bins: how many bins of confidence, at least 1.
     """
     logits, target = logits.cpu(), target.cpu()
-    labels, valid, wrong = read_target(logits, target, ignore_index)
-    if wrong:
-        raise wrong_target(logits, target, ignore_index)
+    labels, valid = validate_target(logits, target, ignore_index)
     if logits.shape[1] == 1:
         confidence, right = logits[:, 0].double().sigmoid(), labels == 1
     else:
-        confidence, said = logits.double().softmax(dim=1).max(dim=1)
-        right = said == labels
+        confidence, pred = logits.double().softmax(dim=1).max(dim=1)
+        right = pred == labels
+    _refuse_nan(confidence, valid)
     confidence, right = confidence[valid], right[valid]
-    bin_ = (confidence * bins).long().clamp(max=bins - 1)
+    index = (confidence * bins).long().clamp(max=bins - 1)
     return Calibration(
-        torch.bincount(bin_, minlength=bins),
-        torch.bincount(bin_, confidence, minlength=bins),
-        torch.bincount(bin_[right], minlength=bins),
+        torch.bincount(index, minlength=bins),
+        torch.bincount(index, confidence, minlength=bins),
+        torch.bincount(index[right], minlength=bins),
     )
 
 
 class Interval(NamedTuple):
-    """A score and the interval its value would plausibly lie in on other images like these."""
+    """A score and its confidence interval."""
 
     value: float
     low: float
@@ -392,105 +359,151 @@ def bootstrap(
 ) -> Interval:
     """Return a score with its bootstrap confidence interval over images (percentile method).
 
-    score: takes what `data` holds, resampled, and returns one value per resample:
-    `bootstrap(lambda c: c.iou(), counts)`; for tensors (images,) such as distances,
-    `bootstrap(lambda d: d.mean(-1), distances)`. data: Counts or tensors of the same images in
-    the same order; all are resampled alike, so the difference of two models is paired:
-    `bootstrap(lambda a, b: a.iou() - b.iou(), counts_a, counts_b)`.
-    The image is the unit drawn, since pixels of one image are not independent. Images of one
-    patient or animal are not either: sum their counts first. With few images (under 20, say)
-    the interval is too narrow. Efron & Tibshirani, An Introduction to the Bootstrap (1993).
+    Images are drawn, not pixels, since pixels of one image are not independent. Images of one
+    patient are not either: sum their counts first. Under about 20 images the interval is too
+    narrow. Efron & Tibshirani, An Introduction to the Bootstrap (1993).
+
+    Args:
+        score: returns one value per resample, from data with an axis of resamples in front:
+            `bootstrap(lambda c: c.iou(), counts)`, `bootstrap(lambda d: d.mean(-1), distances)`.
+        data: Counts or tensors of the same images in the same order, resampled alike, so that
+            `bootstrap(lambda a, b: a.iou() - b.iou(), counts_a, counts_b)` is paired.
+        resamples: how many samples of the images to draw.
+        level: the confidence level, between 0 and 1.
+        seed: seeds the drawing.
     """
     images = len(data[0])
     if any(len(d) != images for d in data):
-        raise ValueError(f"data have {[len(d) for d in data]} images; they must be the same images")
+        raise ArgumentError(
+            f"data have {[len(d) for d in data]} images; they must be the same images"
+        )
     if images < 2:
-        raise ValueError(f"{images} image(s) say nothing about the spread between images")
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(images, (resamples, images), generator=generator)
-    parts = drawn.split(max(1, 1_000_000 // images))  # bounds the memory
-    scores = torch.cat([score(*(d[part] for d in data)) for part in parts])
+        raise ArgumentError(f"{images} image(s) have no spread between images: give two or more")
+    drawn = torch.randint(
+        images, (resamples, images), generator=torch.Generator().manual_seed(seed)
+    )
+    # Most scores of counts need no more than each resample's sums, and one matrix product gives
+    # these. A score that also depends on single images differs on the first resamples.
+    first = drawn[: max(8, 256 // images)]
+    pooled = all(isinstance(d, Counts) for d in data) and torch.allclose(
+        *(_scores(score, data, first, sums) for sums in (False, True)), 0, 0, equal_nan=True
+    )
+    per_image = (d[:1].stacked() if isinstance(d, Counts) else d[:1] for d in data)
+    cells = 1 if pooled else max(d.numel() for d in per_image)
+    parts = drawn.split(max(1, 2_000_000 // (images * cells)))  # bounds the memory
+    scores = torch.cat([_scores(score, data, part, pooled) for part in parts]).double()
+    missing = int(scores.isnan().sum())
+    if 0 < missing < resamples:
+        warnings.warn(
+            f"{missing} of {resamples} resamples have no score (0 / 0 in every drawn image) and "
+            "are left out of the interval",
+            stacklevel=2,
+        )
     tail = (1 - level) / 2
-    low, high = torch.quantile(scores.double(), torch.tensor([tail, 1 - tail]).double()).tolist()
+    low, high = scores.nanquantile(torch.tensor([tail, 1 - tail]).double()).tolist()
     return Interval(float(score(*data)), low, high)
 
 
+def _scores(score: Callable, data: Sequence[Counts | Tensor], drawn: Tensor, sums: bool) -> Tensor:
+    """Return the score of each row of `drawn`, from its images or from the sums over them."""
+    samples = []
+    for d in data:
+        if not isinstance(d, Counts):
+            samples.append(d[drawn])
+        elif sums:
+            times = torch.zeros(drawn.shape, dtype=torch.float64)  # its integers are exact
+            times.scatter_add_(1, drawn, torch.ones_like(times))
+            cells = d.stacked().cpu().movedim(-2, 0)
+            total = (times @ cells.flatten(1).double()).long().view(-1, *cells.shape[1:])
+            samples.append(Counts(*total.movedim(1, 0).unsqueeze(-2)))
+        else:
+            samples.append(Counts(*d[drawn].stacked().movedim(-3, 1)))
+    return score(*samples)
+
+
 def logit(probability: float) -> float:
-    """Return the logit whose sigmoid is `probability`; ±inf at 0 and 1."""
+    """Return the logit whose sigmoid is `probability`, 0 to 1; ±inf at 0 and 1."""
     if not 0 <= probability <= 1:
-        raise ValueError(f"threshold {probability} is not a probability: give one from 0 to 1")
+        raise ArgumentError(f"threshold {probability} is not a probability: give one from 0 to 1")
     if probability in (0, 1):
         return math.copysign(math.inf, probability - 0.5)
     return math.log(probability / (1 - probability))
 
 
-def at_hand(tensor: Tensor) -> bool:
-    """Return whether values can be read without waiting for another device."""
-    return tensor.device.type == "cpu"
-
-
-def full_precision(logits: Tensor) -> Tensor:
+def to_float32(logits: Tensor) -> Tensor:
     """Return logits as float32, or float64 if they are that already."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def read_target(
+def validate_target(
     logits: Tensor, target: Tensor, ignore_index: int | None = 255
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Split a target into class ids (0 where ignored), valid pixels, and whether it is wrong.
+) -> tuple[Tensor, Tensor]:
+    """Check that a target fits logits, and find its ignored pixels.
 
-    Raises ValueError with the cure for what can be seen without reading a value: type, shape and
-    device. Values are only compared, on the target's device: `wrong`, a boolean scalar, says
-    whether there is a class id the logits lack (the ids are clamped, so that nothing downstream
-    indexes past an end), and the caller decides when to look.
+    Returns:
+        labels: int64 (N, H, W), the class ids, 0 where a pixel is ignored; `target` itself where
+            it is known that none is.
+        valid: boolean (N, H, W), False where a pixel is ignored.
+
+    Raises:
+        ArgumentError: type, shape or device do not fit; on a CPU also for class ids that the
+            logits lack. Reading values of another device would wait for it: there it is for
+            the caller to check the masks once, as `fit` does.
     """
     if logits.ndim != 4 or not logits.is_floating_point():
-        raise ValueError(
+        raise ArgumentError(
             f"logits are {logits.dtype} of shape {tuple(logits.shape)}; "
             "expected what a model returns, floats (N, C, H, W)"
         )
     if target.dtype != torch.int64:
-        raise ValueError(
+        raise ArgumentError(
             f"target is {target.dtype}; expected class ids as torch.int64. From a 0/1 mask: "
             "target.long(); from 0/255: (target > 127).long(). Fractions mean that the mask was "
             "interpolated: resize masks with nearest"
         )
+    shape, expected = tuple(target.shape), (logits.shape[0], *logits.shape[2:])
     if target.ndim == 4 and target.shape[1] == 1:
-        raise ValueError(f"target has shape {tuple(target.shape)}; drop the channel: target[:, 0]")
-    expected = (logits.shape[0], *logits.shape[2:])
-    if target.shape != expected:
-        raise ValueError(
-            f"target has shape {tuple(target.shape)}; logits {tuple(logits.shape)} need {expected}"
+        raise ArgumentError(f"target has shape {shape}; drop the channel: target[:, 0]")
+    if shape != expected:
+        raise ArgumentError(
+            f"target has shape {shape}; logits {tuple(logits.shape)} need {expected}"
         )
     if target.device != logits.device:
-        raise ValueError(
+        raise ArgumentError(
             f"target is on {target.device}, logits on {logits.device}: target.to(logits.device)"
         )
     if target.numel() == 0:
-        raise ValueError(f"target has shape {tuple(target.shape)}: there is nothing to judge")
-    if ignore_index is None:
-        valid, labels = torch.ones_like(target, dtype=torch.bool), target.clone()
+        raise ArgumentError(f"target has shape {shape}: there is no pixel in it")
+    last = max(2, logits.shape[1]) - 1
+    on_cpu = _on_cpu(target)
+    low, high = target.aminmax() if on_cpu else (None, None)
+    if ignore_index is None or (on_cpu and not low <= ignore_index <= high):
+        labels, valid = target, torch.ones_like(target, dtype=torch.bool)
     else:
         valid = target != ignore_index
-        labels = target * valid
-    last = max(2, logits.shape[1]) - 1
-    low, high = labels.aminmax()
-    return labels.clamp_(0, last), valid, (low < 0) | (high > last)
+        labels = target.where(valid, 0)
+        low, high = labels.aminmax() if on_cpu else (None, None)
+    if on_cpu and (low < 0 or high > last):
+        values = target.unique().tolist()
+        shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
+        remedy = f"{values[-1] + 1} classes need as many channels"
+        if values[-1] == 255:
+            remedy = "a 0/255 mask becomes (mask > 127).long()"
+        raise ArgumentError(
+            f"target holds the values {shown}, but logits of {logits.shape[1]} channel(s) know the "
+            f"classes 0 to {last} (ignored: {ignore_index}): {remedy}"
+        )
+    return labels, valid
 
 
-def wrong_target(logits: Tensor, target: Tensor, ignore_index: int | None) -> ValueError:
-    """Return the error for a target with class ids that the logits lack, with the cure."""
-    values, classes = target.unique().tolist(), logits.shape[1]
-    shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
-    if classes == 1:
-        meaning = "one channel is binary and knows 0 and 1"
-    else:
-        meaning = f"{classes} channels know the classes 0 to {classes - 1}"
-    if max(values) == 255:
-        cure = "a 0/255 mask becomes (mask > 127).long()"
-    elif classes == 1:
-        cure = "for more classes give the model as many channels"
-    else:
-        cure = f"{max(values) + 1} classes need as many channels; ids start at 0"
-    ignored = "" if ignore_index is None else f" (and {ignore_index}: ignore)"
-    return ValueError(f"target holds the values {shown}, but {meaning}{ignored}: {cure}")
+def _refuse_nan(scores: Tensor, valid: Tensor) -> None:
+    """Raise for (N, H, W) scores on a CPU that are NaN where pixels count."""
+    if _on_cpu(scores) and (scores.isnan() & valid).any():
+        raise ArgumentError(
+            "the logits are not finite (NaN): the network's weights, or its input, are broken"
+        )
+
+
+def _on_cpu(tensor: Tensor) -> bool:
+    """Return whether values can be read without waiting for a device or breaking a compilation."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

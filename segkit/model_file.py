@@ -13,8 +13,8 @@ from torch import nn
 
 from segkit import models
 from segkit.data.dataset import SegmentationDataset
-from segkit.train import checkpoint
-from segkit.train.checkpoint import CheckpointError
+from segkit.errors import CheckpointError
+from segkit.train import model_format as checkpoint
 
 KIND = "model"
 LARGEST = 4096  # an option, such as a width, that is larger is a damaged file's
@@ -22,14 +22,14 @@ PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelMetadata:
     """What a network is and how its images are to be made.
 
     network, in_channels, classes, options: what `segkit.models.build` needs. class_names: one
     per id, the background first. mean, std: per channel, of pixels in 0..1. size: (H, W) of the
     images it was trained on. threshold: of probability, where there is one channel.
     notes: whatever else is worth keeping, ready for JSON: data, scores, settings.
-    Raises ValueError for facts that contradict each other.
+    Raises ValueError for metadata that contradicts itself.
     """
 
     network: str
@@ -60,7 +60,7 @@ class ModelFacts:
         ]
         for met, demand in demands:
             if not met:
-                raise ValueError(f"these facts describe no model: see that {demand} ({self})")
+                raise ValueError(f"these metadata describe no model: see that {demand} ({self})")
 
     @classmethod
     def of(
@@ -71,8 +71,8 @@ class ModelFacts:
         threshold: float = 0.5,
         notes: dict[str, Any] | None = None,
         **options: Any,
-    ) -> "ModelFacts":
-        """Return the facts of the network called `network`, trained on `dataset`.
+    ) -> "ModelMetadata":
+        """Return the metadata of the network called `network`, trained on `dataset`.
 
         options: those given to `build`; `classes` among them only if not the data set's.
         """
@@ -82,7 +82,7 @@ class ModelFacts:
         if mean is None or std is None:
             raise ValueError(
                 f"the data set's transform, {dataset.transform!r}, has no mean and std: "
-                "make ModelFacts(...) with those it normalises by"
+                "make ModelMetadata(...) with those it normalises by"
             )
         return cls(
             network,
@@ -102,18 +102,18 @@ class ModelFacts:
         return models.build(self.network, self.in_channels, self.classes, **self.options)
 
 
-def save_model(path: str | Path, model: nn.Module, facts: ModelFacts) -> None:
-    """Write `model` and its facts to `path`.
+def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> None:
+    """Write `model` and its metadata to `path`.
 
-    Raises CheckpointError if the facts do not build this network.
+    Raises CheckpointError if the metadata does not build this network.
     """
     weights = model.state_dict()
-    checkpoint.fits("the facts given", _skeleton(facts), weights, {})
-    checkpoint.write(Path(path), {"model": weights}, {"kind": KIND, "facts": asdict(facts)})
+    checkpoint.fits("the metadata given", _skeleton(metadata), weights, {})
+    checkpoint.write(Path(path), {"model": weights}, {"kind": KIND, "metadata": asdict(metadata)})
 
 
-def load_model(path: str | Path) -> tuple[nn.Module, ModelFacts]:
-    """Return the network in `path`, on the CPU and in evaluation mode, and its facts.
+def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
+    """Return the network in `path`, on the CPU and in evaluation mode, and its metadata.
 
     Raises CheckpointError for a file that is missing, damaged or no model file of segkit.
     """
@@ -122,39 +122,39 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelFacts]:
     try:
         state, about = checkpoint.read(path)
         weights, kind = dict(state["model"]), about.get("kind")
-        facts = read_facts(path, about["facts"]) if kind == KIND else None
+        metadata = read_metadata(path, about["metadata"]) if kind == KIND else None
     except CheckpointError:
         raise
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a model file of segkit, or is damaged") from error
-    if facts is None:
+    if metadata is None:
         raise CheckpointError(
-            f"{path} is a checkpoint without facts about its network: build the network, "
+            f"{path} is a checkpoint without metadata of its network: build the network, "
             "segkit.train.load_weights into it, and segkit.model_file.save_model it"
         )
     try:
-        model = _skeleton(facts)
+        model = _skeleton(metadata)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} describes a network that cannot be: {error}") from error
     checkpoint.fits(path, model, weights, {})
     model.load_state_dict({name: t.clone() for name, t in weights.items()}, assign=True)
-    return model.eval(), facts
+    return model.eval(), metadata
 
 
-def _skeleton(facts: ModelFacts) -> nn.Module:
+def _skeleton(metadata: ModelMetadata) -> nn.Module:
     """Return the network without memory for its weights: they will be those of the file."""
     with torch.device("meta"):
-        return facts.build()
+        return metadata.build()
 
 
-def read_facts(path: str | Path, stored: Any) -> ModelFacts:
-    """Return the facts in a file; what a later segkit may have added is left out.
+def read_metadata(path: str | Path, stored: Any) -> ModelMetadata:
+    """Return the metadata in a file; what a later segkit may have added is left out.
 
-    Raises CheckpointError for facts that describe no network.
+    Raises CheckpointError for metadata that describes no network.
     """
-    known = {f.name for f in fields(ModelFacts)}
+    known = {f.name for f in fields(ModelMetadata)}
     try:
-        return ModelFacts(**{k: v for k, v in stored.items() if k in known})
+        return ModelMetadata(**{k: v for k, v in stored.items() if k in known})
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged, or no model of segkit: {error}") from error
 

@@ -3,17 +3,24 @@
 import os
 from pathlib import Path
 
+from segkit.errors import SegkitError
+
+
+class CourseMissingError(SegkitError, FileNotFoundError):
+    """segkit is installed without the course around it."""
+
 
 def root() -> Path:
     """Return the root of the course: the folder that holds `notebooks/` and `pyproject.toml`.
 
-    Raises FileNotFoundError when segkit is installed without the course around it.
+    Raises:
+        CourseMissingError: the notebooks are not there; the message says what to do.
     """
     here = Path(__file__).resolve().parent.parent
     for folder in (here, Path.cwd(), *Path.cwd().parents):
         if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
             return folder
-    raise FileNotFoundError(
+    raise CourseMissingError(
         "the course's notebooks are not beside segkit: clone the repository and run inside it"
     )
 
@@ -27,5 +34,5 @@ def data_dir() -> Path:
         return Path(os.environ["SEGKIT_DATA"]).expanduser()
     try:
         return root() / "data"
-    except FileNotFoundError:
+    except CourseMissingError:
         return Path.home() / ".cache" / "segkit"

@@ -1,7 +1,7 @@
 """The pictures of the course: samples, overlays, predictions, curves.
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any
-colour vision can tell apart. Every picture stands on white, so that it reads in dark mode too.
+Classes have the colours of `image_ops.PALETTE`. Every picture stands on white, so that it reads
+in dark mode too.
 Importing this module sets the style for all of matplotlib, so that a lesson's own plots match.
 """
 
@@ -17,22 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from segkit import image_ops
 from segkit.data.dataset import IGNORE, SegmentationDataset
+from segkit.errors import ArgumentError
+from segkit.image_ops import FALSE_NEGATIVE, FALSE_POSITIVE, IGNORE_COLOUR, PALETTE
 
-PALETTE = np.array(
-    [
-        (40, 40, 48),  # background
-        (230, 159, 0),
-        (86, 180, 233),
-        (0, 158, 115),
-        (240, 228, 66),
-        (0, 114, 178),
-        (213, 94, 0),
-        (204, 121, 167),
-    ],
-    np.uint8,
-)
-IGNORE_COLOUR = np.array((190, 190, 190), np.uint8)
 STYLE = {
     "figure.facecolor": "white",
     "axes.spines.top": False,
@@ -54,10 +43,8 @@ plt.rcParams.update(STYLE)
 
 
 def colours(mask: np.ndarray) -> np.ndarray:
-    """Colour a mask of class ids `(H, W)` for the eye: uint8 `(H, W, 3)`, "ignore" is grey."""
-    picture = PALETTE[np.asarray(mask) % len(PALETTE)]
-    picture[np.asarray(mask) == IGNORE] = IGNORE_COLOUR
-    return picture
+    """Return a mask of class ids `(H, W)` in colours, uint8 `(H, W, 3)`; "ignore" is grey."""
+    return PALETTE[np.asarray(mask).astype(np.uint8)]
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
@@ -97,46 +84,91 @@ def figure(width: float = 6.0, height: float = 3.0, **options) -> tuple[Figure, 
 
 def legend(ax: Axes | Figure, class_names: Sequence[str], ignore: bool = False) -> None:
     """Name the colours of the classes below a figure or beside an axes."""
-    patches = [
-        Patch(color=PALETTE[i % len(PALETTE)] / 255, label=name)
-        for i, name in enumerate(class_names)
-    ]
+    patches = [Patch(color=PALETTE[i] / 255, label=name) for i, name in enumerate(class_names)]
     if ignore:
         patches.append(Patch(color=IGNORE_COLOUR / 255, label="ignored"))
-    where = "outside lower center" if isinstance(ax, Figure) else "upper left"
-    ax.legend(handles=patches, loc=where, ncols=len(patches), frameon=False, fontsize=8)
+    loc = "outside lower center" if isinstance(ax, Figure) else "upper left"
+    drawn = ax.legend(handles=patches, loc=loc, ncols=len(patches), frameon=False, fontsize=8)
+    for text in drawn.get_texts():
+        text.set_parse_math(False)  # a name with two $ is no formula
+
+
+def error_map(
+    image: np.ndarray, target: np.ndarray, pred: np.ndarray, binary: bool = False
+) -> np.ndarray:
+    """Mark wrong pixels on a darkened image, uint8 `(H, W, 3)`: red, grey where ignored.
+
+    binary: whether foreground that was missed (false negatives) is blue instead.
+    """
+    picture = (rgb(image) * 0.35).astype(np.uint8)
+    picture[pred != target] = FALSE_POSITIVE
+    if binary:
+        picture[(pred == 0) & (target == 1)] = FALSE_NEGATIVE
+    picture[target == IGNORE] = IGNORE_COLOUR
+    return picture
+
+
+def strip(panels: Sequence[np.ndarray], side: int, gap: int = 6) -> Image.Image:
+    """Return pictures of one size beside each other, on white.
+
+    Args:
+        panels: uint8 `(H, W, 3)` each.
+        side: pixels of the longer side of each panel in the result.
+        gap: pixels between them.
+    """
+    height, width = panels[0].shape[:2]
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+    picture = Image.new("RGB", (len(panels) * (size[0] + gap) - gap, size[1]), "white")
+    for k, panel in enumerate(panels):
+        picture.paste(Image.fromarray(panel).resize(size, resample), (k * (size[0] + gap), 0))
+    return picture
+
+
+def _columns(
+    dataset: SegmentationDataset, indices: Sequence[int], pictures: Sequence[dict[str, np.ndarray]]
+) -> Figure:
+    """Draw a column for each item; `pictures` maps the titles of the rows to its pictures."""
+    fig, axes = grid(len(pictures[0]), len(indices), row_titles=list(pictures[0]))
+    for column, i, named in zip(axes.T, indices, pictures, strict=True):
+        for ax, picture in zip(column, named.values(), strict=True):
+            ax.imshow(picture, interpolation="nearest")
+        column[0].set_title(dataset.names[i], fontsize=8, loc="center", parse_math=False)
+    legend(fig, dataset.class_names, any((dataset.raw(i)[1] == IGNORE).any() for i in indices))
+    return fig
 
 
 def samples(
     dataset: SegmentationDataset, n: int = 6, indices: Sequence[int] | None = None
 ) -> Figure:
     """Draw `n` items of a data set (or those at `indices`): image, mask, both together."""
-    indices = list(range(min(n, len(dataset)))) if indices is None else list(indices)
-    fig, axes = grid(3, len(indices), row_titles=["image", "mask", "overlay"])
-    ignored = False
-    for column, i in zip(axes.T, indices, strict=True):
-        image, mask = dataset.raw(i)
-        ignored |= bool((mask == IGNORE).any())
-        for ax, picture in zip(column, (rgb(image), colours(mask), overlay(image, mask)),
-                               strict=True):  # fmt: skip
-            ax.imshow(picture, interpolation="nearest")
-        column[0].set_title(dataset.names[i], fontsize=8, loc="center")
-    legend(fig, dataset.class_names, ignored)
-    return fig
+    indices = range(min(n, len(dataset))) if indices is None else indices
+    pictures = [
+        {"image": rgb(image), "mask": colours(mask), "overlay": overlay(image, mask)}
+        for image, mask in map(dataset.raw, indices)
+    ]
+    return _columns(dataset, indices, pictures)
 
 
 @torch.no_grad()
 def predict_masks(
-    model: torch.nn.Module, dataset: SegmentationDataset, indices: Sequence[int]
+    model: torch.nn.Module,
+    dataset: SegmentationDataset,
+    indices: Sequence[int],
+    threshold: float = 0.5,
 ) -> np.ndarray:
-    """Return the class ids `(n, H, W)` that `model` sees in the items at `indices`."""
+    """Return the class ids, uint8 `(n, H, W)`, that `model` predicts for the items at `indices`.
+
+    threshold: probability above which a pixel is foreground, for one channel.
+    """
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device
-    logits = model(torch.stack([dataset[i][0] for i in indices]).to(device))
+    weights = next(model.parameters())
+    images = torch.stack([dataset[i][0] for i in indices])
+    logits = model(images.to(weights.device, weights.dtype))
     model.train(was_training)
-    ids = logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
-    return ids.cpu().numpy().astype(np.uint8)
+    return image_ops.logits_to_mask(logits.float().cpu().numpy(), threshold)
 
 
 def predictions(
@@ -144,27 +176,16 @@ def predictions(
     dataset: SegmentationDataset,
     n: int = 6,
     indices: Sequence[int] | None = None,
+    threshold: float = 0.5,
 ) -> Figure:
-    """Draw image, truth, prediction and error for `n` items; wrong pixels are red, right ones dim.
-
-    The pixels that the truth ignores are grey in truth and error.
-    """
-    indices = list(range(min(n, len(dataset)))) if indices is None else list(indices)
-    predicted = predict_masks(model, dataset, indices)
-    fig, axes = grid(4, len(indices), row_titles=["image", "truth", "prediction", "error"])
-    ignored = False
-    for column, i, guess in zip(axes.T, indices, predicted, strict=True):
-        image, mask = dataset.raw(i)
-        ignored |= bool((mask == IGNORE).any())
-        error = (rgb(image) * 0.35).astype(np.uint8)
-        error[(guess != mask)] = (213, 94, 0)
-        error[mask == IGNORE] = IGNORE_COLOUR
-        pictures = (rgb(image), colours(mask), colours(guess), error)
-        for ax, picture in zip(column, pictures, strict=True):
-            ax.imshow(picture, interpolation="nearest")
-        column[0].set_title(dataset.names[i], fontsize=8, loc="center")
-    legend(fig, dataset.class_names, ignored)
-    return fig
+    """Draw image, ground truth, prediction and errors (see `error_map`) for `n` items."""
+    indices = range(min(n, len(dataset))) if indices is None else indices
+    pictures = []
+    for i, pred in zip(indices, predict_masks(model, dataset, indices, threshold), strict=True):
+        image, target = dataset.raw(i)
+        row = {"image": rgb(image), "ground truth": colours(target), "prediction": colours(pred)}
+        pictures.append(row | {"error": error_map(image, target, pred)})
+    return _columns(dataset, indices, pictures)
 
 
 def curves(histories, metric: str = "val_iou") -> Figure:
@@ -196,7 +217,7 @@ def show(fig: Figure, alt: str, dpi: int = 100) -> None:
     alt: one or two sentences for those who do not see the picture; it must not be empty.
     """
     if not alt.strip():
-        raise ValueError("say in alt what the picture shows, for those who do not see it")
+        raise ArgumentError("alt is empty: describe the picture for those who do not see it")
     from IPython.display import display  # only notebooks show pictures
 
     drawn, picture = io.BytesIO(), io.BytesIO()

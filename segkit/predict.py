@@ -1,9 +1,7 @@
-"""From a trained model and a picture to a mask: whole or through a window, one file or a folder."""
+"""From a trained model and an image to a mask: whole or in windows, one file or a folder."""
 
 import itertools
 import time
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,44 +13,37 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segkit.data import read
-from segkit.data.dataset import DataError, SegmentationDataset, loader
+from segkit import image_ops
+from segkit.data.dataset import SegmentationDataset, loader
 from segkit.data.folder import SUFFIXES
+from segkit.errors import ArgumentError
 from segkit.files import atomic_file
-from segkit.metrics import THRESHOLDS, sweep
-from segkit.model_file import ModelFacts, load_model, read_facts
-from segkit.onnx_predictor import (
-    ORIENTATION,
-    Bands,
-    Network,
-    OnnxNetwork,
-    assemble,
-    normalise,
-    resize,
-    resize_logits,
-    sliding_window,
-    starts,
-    whole_image,
-    write_mask,
-)
+from segkit.image_ops import ImageError, Network, RowChunks
+from segkit.metrics import THRESHOLDS, Counts, sweep
+from segkit.model_file import ModelMetadata, load_model, read_metadata
+from segkit.onnx_predictor import OnnxNetwork
 from segkit.train.distributed import pick_device
 
-MIRRORS = {"": [()], "h": [(), (2,)], "v": [(), (1,)], "hv": [(), (1,), (2,), (1, 2)]}
-OVERLAY = 2048  # pixels of an overlay's longer side, at most
+_FLIPS = {"": [()], "h": [(), (2,)], "v": [(), (1,)], "hv": [(), (1,), (2,), (1, 2)]}
+_OVERLAY = 2048  # pixels of an overlay's longer side, at most
 
 
 @dataclass
 class Predictor:
-    """A network, the facts about it, and how it is to look at an image.
+    """A network, its metadata, and how it is applied to an image.
 
-    window: None shows it the whole image, resized as the images it was trained on. A number
-    slides a window of that many pixels over the image at its own resolution: for networks
-    trained at that resolution. overlap, batch_size: see `sliding_window`.
-    flips, scales: see `averaged`. min_size: see `without_small`.
+    Args:
+        network: returns logits for uint8 images; `as_network` makes one of a model.
+        metadata: class names, training size, threshold.
+        window: pixels of a window that slides over the image at its own resolution; None
+            predicts the whole image, resized to the training size.
+        overlap, batch_size: see `image_ops.sliding_window`.
+        flips, scales: see `test_time_augmentation`.
+        min_size: see `remove_small_components`.
     """
 
     network: Network
-    facts: ModelFacts
+    metadata: ModelMetadata
     window: int | None = None
     overlap: float = 0.25
     batch_size: int = 4
@@ -61,100 +52,107 @@ class Predictor:
     min_size: int = 0
 
     def __post_init__(self) -> None:
-        averaged(self.network, self.flips, self.scales)  # these refuse what cannot be: now, and
-        if self.window is not None:  # not when the first picture has been read
-            starts(self.window, self.window, self.overlap)
+        # refuses impossible values now, and not when the first picture has been read
+        test_time_augmentation(self.network, self.flips, self.scales)
+        if self.window is not None:
+            image_ops.tile_starts(self.window, self.window, self.overlap)
 
     @classmethod
-    def load(cls, path: str | Path, device: str | None = None, **how) -> "Predictor":
-        """Return the predictor of a model file, or of a network exported as `.onnx`.
+    def load(cls, path: str | Path, device: str | None = None, **options) -> "Predictor":
+        """Open a model file, on the best device by default, or a network exported as `.onnx`.
 
-        device: by default the best there is. how: the fields from `window` on.
+        options: the arguments from `window` on.
         """
         if Path(path).suffix.lower() == ".onnx":
             network = OnnxNetwork(path)
-            return cls(network, read_facts(path, network.facts), **how)
-        model, facts = load_model(path)
-        return cls(as_network(model.to(pick_device(device)), facts), facts, **how)
+            return cls(network, read_metadata(path, network.metadata), **options)
+        model, metadata = load_model(path)
+        model.to(pick_device(device), memory_format=torch.channels_last)
+        return cls(as_network(model, metadata), metadata, **options)
 
-    def bands(self, image: np.ndarray) -> Bands:
-        """Yield (first row, logits (K, rows, W)) from the top of a uint8 image to its bottom."""
-        network = averaged(self.network, self.flips, self.scales)
+    def _chunks(self, image: np.ndarray) -> RowChunks:
+        network = test_time_augmentation(self.network, self.flips, self.scales)
         if self.window is None:
-            return whole_image(network, image, self.facts.size)
-        return sliding_window(network, image, self.window, self.overlap, self.batch_size)
+            return image_ops.predict_resized(network, image, self.metadata.size)
+        return image_ops.sliding_window(network, image, self.window, self.overlap, self.batch_size)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Return the logits (K, H, W) for a uint8 image (H, W[, 3])."""
-        return np.concatenate([logits for _, logits in self.bands(image)], axis=1)
+        return np.concatenate([logits for _, logits in self._chunks(image)], axis=1)
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """Return class ids, uint8 (H, W), for a uint8 image (H, W[, 3]).
-
-        Memory, beside image and mask: one row of windows, and while small parts are removed
-        four bytes a pixel.
-        """
-        mask = assemble(self.bands(image), image.shape[:2], self.facts.threshold)
-        return without_small(mask, self.min_size)
+        """Return class ids, uint8 (H, W), for a uint8 image (H, W[, 3])."""
+        mask = image_ops.stitch(self._chunks(image), image.shape[:2], self.metadata.threshold)
+        return remove_small_components(mask, self.min_size)
 
 
-def as_network(model: nn.Module, facts: ModelFacts) -> Network:
+def as_network(model: nn.Module, metadata: ModelMetadata) -> Network:
     """Return `model`, on the device it is on, as a function from uint8 images to logits."""
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> np.ndarray:
         model.eval()
-        batch = torch.from_numpy(normalise(images, facts.mean, facts.std))
-        return model(batch.to(next(model.parameters()).device)).float().cpu().numpy()
+        batch = torch.from_numpy(image_ops.normalise(images, metadata.mean, metadata.std))
+        return model(_like_weights(batch, model)).float().cpu().numpy()
 
     return run
 
 
-def averaged(network: Network, flips: str = "", scales: Sequence[float] = (1.0,)) -> Network:
-    """Return a network that looks several times and averages its logits (test-time augmentation).
+def _like_weights(images: Tensor, model: nn.Module) -> Tensor:
+    """Return images on the device and in the type of the weights; channels_last is faster."""
+    weights = next(model.parameters())
+    return images.to(weights.device, weights.dtype, memory_format=torch.channels_last)
 
-    flips: "h" adds the mirror image, "v" the one upside down, "hv" these and both at once.
-    scales: sizes at which it looks, each with all flips. Costs as many times as it looks.
+
+def test_time_augmentation(
+    network: Network, flips: str = "", scales: Sequence[float] = (1.0,)
+) -> Network:
+    """Return a network that averages the logits of several versions of each image.
+
+    Args:
+        network: predicts each version; the cost grows with their number.
+        flips: "h" adds the image mirrored left to right, "v" upside down, "hv" these and both.
+        scales: sizes, relative to the image; each is predicted with all flips.
     """
-    if flips not in MIRRORS or not scales or min(scales) <= 0:
-        raise ValueError(
-            f'flips={flips!r}, scales={scales!r}: choose flips "", "h", "v" or "hv", and at '
-            "least one scale, all above 0"
-        )
-    looks = list(itertools.product(scales, MIRRORS[flips]))
-    if looks == [(1.0, ())]:
+    if flips not in _FLIPS:
+        raise ArgumentError(f'flips={flips!r}: choose "", "h", "v" or "hv"')
+    if not scales or min(scales) <= 0:
+        raise ArgumentError(f"scales={scales!r}: give at least one scale, all above 0")
+    versions = list(itertools.product(scales, _FLIPS[flips]))
+    if versions == [(1.0, ())]:
         return network
 
     def run(images: np.ndarray) -> np.ndarray:
-        size = images.shape[1:3]
-        total: np.ndarray | float = 0.0
-        for scale, axes in looks:
-            scaled = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-            seen = images
+        size, total = images.shape[1:3], 0.0
+        for scale, axes in versions:
+            scaled = tuple(max(1, round(side * scale)) for side in size)
+            inputs = images
             if scaled != size:
-                seen = np.stack([resize(image, scaled) for image in images])
-            logits = np.flip(network(np.flip(seen, axes)), [axis + 1 for axis in axes])
-            total = total + (logits if scaled == size else resize_logits(logits, size)).astype(
-                float
-            )
-        return (total / len(looks)).astype(np.float32)
+                inputs = np.stack([image_ops.resize(image, scaled) for image in images])
+            logits = np.flip(network(np.flip(inputs, axes)), [axis + 1 for axis in axes])
+            if scaled != size:
+                planes = [image_ops.resize(plane, size) for image in logits for plane in image]
+                logits = np.reshape(planes, (*logits.shape[:2], *size))
+            total = total + logits.astype(float)
+        return (total / len(versions)).astype(np.float32)
 
     return run
 
 
-def without_small(mask: np.ndarray, min_size: int) -> np.ndarray:
-    """Return the mask with its small parts made background.
+def remove_small_components(mask: np.ndarray, min_size: int) -> np.ndarray:
+    """Return a mask, uint8 (H, W), whose components below `min_size` pixels are background.
 
-    A part is a connected patch of one class, corners included; small is under `min_size` pixels.
+    A component is a connected region of one class; pixels that touch at a corner are connected.
     """
     if min_size <= 1:
         return mask
     mask = mask.copy()
-    for label in range(1, mask.max() + 1):
-        _, parts, facts, _ = cv2.connectedComponentsWithStats((mask == label).view(np.uint8))
-        small = facts[:, cv2.CC_STAT_AREA] < min_size
-        small[0] = False  # all that is not of this class
-        mask[small[parts]] = 0
+    for label in range(1, int(mask.max()) + 1):
+        binary = (mask == label).view(np.uint8)
+        _, components, statistics, _ = cv2.connectedComponentsWithStats(binary)
+        small = statistics[:, cv2.CC_STAT_AREA] < min_size
+        small[0] = False  # component 0: the pixels that are not of this class
+        mask[small[components]] = 0
     return mask
 
 
@@ -174,13 +172,20 @@ def choose_threshold(
     reduction: str = "micro",
     batch_size: int = 16,
 ) -> Threshold:
-    """Return the threshold with the best score on the validation set; of equals, that nearest 0.5.
+    """Return the threshold with the best score on the validation set; of equals, nearest 0.5.
 
-    metric: a score of `Counts`, as "iou" or "dice"; reduction: its average. For one channel only.
-    Chosen on the images that a score is then reported for, it would flatter that score.
+    On the images it was chosen on, that score is optimistically biased: report another set's.
+
+    Args:
+        model: has one output channel.
+        validation: images that are not used for the final score.
+        metric: a score of `Counts`, as "iou" or "dice".
+        reduction: the average of that score.
+        batch_size: images at a time.
     """
-    parts = [sweep(logits, masks) for logits, masks in logits_of(model, validation, batch_size)]
-    scores = getattr(sum(parts[1:], parts[0]), metric)(reduction).nan_to_num(0).tolist()
+    batches = [sweep(*batch).stacked() for batch in logits_of(model, validation, batch_size)]
+    counts = Counts(*torch.cat(batches, dim=-2))
+    scores = getattr(counts, metric)(reduction).nan_to_num(0).tolist()
     best = max(range(len(scores)), key=lambda k: (scores[k], -abs(THRESHOLDS[k] - 0.5)))
     return Threshold(THRESHOLDS[best], scores[best], THRESHOLDS, tuple(scores))
 
@@ -191,16 +196,16 @@ def logits_of(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield float32 logits (N, K, H, W) and masks (N, H, W) of a data set, in its order."""
     model.eval()
-    device = next(model.parameters()).device
     for images, masks in loader(data, batch_size):
-        yield model(images.to(device)).float(), masks.to(device)
+        images = _like_weights(images, model)
+        yield model(images).float(), masks.to(images.device)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: its mask (and overlay), or why there is none.
+    """What became of one file: its mask (and overlay), or the error.
 
-    shares: of the pixels, by class. seconds: with reading and writing.
+    shares: fraction of the pixels, by class. seconds: with reading and writing.
     """
 
     file: Path
@@ -223,42 +228,35 @@ def predict_folder(
 ) -> list[Outcome]:
     """Write the mask of each picture in `source` to `out`/NAME.png.
 
-    source: a folder, a picture, or several of either. form: "palette" or "ids", see `write_mask`.
-    overlays: write the picture with the mask over it, NAME_overlay.jpg, beside it, upright and
-    reduced to 2048 pixels. overwrite: whether a file that is there already may be replaced.
-    watch: is told of each outcome. A picture that cannot be used has an outcome with `error`, and
-    the rest is done.
-    Raises DataError before anything is written: if there is no picture, if masks would be written
-    among the pictures, would have the same name, or would replace what they must not.
+    A picture that cannot be used has an outcome with `error`, and the rest is done.
+
+    Args:
+        predictor: predicts the masks.
+        source: a folder, a picture, or several of either.
+        out: a folder that holds none of the pictures.
+        form: "palette" or "ids", see `image_ops.write_mask`.
+        overlays: whether to write NAME_overlay.jpg too, upright and of at most 2048 pixels.
+        overwrite: whether a file that exists already may be replaced.
+        watch: is called with each outcome.
+
+    Raises:
+        ArgumentError: there is no picture, or masks would be written among the pictures, have
+            one name, or replace what they must not; nothing is written then.
     """
     sources = [source] if isinstance(source, (str, Path)) else source
-    files = list(dict.fromkeys(file for one in sources for file in find_pictures(one)))
-    out = Path(out)
-    if out.resolve() in {file.parent.resolve() for file in files}:
-        raise DataError(f"{out} holds the pictures themselves: give another folder for the masks")
-    stems = Counter(file.stem for file in files)
-    names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
-    times = Counter(names)
-    twins = [file for file, name in zip(files, names, strict=True) if times[name] > 1]
-    if twins:
-        raise DataError(f"{twins[0]} and {twins[1]} have one name: predict their folders apart")
-    targets = [out / f"{name}.png" for name in names]
-    written = [file for target in targets for file in _written(target, overlays)]
-    there = [file for file in written if file.exists()]
-    if there and not overwrite:
-        raise DataError(f"{there[0]} is there already: give another folder, or ask to overwrite")
+    files = list(dict.fromkeys(file for place in sources for file in find_pictures(place)))
+    masks = image_ops.mask_files(files, out)
+    targets = [(mask, mask.with_name(f"{mask.stem}_overlay.jpg")) for mask in masks]
+    if not overwrite:
+        for file in (file for pair in targets for file in pair[: 1 + overlays] if file.exists()):
+            raise ArgumentError(f"{file} is there already: give another folder, or overwrite")
     outcomes = []
-    for file, target in zip(files, targets, strict=True):
-        outcome = predict_file(predictor, file, target, form=form, overlay=overlays)
+    for file, (mask, overlay) in zip(files, targets, strict=True):
+        outcome = _predict_file(predictor, file, mask, overlay if overlays else None, form)
         outcomes.append(outcome)
         if watch:
             watch(outcome)
     return outcomes
-
-
-def _written(target: Path, overlays: bool) -> list[Path]:
-    """Return the files that stand for one picture: its mask, and its overlay if there is one."""
-    return [target, target.with_name(f"{target.stem}_overlay.jpg")][: 1 + overlays]
 
 
 def find_pictures(source: str | Path) -> list[Path]:
@@ -266,46 +264,45 @@ def find_pictures(source: str | Path) -> list[Path]:
     source = Path(source)
     if source.is_file():
         return [source]
-    files = sorted(source.iterdir()) if source.is_dir() else []
-    files = [f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    names = (f for f in source.glob("[!.]*") if f.suffix.lower() in SUFFIXES)
+    files = sorted(f for f in names if f.is_file())  # neither a folder nor a pipe
     if not files:
         kinds = ", ".join(sorted(SUFFIXES))
-        raise DataError(f"{source}: neither a picture nor a folder with pictures ({kinds})")
+        raise ArgumentError(f"{source}: neither a picture nor a folder with pictures ({kinds})")
     return files
 
 
-def predict_file(
-    predictor: Predictor, file: Path, target: Path, form: str = "palette", overlay: bool = False
+def _predict_file(
+    predictor: Predictor, file: Path, target: Path, overlay: Path | None, form: str
 ) -> Outcome:
-    """Write the mask of one picture to `target`; the outcome says so, or why it could not be."""
-    began = time.perf_counter()
+    start = time.perf_counter()
+    metadata = predictor.metadata
     try:
-        with warnings.catch_warnings():  # a picture of 100 million pixels is welcome here
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with read.opened(file) as picture:
-                orientation = picture.getexif().get(ORIENTATION, 1)
-            image = read.image(file, predictor.facts.in_channels, exif="apply")
-    except DataError as error:
-        return Outcome(file, error=str(error), seconds=time.perf_counter() - began)
-    mask = predictor.mask(image)
-    write_mask(target, mask, orientation, form)
-    beside = _written(target, overlay)[1] if overlay else None
-    if beside:
-        write_overlay(beside, image, mask)
+        image, orientation = image_ops.read_image(file, metadata.in_channels)
+        mask = predictor.mask(image)
+    except ImageError as error:
+        return Outcome(file, error=str(error), seconds=time.perf_counter() - start)
+    except Exception as error:  # torch, OpenCV and onnxruntime have no MemoryError
+        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            raise
+        text = f"{file}: too large for the memory; predict it in windows ({error})"
+        return Outcome(file, error=text, seconds=time.perf_counter() - start)
+    image_ops.write_mask(target, mask, orientation, form)
+    if overlay:
+        _write_overlay(overlay, image, mask)
     shares = {
-        name: float(np.count_nonzero(mask == label) / mask.size)
-        for label, name in enumerate(predictor.facts.class_names)
+        name: np.count_nonzero(mask == label) / mask.size
+        for label, name in enumerate(metadata.class_names)
     }
-    return Outcome(file, target, beside, shares, time.perf_counter() - began)
+    return Outcome(file, target, overlay, shares, time.perf_counter() - start)
 
 
-def write_overlay(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
-    """Write a JPEG of the image with its classes laid over it."""
+def _write_overlay(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
     from segkit.plot import overlay  # matplotlib takes a second to import
 
-    scale = min(1.0, OVERLAY / max(mask.shape))
-    size = tuple(max(1, round(side * scale)) for side in mask.shape)
-    small = read.resize_mask(Image.fromarray(mask), size)
+    scale = min(1.0, _OVERLAY / max(mask.shape))
+    height, width = (max(1, round(side * scale)) for side in mask.shape)
+    small = np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
     with atomic_file(path) as part:
-        picture = Image.fromarray(overlay(resize(image, size), np.array(small)))
+        picture = Image.fromarray(overlay(image_ops.resize(image, (height, width)), small))
         picture.save(part, "JPEG", quality=90, subsampling=0)

@@ -2,45 +2,32 @@
 
 import io
 import math
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
+from markupsafe import Markup
 from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from segkit import environment, judge, plot
+from segkit import environment, plot
 from segkit.data.dataset import IGNORE, SegmentationDataset
+from segkit.evaluate import Evaluation, best_and_worst, by_image, evaluate, summary
 from segkit.files import write_text
-from segkit.judge import Judgement
-from segkit.metrics import THRESHOLDS, Counts, Interval
-from segkit.model_file import ModelFacts
-from segkit.onnx_predictor import decide
-from segkit.page import Raw, page, picture, table
+from segkit.image_ops import FALSE_NEGATIVE, FALSE_POSITIVE, IGNORE_COLOUR
+from segkit.metrics import THRESHOLDS, Counts
+from segkit.model_file import ModelMetadata
+from segkit.page import picture, render
 
-CELL = 150  # pixels of a picture's longer side, in the cases
-GAP = 6
-FALSE_ALARM, MISSED = (213, 94, 0), (86, 180, 233)
-STYLE = """
-.head { border-left: .4rem solid var(--accent); font-size: 1.15rem; padding: .2rem 1rem; }
-.head b { font-size: 1.6rem; }
-svg.interval { display: block; height: 1.2rem; width: 18rem; }
-.cases { display: grid; gap: 1.2rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); }
-.cases img { display: block; width: 100%; }
-@media (max-width: 45rem) { svg.interval { width: 6rem; } }
-.key { border-radius: 3px; display: inline-block; height: .8em; width: .8em; }
-"""
+_MACHINE = ("segkit", "python", "system", "packages", "device", "cores", "threads", "memory")
 
 
 def report_card(
     out: str | Path,
     model: nn.Module,
-    facts: ModelFacts,
+    metadata: ModelMetadata,
     data: SegmentationDataset,
     *,
     validation: SegmentationDataset | None = None,
@@ -48,218 +35,140 @@ def report_card(
     batch_size: int = 16,
     title: str = "",
 ) -> dict[str, Any]:
-    """Write the report card of `model` on `data` to the file `out`; return its numbers.
+    """Write the report card of `model` on `data` to the HTML file `out`.
 
-    data: images that neither training nor the choice of threshold has seen. validation: those on
-    which the threshold was chosen, to draw their curve too. cases: how many of the worst and of
-    the best images to show. The numbers are those of `segkit.judge.summary`.
-    Raises DataError for data that do not fit the model.
+    Args:
+        out: the file to write.
+        model: the network.
+        metadata: its class names, normalisation and threshold.
+        data: images that neither training nor the choice of threshold has used.
+        validation: those on which the threshold was chosen, to draw their curve too.
+        cases: how many of the worst and of the best images to show.
+        batch_size: images at a time.
+        title: of the page.
+
+    Returns:
+        The numbers on the page, as `segkit.evaluate.summary` returns them.
+
+    Raises:
+        DataError: the data do not fit the model.
     """
-    judged = judge.judge(model, facts, data, batch_size)
-    earlier = judge.judge(model, facts, validation, batch_size) if validation is not None else None
-    scores = judge.scores(judged)
-    parts = [
-        _head(judged, scores),
-        _scores(scores),
-        _classes(judge.by_class(judged)),
-        _curves(judged, earlier),
-        _cases(model, judged, cases),
-        _facts(model, judged),
-    ]
-    html = page(title or f"Report card: {facts.network}", "\n".join(parts), STYLE)
+    found = evaluate(model, metadata, data, batch_size)
+    numbers = summary(found)
+    figures = [_images_figure(found), _reliability_figure(found)]
+    colours = {"wrong": FALSE_POSITIVE, "ignored": IGNORE_COLOUR}
+    if found.sweep is not None:
+        curve = validation and evaluate(model, metadata, validation, batch_size).sweep
+        figures.insert(0, _threshold_figure(found.sweep, curve, metadata.threshold))
+        colours = {"false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
+        colours["ignored"] = IGNORE_COLOUR
+    best, worst = best_and_worst(found, cases)
+    html = render(
+        "report_card.html",
+        title=title or f"Report card: {metadata.network}",
+        metadata=metadata,
+        numbers=numbers,
+        figures=figures,
+        colours=colours,
+        cases={"Worst": _cases(model, found, worst), "Best": _cases(model, found, best)},
+        tables=_tables(model, found),
+    )
     write_text(out, html)
-    return judge.summary(judged, scores)
+    return numbers
 
 
-def _head(judged: Judgement, scores: dict[str, Interval]) -> str:
-    name, score = next(iter(scores.items()))
-    height, width = judged.facts.size
-    rule = f", at the threshold {judged.facts.threshold:g}" if judged.binary else ""
-    few = " Few images: the true interval is wider." if len(judged.data) < 20 else ""
-    return (
-        f'<p class="head"><b>{name} {_number(score.value)}</b> '
-        f"(95 % of resamples: {_number(score.low)} to {_number(score.high)}) "
-        f"on {len(judged.data)} images of {width}×{height} pixels{rule}.{few}</p>"
-    )
-
-
-def _scores(scores: dict[str, Interval]) -> str:
-    rows = [
-        (name, _number(s.value), f"{_number(s.low)} to {_number(s.high)}", _bar(s))
-        for name, s in scores.items()
-    ]
-    note = (
-        "IoU, Dice, precision and recall pool the pixels of all images unless they say "
-        "otherwise; boundary IoU counts only near the contours. Intervals are bootstrapped over "
-        "images: they are too narrow where several images show one patient or animal."
-    )
-    caption = "Scores with 95 % intervals; the line runs from 0 to 1"
-    columns = ("Score", "Value", "95 % interval", "0 … 1")
-    return f'<h2>Scores</h2>{table(caption, columns, rows)}<p class="quiet">{note}</p>'
-
-
-def _bar(score: Interval) -> Raw:
-    """Draw an interval on a line from 0 to 1, in the colours of the page."""
-    if not all(math.isfinite(value) for value in score):
-        return Raw("")
-    low, high, value = (100 * x for x in (score.low, score.high, score.value))
-    return Raw(
-        '<svg class="interval" viewBox="-1 0 102 6" aria-hidden="true">'
-        '<path d="M0 3H100" stroke="var(--line)" stroke-width=".5"/>'
-        f'<path d="M{low:.1f} 3H{high:.1f}" stroke="var(--accent)" stroke-width="2"/>'
-        f'<path d="M{value:.1f} 0V6" stroke="var(--accent)"/></svg>'
-    )
-
-
-def _classes(rows: list[dict]) -> str:
-    ratios = ("IoU", "Dice", "precision", "recall")
-    cells = [
-        (
-            row["class"],
-            *(_number(row[name]) for name in ratios),
-            f"{100 * row['pixels']:.1f} %",
-            str(row["images"]),
-        )
-        for row in rows
-    ]
-    columns = ("Class", *ratios, "true pixels", "images with it")
-    return "<h2>Classes</h2>" + table("Each class against the rest", columns, cells)
-
-
-def _curves(judged: Judgement, earlier: Judgement | None) -> str:
-    figures = [_picture(*_images_figure(judged)), _picture(*_reliability_figure(judged))]
-    if judged.binary:
-        figures.insert(0, _picture(*_threshold_figure(judged, earlier)))
-    return f'<h2>Behaviour</h2><div class="side">{"".join(figures)}</div>'
-
-
-def _picture(fig: Figure, caption: str) -> str:
-    content = io.BytesIO()
-    fig.savefig(content, format="png", dpi=200)
-    plt.close(fig)
-    title = fig.axes[0].get_title(loc="left")
-    drawn = picture(content.getvalue(), "png", f"{title}. {caption}", 460)
-    return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
-
-
-def _threshold_figure(judged: Judgement, earlier: Judgement | None) -> tuple[Figure, str]:
+def _threshold_figure(
+    sweep: Counts, validation: Counts | None, threshold: float
+) -> tuple[Markup, str]:
     fig, ax = plot.figure(4.6, 3)
-    curves = {"IoU": judged.sweep.iou, "precision": judged.sweep.precision}
-    for name, score in (curves | {"recall": judged.sweep.recall}).items():
-        ax.plot(THRESHOLDS, score(), label=name, lw=2 if name == "IoU" else 1)
-    if earlier:
-        ax.plot(THRESHOLDS, earlier.sweep.iou(), "--", color="#0072B2", label="IoU, validation")
-    chosen = judged.facts.threshold
-    ax.axvline(chosen, color="black", lw=1, ls=":")
-    ax.set(xlabel="threshold", ylim=(0, 1.02), title="Scores by threshold")
+    ax.plot(THRESHOLDS, sweep.iou(), label="IoU", lw=2)
+    ax.plot(THRESHOLDS, sweep.precision(), label="precision", lw=1)
+    ax.plot(THRESHOLDS, sweep.recall(), label="recall", lw=1)
+    if validation is not None:
+        ax.plot(THRESHOLDS, validation.iou(), "--", color="#0072B2", label="IoU, validation")
+    ax.axvline(threshold, color="black", lw=1, ls=":")
+    ax.set(xlabel="threshold", ylabel="score", ylim=(0, 1.02), title="Scores by threshold")
     ax.legend()
-    ious = judged.sweep.iou().nan_to_num(0)
-    low, high = (float(ious[THRESHOLDS.index(t)]) for t in (0.25, 0.75))
-    told = f"The dotted line is the threshold in use, {chosen:g}."
-    return fig, f"{told} IoU is {low:.3f} at 0.25 and {high:.3f} at 0.75."
+    low, high = (float(sweep.iou().nan_to_num(0)[THRESHOLDS.index(t)]) for t in (0.25, 0.75))
+    caption = f"The dotted line is the threshold in use, {threshold:g}."
+    return _image(fig, f"{caption} IoU is {low:.3f} at 0.25 and {high:.3f} at 0.75.")
 
 
-def _reliability_figure(judged: Judgement) -> tuple[Figure, str]:
-    claimed, right = (side.numpy() for side in judged.calibration.curve())
-    pixels = judged.calibration.pixels.numpy()
+def _reliability_figure(found: Evaluation) -> tuple[Markup, str]:
+    confidence, frequency = (side.numpy() for side in found.calibration.curve())
+    pixels = found.calibration.pixels.numpy()
+    width = 1 / len(pixels)
     fig, ax = plot.figure(4.6, 3)
-    bins = len(pixels)
-    middles = (np.arange(bins) + 0.5) / bins
-    ax.bar(middles, pixels / pixels.sum(), width=0.9 / bins, color="#c8ccd0", label="pixels")
-    ax.plot([0, 1], [0, 1], "--", color="black", lw=1, label="as it claims")
-    ax.plot(claimed, right, "o-", ms=3, label="found")
-    what = "said to be foreground" if judged.binary else "of the winning class"
-    ax.set(xlabel=f"probability {what}", ylabel="share that is right", title="Reliability")
+    middles = (np.arange(len(pixels)) + 0.5) * width
+    ax.bar(middles, pixels / pixels.sum(), width=0.9 * width, color="#c8ccd0", label="pixels")
+    ax.plot([0, 1], [0, 1], "--", color="black", lw=1, label="perfectly calibrated")
+    ax.plot(confidence, frequency, "o-", ms=3, label="measured")
+    kind = "the foreground" if found.binary else "the predicted class"
+    ax.set(xlabel=f"probability of {kind}", ylabel="observed frequency", title="Reliability")
     ax.legend()
-    error = float(judged.calibration.error())
-    return fig, (
-        f"Expected calibration error {error:.3f}: on average its probabilities are that far from "
-        "how often it is right. Bars: share of the pixels."
-    )
+    error = float(found.calibration.error())
+    caption = f"Expected calibration error {error:.3f}: the mean distance of the probability"
+    return _image(fig, f"{caption} from the observed frequency. Bars: share of the pixels.")
 
 
-def _images_figure(judged: Judgement) -> tuple[Figure, str]:
-    ious = judge.by_image(judged)
+def _images_figure(found: Evaluation) -> tuple[Markup, str]:
+    ious = by_image(found)
     ious = ious[~ious.isnan()]
     fig, ax = plot.figure(4.6, 3)
     ax.hist(ious.numpy(), bins=np.linspace(0, 1, 21), color="#56B4E9", edgecolor="white")
     ax.set(xlabel="IoU of an image", ylabel="images", title="Image by image")
     if not len(ious):
-        return fig, "No image has anything to find."
-    low, middle = (float(ious.quantile(q)) for q in (0.1, 0.5))
-    return fig, f"Half of the images are above {middle:.3f}, nine tenths above {low:.3f}."
+        return _image(fig, "No image has any foreground.")
+    tenth, median = (float(ious.quantile(q)) for q in (0.1, 0.5))
+    caption = f"Half of the images are above {median:.3f}, nine tenths above {tenth:.3f}."
+    return _image(fig, caption)
 
 
-def _cases(model: nn.Module, judged: Judgement, n: int) -> str:
-    worst, best = judge.extremes(judged, n)
-    keys = {"false alarm": FALSE_ALARM, "missed": MISSED, "ignored": tuple(plot.IGNORE_COLOUR)}
-    if not judged.binary:
-        keys = {"wrong": FALSE_ALARM, "ignored": tuple(plot.IGNORE_COLOUR)}
-    key = " ".join(
-        f'<span class="key" style="background: rgb{tuple(map(int, colour))}"></span> {name}'
-        for name, colour in keys.items()
-    )
-    read = f'<p class="quiet">From left: image, truth, prediction, errors ({key}).</p>'
-    parts = []
-    for word, indices in (("Worst", worst), ("Best", best)):
-        strips = "".join(_case(model, judged, i) for i in indices)
-        parts.append(f'<h2>{word} cases</h2>{read}<div class="cases">{strips}</div>')
-    return "".join(parts)
+def _image(fig: Figure, caption: str) -> tuple[Markup, str]:
+    content = io.BytesIO()
+    fig.savefig(content, format="png", dpi=200)
+    plt.close(fig)
+    title = fig.axes[0].get_title(loc="left")
+    return picture(content.getvalue(), "png", f"{title}. {caption}", 460), caption
 
 
-def _case(model: nn.Module, judged: Judgement, i: int) -> str:
-    image, truth = judged.data.raw(i)
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        logits = model(judged.data[i][0][None].to(device))[0].float().cpu().numpy()
-    guess = decide(logits, judged.facts.threshold)
-    name, iou = judged.data.names[i], float(judge.by_image(judged)[i])
-    told = f"{name}: IoU {_number(iou)}, {_what_went_wrong(judged.counts[i : i + 1])}"
-    strip, content = _strip(image, truth, guess, judged.binary), io.BytesIO()
-    strip.save(content, "JPEG", quality=88, subsampling=0)
-    alt = f"{name}: image, truth, prediction, errors"
-    drawn = picture(content.getvalue(), "jpeg", alt, strip.width)
-    return f"<figure>{drawn}<figcaption>{escape(told)}</figcaption></figure>"
+def _cases(model: nn.Module, found: Evaluation, indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the picture and the scores of each image at `indices`."""
+    if not indices:
+        return []
+    masks = plot.predict_masks(model, found.data, indices, found.metadata.threshold)
+    cases = []
+    for i, pred in zip(indices, masks, strict=True):
+        image, target = found.data.raw(i)
+        errors = plot.error_map(image, target, pred, found.binary)
+        overlays = [plot.overlay(image, mask) for mask in (target, pred)]
+        strip, content = plot.strip([plot.rgb(image), *overlays, errors], side=150), io.BytesIO()
+        strip.save(content, "JPEG", quality=88, subsampling=0)
+        name, counts = found.data.names[i], found.counts[i : i + 1]
+        alt = f"{name}: image, ground truth, prediction, errors"
+        case = {"name": name, "iou": float(by_image(found)[i])}
+        for ratio in ("precision", "recall"):
+            value = float(getattr(counts, ratio)("macro", include_background=False))
+            case[ratio] = None if math.isnan(value) else value
+        case["image"] = picture(content.getvalue(), "jpeg", alt, strip.width)
+        cases.append(case)
+    return cases
 
 
-def _what_went_wrong(counts: Counts) -> str:
-    options = {"include_background": False}
-    precision = float(counts.precision("macro", **options))
-    recall = float(counts.recall("macro", **options))
-    return f"precision {_number(precision)}, recall {_number(recall)}"
-
-
-def _strip(image: np.ndarray, truth: np.ndarray, guess: np.ndarray, binary: bool) -> Image.Image:
-    """Return image, truth, prediction and errors side by side."""
-    errors = (plot.rgb(image) * 0.35).astype(np.uint8)
-    errors[guess != truth] = FALSE_ALARM
-    if binary:
-        errors[(guess == 0) & (truth == 1)] = MISSED
-    errors[truth == IGNORE] = plot.IGNORE_COLOUR
-    panels = [plot.rgb(image), plot.overlay(image, truth), plot.overlay(image, guess), errors]
-    scale = CELL / max(truth.shape)
-    size = (round(truth.shape[1] * scale), round(truth.shape[0] * scale))
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-    strip = Image.new("RGB", (4 * size[0] + 3 * GAP, size[1]), "white")
-    for k, panel in enumerate(panels):
-        strip.paste(Image.fromarray(panel).resize(size, how), (k * (size[0] + GAP), 0))
-    return strip
-
-
-def _facts(model: nn.Module, judged: Judgement) -> str:
-    facts, data = judged.facts, judged.data
+def _tables(model: nn.Module, found: Evaluation) -> list[tuple[str, str, list]]:
+    """Return name, caption and rows of what the model, the data and the machine are."""
+    metadata, data, masks = found.metadata, found.data, np.asarray(found.data.masks)
     about_model = {
-        "network": facts.network,
-        "options": facts.options or "as built",
+        "network": metadata.network,
+        "options": metadata.options or "as built",
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "input": f"{facts.in_channels} channels, {facts.size[1]}×{facts.size[0]} pixels",
-        "classes": ", ".join(facts.class_names),
-        "mean": facts.mean,
-        "standard deviation": facts.std,
-        "threshold": facts.threshold if judged.binary else "none: the largest logit decides",
-        **facts.notes,
+        "input": f"{metadata.in_channels} channels, {metadata.size[1]}×{metadata.size[0]} pixels",
+        "classes": ", ".join(metadata.class_names),
+        "mean": metadata.mean,
+        "standard deviation": metadata.std,
+        "threshold": metadata.threshold if found.binary else "none: the largest logit decides",
+        **metadata.notes,
     }
-    masks = np.asarray(data.masks)
     about_data = {
         **data.info,
         "images": len(data),
@@ -267,32 +176,22 @@ def _facts(model: nn.Module, judged: Judgement) -> str:
         "images with background only": int((~masks.any(axis=(1, 2))).sum()),
         "pixels ignored": f"{100 * np.count_nonzero(masks == IGNORE) / masks.size:.1f} %",
     }
-    shown = ("segkit", "python", "system", "packages", "device", "cores", "threads", "memory")
-    machine = {name: value for name, value in environment.report().items() if name in shown}
-    machine["python"] = machine["python"].split(" at ")[0]  # not whose folders it lies in
-    blocks = {
-        ("Model", "How it is built and used"): about_model,
-        ("Data", "What it was judged on"): about_data,
-        ("Environment", "Where it was judged"): machine,
-    }
-    return "".join(
-        f"<h2>{name}</h2>{table(caption, (), _lines(block), numbers=False)}"
-        for (name, caption), block in blocks.items()
+    machine = {name: value for name, value in environment.report().items() if name in _MACHINE}
+    machine["python"] = machine["python"].split(" at ")[0]  # without the path of someone's folder
+    blocks = (
+        ("Model", "How it is built and used", about_model),
+        ("Data", "What it was evaluated on", about_data),
+        ("Environment", "Where it was evaluated", machine),
     )
+    return [
+        (name, caption, [(str(k), _text(v)) for k, v in block.items() if v not in ({}, ())])
+        for name, caption, block in blocks
+    ]
 
 
-def _lines(block: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name), _told(value)) for name, value in block.items() if value not in ({}, ())]
-
-
-def _told(value: Any) -> str:
-    """Return a fact as text."""
+def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_told(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_told, value))
+        return ", ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float | Tensor) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from segkit.course import LESSON, CourseError, Lesson
+from segkit.course import CourseError, Lesson
 
 MAX_BYTES = 1_000_000
 MAX_LINES, LONG, LONG_CELLS = 15, 12, 2  # code only; so many cells may exceed LONG
@@ -35,7 +35,7 @@ class Notebook:
         self.cells, self.metadata = content["cells"], content["metadata"]
         self.code = [cell for cell in self.cells if cell["cell_type"] == "code"]
         self.text = [cell for cell in self.cells if cell["cell_type"] == "markdown"]
-        self.lessons = sorted(name for name in files if LESSON.fullmatch(name))
+        self.lessons = sorted(name for name in files if Lesson(Path(name)).number)
         lesson = Lesson(path)
         lesson.__dict__["cells"] = self.cells  # what is tested may exist in memory only
         self.lesson = lesson
@@ -73,7 +73,7 @@ def words(output: dict) -> str:
 
 
 def name(notebook: Notebook) -> Problems:
-    if not LESSON.fullmatch(notebook.path.name):
+    if not Lesson(notebook.path).number:
         yield f"{notebook.path.name}: a lesson is called NN_name.ipynb, in small letters"
     elif not notebook.lesson.title.startswith(f"{notebook.lesson.number} · "):
         yield f"the title must start with `# {notebook.lesson.number} · `"
@@ -278,7 +278,7 @@ def links(notebook: Notebook) -> Problems:
         file = target.partition("#")[0]
         if not file or re.match(r"(https?|mailto):", file):
             continue
-        planned = LESSON.fullmatch(file) and file[:2] not in numbers  # while the course grows
+        planned = Lesson(Path(file)).number and file[:2] not in numbers  # while the course grows
         there = file in notebook.files or (notebook.path.parent / file).exists()
         if not there and not planned:
             yield f"a link leads nowhere: {target}"

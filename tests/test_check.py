@@ -1,6 +1,10 @@
-"""Every exercise is fed its stub, its solution and its usual mistakes."""
+"""Every exercise is fed its solution and its usual mistakes."""
 
 import ast
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +14,10 @@ import torch
 from segkit import check
 from segkit.check import Case, Exercise, Mistake
 
-SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
-ALL = [(lesson, e) for lesson, group in check.exercises().items() for e in group]
+ROOT = Path(__file__).parent.parent
+SOLUTIONS = ROOT / "notebooks" / "solutions"
+LESSONS = sorted(path.stem for path in ROOT.glob("notebooks/exercises/*.py"))
+ALL = [(lesson, e) for lesson in LESSONS for e in check.exercises(lesson)]
 IDS = [f"{lesson}-{e.name}" for lesson, e in ALL]
 
 
@@ -28,45 +34,63 @@ def solution(lesson, exercise):
 
 
 @pytest.mark.parametrize(("lesson", "exercise"), ALL, ids=IDS)
-def test_a_stub_is_not_attempted_yet(lesson, exercise):
-    def stub(*args, **kwargs):
-        """Say what it does."""
-        ...
-
-    for attempt in (stub, None, ...):
-        result = exercise.grade(attempt)
-        assert result.status == "todo" and "not attempted yet" in result.message
-
-
-@pytest.mark.parametrize(("lesson", "exercise"), ALL, ids=IDS)
-def test_the_solution_passes(lesson, exercise):
+def test_solution_passes_and_every_mistake_gets_its_own_hint(lesson, exercise):
     result = exercise.grade(solution(lesson, exercise))
-    assert result.passed, result.message
-    assert exercise.grade(exercise.reference).passed
-
-
-@pytest.mark.parametrize(("lesson", "exercise"), ALL, ids=IDS)
-def test_every_usual_mistake_is_refused_with_its_own_hint(lesson, exercise):
-    assert len(exercise.mistakes) >= 2
-    hints = [mistake.hint for mistake in exercise.mistakes]
-    assert len(set(hints)) == len(hints)
+    assert result.status == "passed", result.message
+    assert exercise.grade(exercise.reference).status == "passed"
+    assert len({mistake.hint for mistake in exercise.mistakes}) == len(exercise.mistakes) >= 2
     for mistake in exercise.mistakes:
         result = exercise.grade(mistake.wrong)
         assert result.status == "failed"
-        assert mistake.hint in result.message
-        assert "got" in result.message
+        assert mistake.hint in result.message and "got" in result.message
         # a wrong value is not answered with the right one
         assert ("expected" in result.message) == callable(exercise.reference)
 
 
 def test_every_solution_belongs_to_an_exercise():
-    files = {path.stem for path in SOLUTIONS.glob("*.py")}
-    assert files == {f"{lesson}_{e.name}" for lesson, e in ALL}
+    assert {path.stem for path in SOLUTIONS.glob("*.py")} == {f"{n}_{e.name}" for n, e in ALL}
 
 
-def test_a_misspelt_exercise_lists_what_there_is():
-    with pytest.raises(AttributeError, match=r"there are: .*decode_trimap"):
+def test_only_exercises_and_what_lessons_draw_are_public():
+    drawn = {"four_masks", "four_splits", "four_transforms", "five_curves"}
+    names = [e.name for _, e in ALL]
+    assert len(set(names)) == len(names)
+    assert {*dir(check)} == {*check.__all__, *names, *drawn}
+
+
+def test_an_unknown_exercise_names_the_nearest():
+    with pytest.raises(AttributeError, match=r"did you mean decode_trimap\?.*there are: .*box"):
         check.decode_trimp  # noqa: B018
+
+
+def test_only_the_lesson_asked_for_is_loaded():
+    code = (
+        "import sys; from segkit import check; check.box; assert check._load.cache_info()[3] == 1"
+    )
+    code += "; assert 'albumentations' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_the_course_the_error_says_what_to_do(tmp_path):
+    shutil.copytree(ROOT / "segkit", tmp_path / "segkit", ignore=lambda *_: ["__pycache__"])
+    code = "from segkit import check; assert 'case' in dir(check); check.box"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE)
+    assert b"clone the repository and run inside it" in done.stderr
+
+
+def empty(x):
+    """Say what it does."""
+    ...  # your code here
+
+
+def unwritten(x):
+    raise NotImplementedError("your code here")
+
+
+@pytest.mark.parametrize("stub", [None, ..., {"a": None, "b": ...}, empty, unwritten])
+def test_a_stub_is_not_attempted_yet(stub):
+    result = double.grade(stub)
+    assert result.status == "todo" and "not attempted yet" in result.message
 
 
 double = Exercise(
@@ -78,24 +102,24 @@ double = Exercise(
 )
 
 
-def test_messages_of_a_wrong_answer():
-    message = double.grade(lambda x: x + 3.5).message
-    assert "a number" in message and "expected  6" in message and "got       6.5" in message
-    assert "Think again." in message
-    assert "That is the square." in double.grade(lambda x: x**2).message
+def forgetful(x):
+    x + x
 
 
-def test_a_function_that_returns_nothing_is_told_so():
-    def forgetful(x):
-        x + x
-
-    result = double.grade(forgetful)
-    assert result.status == "failed" and "`return`" in result.message
-
-
-def test_a_function_that_raises_does_not_break_the_run(capsys):
-    double(lambda x: 1 / 0)
-    assert "ZeroDivisionError" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x: x + 3.5, ["a number", "expected  6", "got       6.5", "Think again."]),
+        (lambda x: x**2, ["That is the square."]),
+        (lambda x: 1 / 0, ["ZeroDivisionError"]),
+        (forgetful, ["`return`"]),
+        ([6], ["check.double(double)"]),
+    ],
+)
+def test_messages_of_a_wrong_answer(answer, words, capsys):
+    double(answer)
+    printed = capsys.readouterr().out
+    assert [word for word in words if word not in printed] == []
 
 
 def test_an_attempt_cannot_spoil_the_cases():
@@ -103,7 +127,24 @@ def test_an_attempt_cannot_spoil_the_cases():
         x *= 2
         return x
 
-    assert double.grade(writes).passed and double.grade(lambda x: 2 * x).passed
+    assert double.grade(writes).status == double.grade(lambda x: 2 * x).status == "passed"
+
+
+def test_a_measured_exercise_honours_its_tolerance():
+    close = Exercise("close", lambda: 1.0, measure=lambda answer: 10 * answer(), tolerance=0.1)
+    assert close.grade(lambda: 1.05).status == "passed"
+    assert close.grade(lambda: 1.25).status == "failed"
+    assert Exercise("value", 1.0).grade(1.0001).status == "failed"  # 1e-5 unless set
+
+
+def test_every_result_is_added_to_the_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGKIT_CHECK_LOG", str(tmp_path / "log"))
+    for answer in (None, lambda x: x + missing, lambda x: 2 * x):  # noqa: F821
+        double(answer)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["todo", "failed", "passed"]
+    assert [line["raised"] for line in lines] == ["", "NameError", ""]
+    assert {line["exercise"] for line in lines} == {"double"}
 
 
 @pytest.mark.parametrize(
@@ -113,6 +154,7 @@ def test_an_attempt_cannot_spoil_the_cases():
         ((3, 64, 64), (3, 64, 63)),
         ([np.array([1]), np.array([2])], [np.array([1]), np.array([3])]),
         ({"a": 1}, {"a": 2}),
+        ({2, 5}, {2, 5, 8}),
         ("macro", "micro"),
         (0.5, 0.51),
         (True, "yes"),
@@ -120,5 +162,13 @@ def test_an_attempt_cannot_spoil_the_cases():
 )
 def test_values_are_compared_by_what_they_are(right, wrong):
     exercise = Exercise("value", reference=right)
-    assert exercise.grade(right).passed
-    assert not exercise.grade(wrong).passed
+    assert exercise.grade(right).status == "passed"
+    assert exercise.grade(wrong).status == "failed"
+
+
+@pytest.mark.parametrize("answer", [["d", "a"], ("a", "d"), frozenset("ad"), "ad", "a, d"])
+def test_any_collection_does_for_a_set(answer):
+    letters = Exercise("letters", {"a", "d"}, mistakes=(Mistake({"a"}, "One more."),))
+    assert letters.grade(answer).status == "passed"
+    assert "One more." in letters.grade(["a"]).message
+    assert letters.grade(3).status == letters.grade([[]]).status == "failed"

@@ -16,8 +16,7 @@ import typer
 from calls import call, main
 
 from segkit import cli, course, environment, paths
-from segkit.course import run as running
-from segkit.course.report import Outcome
+from segkit.course import Outcome
 from segkit.train import precision
 
 ROOT = paths.root()
@@ -79,13 +78,13 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict:
         cells = [source | {"source": f'profile = "quick"\n{declared}'}]
         (tmp_path / f"{stem}.ipynb").write_text(json.dumps({"cells": cells}))
 
-    def run(parameters: dict, out: Path, watcher: object, **options: object) -> list[Outcome]:
+    def run(parameters: dict, out: Path, *, finished: object, **options: object) -> list[Outcome]:
         said.update(parameters={p.stem: v for p, v in parameters.items()}, out=out, **options)
         if said["status"] == "interrupted":
             raise KeyboardInterrupt
         return [Outcome("00_a", "A", said["status"], 1.0, 1, {}, "")]
 
-    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(course, "run", run)
     monkeypatch.setattr(course.paths, "root", lambda: tmp_path)
     (tmp_path / "notebooks").mkdir()
     for path in tmp_path.glob("*.ipynb"):
@@ -129,7 +128,7 @@ def test_exit_codes(ran: dict, status: str, code: int) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["04_net"], "no lesson '04_net'; there are: 00_a, 04_b"),
+        (["04_net"], "no lesson '04_net' (did you mean 04_b?); there are: 00_a, 04_b"),
         (["00", "-p", "rate=1"], "no parameter 'rate' in 00_a (it has: profile, seed)"),
         (["-p", "rat=1"], "no parameter 'rat'"),
         (["--dataset", "toy-pets"], "no parameter 'dataset'"),
@@ -156,7 +155,7 @@ def test_what_typer_refuses(ran: dict, words: list[str]) -> None:
 
 
 def test_a_fault_of_ours_keeps_its_traceback(ran: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "run", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(course, "run", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["segkit", "course", "run"])
     with pytest.raises(ZeroDivisionError):
         cli.main()

@@ -72,7 +72,7 @@ def test_from_labelme_writes_what_train_reads(folder):
     told = json.loads(printed("data", "from-labelme", drawn, "--out", "out", "--json"))
     assert told == {"out": "out", "class_names": ["background", "bone"], "counts": {"": 1}}
     code, text = call("data", "from-labelme", drawn, "-o", "more", "--classes", "sky, bone")
-    assert code == 0 and "-s 'data.class_names=[sky, bone]'" in text
+    assert code == 0 and """-s 'data.class_names=["sky", "bone"]\'""" in text
 
 
 def test_check_reports_and_mends(folder):

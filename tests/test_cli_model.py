@@ -14,8 +14,9 @@ import yaml
 from calls import call, main, printed
 from PIL import Image
 
-from segkit import config, data, environment, judge, predict
-from segkit.cli import about_input
+from segkit import cli, config, data, environment, predict
+from segkit.errors import SegkitError
+from segkit.evaluate import evaluate, summary
 from segkit.model_file import load_model
 from segkit.onnx_predictor import OnnxNetwork
 
@@ -66,9 +67,9 @@ def test_options_override_the_file(run):
 
 def test_evaluate_scores_the_test_set_of_the_run(run):
     told = json.loads(printed("evaluate", run / "model.safetensors", "--json"))
-    model, facts = load_model(run / "model.safetensors")
+    model, metadata = load_model(run / "model.safetensors")
     own = data.load("toy-embryo", "test", 32, seed=3)
-    expected = judge.summary(judge.judge(model, facts, own))
+    expected = summary(evaluate(model, metadata, own))
     assert {name: told[name] for name in expected} == expected
     assert told["data"] == {"source": "toy-embryo", "split": "test"}
     assert told["scores"]["IoU"]["value"] > 0.4
@@ -105,7 +106,7 @@ def test_what_is_exported_predicts_the_same_masks(run, exported, pictures, tmp_p
     for model, out in ((run / "model.safetensors", "torch"), (exported, "onnx")):
         code, text = call("predict", model, pictures, "--out", tmp_path / out)
         assert code == 0 and "3 of 3 masks are in" in text
-    assert OnnxNetwork(exported).facts["class_names"] == ["background", "cell"]
+    assert OnnxNetwork(exported).metadata["class_names"] == ["background", "cell"]
     for name in "abc":
         ours, theirs = (mask(tmp_path / out / f"{name}.png") for out in ("torch", "onnx"))
         assert ours.shape == (48, 48) and 0.02 < ours.mean() < 0.98
@@ -119,10 +120,10 @@ def test_options_of_predict_reach_the_predictor(run, pictures, tmp_path):
         "predict", run / "model.safetensors", pictures / "a.png", "-o", tmp_path, *words, "--json"
     )
     (row,) = json.loads(told)
-    model, facts = load_model(run / "model.safetensors")
-    facts = config.ModelFacts(**vars(facts) | {"threshold": 0.4})
-    network = predict.as_network(model, facts)
-    same = predict.Predictor(network, facts, 32, 0.5, 4, "hv", (1.0, 1.5), 9)
+    model, metadata = load_model(run / "model.safetensors")
+    metadata = config.ModelMetadata(**vars(metadata) | {"threshold": 0.4})
+    network = predict.as_network(model, metadata)
+    same = predict.Predictor(network, metadata, 32, 0.5, 4, "hv", (1.0, 1.5), 9)
     np.testing.assert_array_equal(mask(Path(row["mask"])), same.mask(mask(pictures / "a.png")))
     with Image.open(row["mask"]) as picture:
         assert picture.mode == "L"
@@ -148,30 +149,18 @@ def test_nothing_that_is_there_is_overwritten(run, pictures, tmp_path, monkeypat
     assert main(monkeypatch, "predict", model, pictures, "-o", pictures) == 2
     assert main(monkeypatch, "predict", model, pictures, "-o", pictures, "--overwrite") == 2
     assert "holds the pictures themselves" in capsys.readouterr().err
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.png").write_bytes((pictures / "a.png").read_bytes())
+    assert main(monkeypatch, "predict", model, pictures, tmp_path / "more", "-o", tmp_path) == 2
+    assert "have one name" in capsys.readouterr().err
     (tmp_path / "b.png").write_bytes(b"a mask drawn by hand")
     assert main(monkeypatch, "predict", model, pictures, "-o", tmp_path) == 2
     assert "b.png is there already" in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ["b.png"]
+    assert {p.name for p in tmp_path.iterdir()} == {"b.png", "more"}
     assert (tmp_path / "b.png").read_bytes() == b"a mask drawn by hand"
     assert call("predict", model, pictures, "-o", tmp_path, "--overwrite")[0] == 0
     assert mask(tmp_path / "b.png").shape == (48, 48)
     assert state() == before
-
-
-def test_pictures_of_one_name_are_not_confused(run, pictures, tmp_path, monkeypatch, capsys):
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "a.png").write_bytes((pictures / "a.png").read_bytes())
-    words = (
-        "predict",
-        run / "model.safetensors",
-        pictures,
-        tmp_path / "more",
-        "-o",
-        tmp_path / "o",
-    )
-    assert main(monkeypatch, *words) == 2
-    assert "have one name" in capsys.readouterr().err
-    assert not (tmp_path / "o").exists()
 
 
 def test_a_program_is_exported_too(run, tmp_path):
@@ -201,7 +190,7 @@ def test_exporting_says_what_is_not_installed(run, tmp_path, monkeypatch, capsys
         (["evaluate", "alone.safetensors"], "there is no train.yaml: give the data"),
         (["predict", "text.onnx", "text.txt", "-o", "o"], "text.onnx: no ONNX file, or a damaged"),
         (["predict", "MODEL", "nowhere", "-o", "o"], "nowhere: neither a picture nor a folder"),
-        (["predict", "MODEL", "text.txt", "-o", "o", "--tta", "x"], "choose flips"),
+        (["predict", "MODEL", "text.txt", "-o", "o", "--tta", "x"], "flips='x': choose"),
         (["train", "none.yaml"], "none.yaml: cannot be read as a config (No such file"),
         (["train", "--data", "toy-xray", "-s", "fit.epoch=3"], "did you mean epochs?"),
         (["train", "--data", "toy-xray", "-n", "vnet"], "no network 'vnet'"),
@@ -275,19 +264,22 @@ def test_an_interrupted_training_is_saved_and_goes_on(tmp_path, monkeypatch, num
     assert code == 0 and "epoch 1/3" not in text and "epoch 3/3" in text
 
 
-def test_whose_fault_an_error_is():
-    def caught(function, *given):
-        try:
-            function(*given)
-        except Exception as error:
-            return about_input(error)
+def test_a_bug_of_ours_shows_its_traceback(monkeypatch, run, pictures, tmp_path):
+    """One of the plain kinds that an argument can cause, too."""
+    monkeypatch.setattr(predict, "predict_folder", lambda *_, **__: zip([1], [], strict=True))
+    monkeypatch.setattr(predict.Predictor, "load", lambda *_, **__: list(zip([1], [], strict=True)))
+    words = ["predict", run / "model.safetensors", pictures, "--out", tmp_path / "masks"]
+    monkeypatch.setattr(sys, "argv", ["segkit", *map(str, words)])
+    with pytest.raises(ValueError, match="zip"):
+        cli.main()
 
-    assert caught(open, "/no/such/file")
-    assert caught(data.load, "no-such-set")
-    assert caught(config.read, "/no/such/file")
-    assert not caught(np.reshape, np.zeros(3), (2, 2)), "a library's complaint about our call"
-    assert not caught(json.loads, "{")
-    assert sys.exc_info() == (None, None, None)
+
+@pytest.mark.parametrize(
+    "function", [lambda: data.load("no-such-set"), lambda: config.read("/no/such/file")]
+)
+def test_what_a_user_caused_is_an_error_of_segkit(function):
+    with pytest.raises(SegkitError):
+        function()
 
 
 @pytest.mark.parametrize(

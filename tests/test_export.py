@@ -13,15 +13,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segkit import export, models, onnx_predictor, predict
-from segkit.model_file import ModelFacts
+from segkit import export, image_ops, models, predict
+from segkit.errors import ArgumentError
+from segkit.model_file import ModelMetadata
 from segkit.onnx_predictor import OnnxNetwork
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-FACTS = ModelFacts(
+METADATA = ModelMetadata(
     "dumbnet",
     ("background", "cat", "dog"),
     (0.5, 0.4, 0.3),
@@ -35,20 +36,20 @@ FACTS = ModelFacts(
 def trained(name="dumbnet", channels=3, classes=3):
     """Return a network with the statistics of its images and logits of a trained one's size."""
     options = {"filters": 4} if name == "pdr_unet" else {"width": 4}
-    facts = replace(
-        FACTS,
+    metadata = replace(
+        METADATA,
         network=name,
-        class_names=FACTS.class_names[: max(2, classes)],
+        class_names=METADATA.class_names[: max(2, classes)],
         classes=classes,
         in_channels=channels,
-        mean=FACTS.mean[:channels],
-        std=FACTS.std[:channels],
+        mean=METADATA.mean[:channels],
+        std=METADATA.std[:channels],
         options=options,
         threshold=0.4,
     )
-    model = facts.build()
+    model = metadata.build()
     image = noise(75, 50, 3) if channels == 3 else noise(75, 50)
-    batch = torch.from_numpy(onnx_predictor.normalise(image[None], facts.mean, facts.std))
+    batch = torch.from_numpy(image_ops.normalise(image[None], metadata.mean, metadata.std))
     with torch.no_grad():
         for _ in range(20):
             model.train()(batch)
@@ -56,7 +57,7 @@ def trained(name="dumbnet", channels=3, classes=3):
         scale = 3 / logits.std()
         model.out.weight *= scale
         model.out.bias.copy_((model.out.bias - logits.mean(dim=(0, 2, 3))) * scale)
-    return model, facts
+    return model, metadata
 
 
 def noise(*shape):
@@ -65,13 +66,13 @@ def noise(*shape):
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """Return a function that exports a network once: its model, facts, file, and max |Δlogit|."""
+    """Return a function that exports a network once: model, metadata, file, and max |Δlogit|."""
 
     @cache
     def export_once(name):
         path = tmp_path_factory.mktemp(name) / "m.onnx"
-        model, facts = trained(name, *{"unet": (1, 3), "dumbnet": (3, 3)}.get(name, (3, 1)))
-        return model, facts, path, export.export_onnx(path, model, facts)
+        model, metadata = trained(name, *{"unet": (1, 3), "dumbnet": (3, 3)}.get(name, (3, 1)))
+        return model, metadata, path, export.export_onnx(path, model, metadata)
 
     return export_once
 
@@ -83,17 +84,17 @@ def exported(exports):
 
 @pytest.mark.parametrize("name", models.names())
 def test_onnxruntime_gives_the_same_masks(exports, name):
-    model, facts, path, difference = exports(name)
-    channels, classes = facts.in_channels, facts.classes
+    model, metadata, path, difference = exports(name)
+    channels, classes = metadata.in_channels, metadata.classes
     assert difference <= 1e-4
     shapes = [(1, 1, 1), (1, 2, 3), (2, 16, 9), (3, 45, 64), (1, 160, 100)]  # none seen before
-    difference, largest = export.compare(model, OnnxNetwork(path), facts, shapes, seed=7)
+    difference, largest = export.compare(model, OnnxNetwork(path), metadata, shapes, seed=7)
     assert difference <= 1e-4 and largest > 1
     image = noise(75, 50) if channels == 1 else noise(75, 50, 3)
     for window in (None, 48):
-        ours = predict.Predictor(predict.as_network(model, facts), facts, window=window)
+        ours = predict.Predictor(predict.as_network(model, metadata), metadata, window=window)
         theirs = predict.Predictor.load(path, window=window)
-        assert theirs.facts == facts
+        assert theirs.metadata == metadata
         logits = np.sort(ours.logits(image), axis=0)
         margin = logits[-1] - logits[-2] if classes > 1 else abs(logits[0] - np.log(0.4 / 0.6))
         sure = margin > 2e-4
@@ -119,11 +120,11 @@ def test_exporting_leaves_the_network_as_it_was():
 
 
 def test_a_program_is_the_network(tmp_path):
-    model, facts = trained("unet", 3, 1)
-    export.save_program(tmp_path / "m.pt2", model, facts)
+    model, metadata = trained("unet", 3, 1)
+    export.save_program(tmp_path / "m.pt2", model, metadata)
     extra = {"segkit": ""}
     program = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
-    assert ModelFacts(**json.loads(extra["segkit"])) == facts
+    assert ModelMetadata(**json.loads(extra["segkit"])) == metadata
     for shape in ((1, 33, 47), (4, 64, 64), (2, 17, 100)):
         x = torch.randn(shape[0], 3, *shape[1:])
         assert (program(x) - model(x)).abs().max() <= 1e-4
@@ -140,25 +141,25 @@ def test_what_cannot_be_exported_is_explained(tmp_path):
 
 
 def test_an_export_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
-    model, facts = trained()
+    model, metadata = trained()
     right = OnnxNetwork.__call__
     monkeypatch.setattr(OnnxNetwork, "__call__", lambda *given: right(*given) + 1e-3)
     with pytest.raises(export.ExportError, match=r"m\.onnx was not written"):
-        export.export_onnx(tmp_path / "m.onnx", model, facts)
+        export.export_onnx(tmp_path / "m.onnx", model, metadata)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_largest_difference_is_found_and_nan_is_not_hidden():
-    model, facts = trained()
-    ours = predict.as_network(model, facts)
+    model, metadata = trained()
+    ours = predict.as_network(model, metadata)
 
     def off(by):
         calls = iter((0, by, 0, 0))
         return lambda images: ours(images) + next(calls)
 
-    assert export.compare(model, ours, facts)[0] < 1e-5
-    assert export.compare(model, off(0.25), facts)[0] == pytest.approx(0.25, abs=1e-5)
-    assert np.isnan(export.compare(model, off(np.nan), facts)[0])
+    assert export.compare(model, ours, metadata)[0] < 1e-5
+    assert export.compare(model, off(0.25), metadata)[0] == pytest.approx(0.25, abs=1e-5)
+    assert np.isnan(export.compare(model, off(np.nan), metadata)[0])
 
 
 ALONE = """
@@ -175,36 +176,72 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def alone(tmp_path, *arguments):
-    command = [sys.executable, "-c", ALONE, "onnx_predictor.py", "m.onnx", *arguments]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
-
-def test_the_predictor_works_alone(exported, tmp_path):
+@pytest.fixture
+def alone(exported, tmp_path):
+    """Return a function that runs the predictor beside an export where segkit is not installed."""
     shutil.copytree(exported[2].parent, tmp_path, dirs_exist_ok=True)
     Image.fromarray(noise(75, 50, 3)).save(tmp_path / "a.png")
+
+    def run(*arguments):
+        command = [sys.executable, "-c", ALONE, "onnx_predictor.py", "m.onnx", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def test_the_predictor_works_alone(alone, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    done = alone(tmp_path, "a.png", "broken.jpg", "none.png", "--out", "whole")
+    Image.fromarray(noise(9, 9, 4)).save(tmp_path / "glass.png")
+    done = alone("a.png", "broken.jpg", "none.png", "glass.png", "--out", "whole")
     assert done.returncode == 1
-    assert "broken.jpg:" in done.stderr and "none.png" in done.stderr
-    assert "Traceback" not in done.stderr
+    for message in ("broken.jpg: cannot be read", "none.png: cannot", "glass.png: is transparent"):
+        assert message in done.stderr
     assert done.stdout.split() == ["whole/a.png"]
-    assert alone(tmp_path, "a.png", "--window", "32", "--out", "window").returncode == 0
+    assert alone("a.png", "--window", "32", "--out", "window").returncode == 0
     for window, out in ((None, "whole"), (32, "window")):
         predictor = predict.Predictor.load(tmp_path / "m.onnx", window=window)
         with Image.open(tmp_path / out / "a.png") as mask:
             np.testing.assert_array_equal(np.array(mask), predictor.mask(noise(75, 50, 3)))
 
 
+def test_the_lone_predictor_overwrites_no_picture_and_refuses_impossible_options(alone, tmp_path):
+    (tmp_path / "b").mkdir()
+    before = shutil.copy(tmp_path / "a.png", tmp_path / "b" / "a.png").read_bytes()
+    for arguments, message in (
+        (("a.png", "--out", "."), "holds the pictures themselves"),
+        (("a.png", "b/a.png"), "have one name"),
+        (("a.png", "--threshold", "0"), "not between 0 and 1"),
+        (("a.png", "--threshold", "2"), "not between 0 and 1"),
+        (("a.png", "--window", "0"), "not at least 1"),
+        (("a.png", "--window=-3"), "not at least 1"),
+    ):
+        done = alone(*arguments)
+        assert done.returncode == 2 and message in done.stderr
+    assert (tmp_path / "a.png").read_bytes() == before and not (tmp_path / "masks").exists()
+
+
 def test_foreign_and_damaged_onnx_files_are_refused(exported, tmp_path):
-    path = exported[2]
+    path, right = exported[2], OnnxNetwork(exported[2]).metadata
     proto = onnx.load(path)
+    wrong = {
+        "std": [0.2, 0.2, 0.0], "mean": [0.5], "size": [10**6, 10**6], "in_channels": 1,
+        "threshold": 1, "classes": 2,
+    }  # fmt: skip
+    damaged = {"not-json": "{", "list": "[1]", "null": "null", "deep": "[" * 200_000, "empty": "{}"}
+    damaged |= {name: json.dumps(right | {name: value}) for name, value in wrong.items()}
+    damaged |= {f"{n}-text": json.dumps(right | {n: "ab"}) for n in ("mean", "size", "threshold")}
+    for name, text in damaged.items():
+        onnx.helper.set_model_props(proto, {"segkit": text})
+        onnx.save(proto, tmp_path / f"{name}.onnx")
     del proto.metadata_props[:]
     onnx.save(proto, tmp_path / "foreign.onnx")
     (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:2000])
-    expected = {"foreign": "segkit did not export it", "cut": "damaged", "none": "no such file"}
+    expected = dict.fromkeys(damaged, "its metadata")
+    expected |= {"foreign": "did not export it", "cut": "damaged", "none": "no such file"}
     for name, message in expected.items():
-        with pytest.raises(ValueError, match=rf"{name}\.onnx.*{message}"):
+        with pytest.raises(ArgumentError, match=rf"{name}\.onnx.*{message}"):
             OnnxNetwork(tmp_path / f"{name}.onnx")
 
 

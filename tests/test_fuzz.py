@@ -19,13 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segkit.data import doctor, read
+from segkit import doctor
+from segkit.data import read
+from segkit.data.annotations import open_labelme
 from segkit.data.dataset import DataError
 from segkit.data.folder import open_folder
-from segkit.data.labelme import open_labelme
-from segkit.model_file import ModelFacts, load_model, save_model
-from segkit.train import checkpoint
-from segkit.train.checkpoint import CheckpointError
+from segkit.errors import CheckpointError
+from segkit.model_file import ModelMetadata, load_model, save_model
+from segkit.train import load_weights, save_weights
+from segkit.train import model_format as checkpoint
 
 pytestmark = pytest.mark.timeout(60)
 H, W = 12, 16
@@ -260,23 +262,23 @@ def test_json_that_breaks_parsers(tmp_path, text):
 
 # Checkpoints and model files
 
-FACTS = ModelFacts("dumbnet", ("a", "b"), (0.5,), (0.2,), (H, W), 1, 1, {"width": 4})
+METADATA = ModelMetadata("dumbnet", ("a", "b"), (0.5,), (0.2,), (H, W), 1, 1, {"width": 4})
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Return a model file and a file of weights, as bytes."""
     folder = tmp_path_factory.mktemp("good")
-    model = FACTS.build()
-    save_model(folder / "model", model, FACTS)
-    checkpoint.save_weights(folder / "weights", model)
+    model = METADATA.build()
+    save_model(folder / "model", model, METADATA)
+    save_weights(folder / "weights", model)
     return [(folder / name).read_bytes() for name in ("model", "weights")]
 
 
 READERS = (
     load_model,
     checkpoint.read,
-    lambda path: checkpoint.load_weights(path, FACTS.build()),
+    lambda path: load_weights(path, METADATA.build()),
 )
 
 
@@ -323,9 +325,10 @@ options = st.dictionaries(
     st.one_of(anything, st.sampled_from([4096, 64, -1, 0, 10**9, math.inf, [4096] * 9])),
     max_size=3,
 )
-facts = st.builds(
+metadata = st.builds(
     lambda network, options, field, value: {
-        **json.loads(json.dumps(vars(FACTS))), "network": network, "options": options, field: value
+        **json.loads(json.dumps(vars(METADATA))),
+        **{"network": network, "options": options, field: value},
     },
     st.sampled_from(["dumbnet", "unet", "pdr_unet", "fusionnet", "resnet34_unet", "?"]),
     options,
@@ -334,7 +337,9 @@ facts = st.builds(
 )  # fmt: skip
 abouts = st.one_of(
     st.builds(json.dumps, anything),
-    st.builds(lambda f: json.dumps({"kind": "model", "facts": f}), st.one_of(facts, anything)),
+    st.builds(
+        lambda f: json.dumps({"kind": "model", "metadata": f}), st.one_of(metadata, anything)
+    ),
 )
 
 

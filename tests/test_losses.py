@@ -5,7 +5,8 @@ import pytest
 import torch
 from batches import NoWaiting, random_batch
 
-from segkit import losses
+from segkit import losses, metrics
+from segkit.errors import ArgumentError
 from segkit.losses import (
     BCELoss,
     Combined,
@@ -219,8 +220,8 @@ def test_half_precision_of_many_pixels(make, classes, dtype):
 
 
 def test_autocast_does_not_reach_into_a_loss():
-    class Product(losses.Loss):
-        def compute(self, logits, labels, valid):
+    class Product(losses._Loss):
+        def _compute(self, logits, labels, valid):
             return (logits.flatten(1) @ logits.flatten(1).T).sum()
 
     with torch.autocast("cpu", torch.bfloat16):
@@ -255,48 +256,67 @@ def test_targets_that_cannot_be_right_are_refused(make, classes, spoil, cure):
         make()(logits, spoil(target))
 
 
-@pytest.mark.parametrize("make", [v for k, v in BINARY.items()], ids=list(BINARY))
-def test_mask_of_0_and_255_is_refused(make):
-    logits, target = random_batch(2, 1, ignored=0)
-    with pytest.raises(ValueError, match=r"only 0 and 255.*\(mask > 127\)"):
-        make()(logits, target * 255)
-
-
-def test_blank_batch_with_padding_is_taken_once_foreground_was_seen_or_promised():
-    logits, target = random_batch(2, 1)
-    blank = target.where(target == 255, 0)
-    loss = DiceLoss()
-    loss(logits, target.where(target != 255, 0).clamp(max=0))  # blank without padding: no suspicion
-    with pytest.raises(ValueError, match="foreground_seen"):
-        loss(logits, blank)
-    loss(logits, target)
-    assert loss(logits, blank).isfinite()
-    promised = DiceLoss()
-    promised.foreground_seen = True
-    assert promised(logits, blank).isfinite()
-    without = DiceLoss(ignore_index=None)
-    with pytest.raises(ValueError, match="0/255"):
-        without(logits, blank)
+@every_loss
+def test_on_another_device_values_are_never_waited_for(monkeypatch, make, classes):
+    logits, target = random_batch(2, classes)
+    loss, expected = make(), make()(logits, target)
+    monkeypatch.setattr(metrics, "_on_cpu", lambda tensor: False)
+    with NoWaiting():
+        found = loss(logits.requires_grad_(), target)
+        found.backward()
+    assert found == expected and logits.grad.isfinite().all()
 
 
 @every_loss
-def test_far_away_three_calls_look_and_the_rest_never_wait(monkeypatch, make, classes):
-    monkeypatch.setattr(losses, "at_hand", lambda tensor: False)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_under_ignored_pixels_may_hold_anything(make, classes, value):
     logits, target = random_batch(2, classes)
-    wrong = target.where(target == 255, 17)
-    loss = make()
-    expected = loss(logits, target)
-    loss(logits, target)
-    with pytest.raises(ValueError, match="holds the values"):
-        loss(logits, wrong)
-    loss(logits, target)  # the second part of a sum has not had its third look yet
-    leaf = logits.clone().requires_grad_()
-    with NoWaiting():
-        later = loss(logits, target)
-        poisoned = loss(leaf, wrong)
-        poisoned.backward()
-    assert later == expected
-    assert poisoned.isnan() and leaf.grad.isnan().any()
+    leaf = logits.masked_fill((target == 255)[:, None], value).requires_grad_()
+    loss = make()(leaf, target)
+    loss.backward()
+    assert loss == make()(logits, target) and leaf.grad.isfinite().all()
+
+
+def test_a_class_that_is_switched_off_costs_nothing_beside_ignored_pixels():
+    logits, target = random_batch(2, 3)
+    logits[:, 0] = -math.inf
+    target = target.clamp(min=1)  # 255 stays
+    expected = torch.nn.functional.cross_entropy(logits, target, ignore_index=255)
+    torch.testing.assert_close(CrossEntropyLoss()(logits, target), expected)
+    assert all(make()(logits, target).isfinite() for make in EXCLUSIVE.values())
+
+
+def test_compiled_as_one_graph():
+    logits, target = random_batch(2, 3)
+    for make in (CrossEntropyLoss, DiceLoss):
+        compiled = torch.compile(make(), fullgraph=True, backend="eager")
+        assert compiled(logits, target) == make()(logits, target)
+    assert torch.equal(
+        torch.compile(counts, fullgraph=True, backend="eager")(logits, target).tp,
+        counts(logits, target).tp,
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda bad: BCELoss(pos_weight=bad),
+        lambda bad: CrossEntropyLoss([1, bad]),
+        lambda bad: DiceLoss(smooth=bad),
+        lambda bad: JaccardLoss(smooth=bad),
+        lambda bad: TverskyLoss(smooth=bad),
+        lambda bad: TverskyLoss(alpha=bad),
+        lambda bad: TverskyLoss(beta=bad),
+        lambda bad: FocalLoss(gamma=bad),
+        lambda bad: FocalLoss(alpha=bad),
+        lambda bad: FocalLoss(alpha=[1, bad]),
+        lambda bad: Combined({BCELoss(): bad}),
+    ],
+)
+@pytest.mark.parametrize("bad", [-1, math.nan, math.inf])
+def test_options_that_make_no_loss_are_refused(make, bad):
+    with pytest.raises(ArgumentError, match=r"0 or more|more than 0"):
+        make(bad)
 
 
 @pytest.mark.parametrize(
@@ -309,20 +329,22 @@ def test_far_away_three_calls_look_and_the_rest_never_wait(monkeypatch, make, cl
             "2 class weights for 3",
         ),
         (lambda: DiceLoss(smooth=0), "more than 0"),
-        (lambda: FocalLoss(gamma=-1), "0 or more"),
+        (lambda: BCELoss(pos_weight=0), "more than 0"),
+        (lambda: CrossEntropyLoss([0, 0]), "not all 0"),
+        (lambda: FocalLoss(alpha=2), "0 or more"),
         (lambda: Combined({}), "no losses"),
     ],
 )
 def test_wrong_use_is_refused_with_the_cure(make, cure):
-    with pytest.raises(ValueError, match=cure):
+    with pytest.raises(ArgumentError, match=cure):
         make()
 
 
 def test_losses_are_modules_that_copy_and_move():
     loss = Combined({CrossEntropyLoss([1, 2, 3]): 1.0, FocalLoss(alpha=[1, 2, 3]): 2.0})
     logits, target = random_batch(2, 3)
-    twin = copy.deepcopy(loss).double()
-    assert twin(logits.double(), target).item() == pytest.approx(loss(logits, target).item())
+    copied = copy.deepcopy(loss).double()
+    assert copied(logits.double(), target).item() == pytest.approx(loss(logits, target).item())
     assert len(list(loss.modules())) == 4
 
 
@@ -332,8 +354,7 @@ def test_on_a_gpu_the_same_value_without_a_wait(make, classes):
     logits, target = random_batch(2, classes)
     loss = make().cuda()
     there = logits.cuda().requires_grad_(), target.cuda()
-    for _ in range(losses.LOOKS):
-        loss(*there)
+    loss(*there)
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.autocast("cuda", torch.float16):

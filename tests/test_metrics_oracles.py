@@ -1,4 +1,4 @@
-"""Metrics held to other libraries on random batches; where they answer otherwise, that is said."""
+"""Metrics held to other libraries on random batches; where they answer otherwise, that is pred."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from batches import batches, some
 from hypothesis import given
 
-from segkit.metrics import bootstrap, boundary_counts, calibration, counts, hausdorff
+from segkit.metrics import bootstrap, boundary_counts, calibration, counts
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 torchmetrics = pytest.importorskip("torchmetrics.functional.classification")
@@ -30,46 +30,44 @@ def close(ours, theirs):
 
 def flat(logits, target):
     """Return predicted and true ids of the pixels that count, as sklearn wants them."""
-    said = logits.argmax(dim=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
-    return said[target != 255].numpy(), target[target != 255].numpy()
+    pred = logits.argmax(dim=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
+    return pred[target != 255].numpy(), target[target != 255].numpy()
 
 
 @some
 @given(exclusive)
 def test_scikit_learn_exclusive(batch):
     logits, target = batch
-    said, true = flat(logits, target)
+    pred, true = flat(logits, target)
     c, labels = counts(logits, target), range(logits.shape[1])
     if not len(true):
         return
-    matrices = sklearn_metrics.multilabel_confusion_matrix(true, said, labels=labels)
+    matrices = sklearn_metrics.multilabel_confusion_matrix(true, pred, labels=labels)
     ours = torch.stack([c.tn, c.fp, c.fn, c.tp]).sum(dim=1).T.reshape(-1, 2, 2)
     assert ours.tolist() == matrices.tolist()
     for average in ("micro", "macro", "weighted", None):
         kind = dict(labels=labels, average=average, zero_division=0)
         ask = dict(reduction=average or "none", zero_division=0)
-        for name, ours in (("jaccard", c.total().iou), ("f1", c.total().f1)):
-            theirs = getattr(sklearn_metrics, f"{name}_score")(true, said, **kind)
+        for name, ours in (("jaccard", c.total().iou), ("f1", c.total().dice)):
+            theirs = getattr(sklearn_metrics, f"{name}_score")(true, pred, **kind)
             close(ours(**ask).squeeze(0), theirs)
         for name in ("precision", "recall"):
-            theirs = getattr(sklearn_metrics, f"{name}_score")(true, said, **kind)
+            theirs = getattr(sklearn_metrics, f"{name}_score")(true, pred, **kind)
             close(getattr(c.total(), name)(**ask).squeeze(0), theirs)
-    close(c.accuracy(), sklearn_metrics.accuracy_score(true, said))
+    close(c.accuracy(), sklearn_metrics.accuracy_score(true, pred))
 
 
 @some
 @given(binary)
 def test_scikit_learn_binary(batch):
-    said, true = flat(*batch)
+    pred, true = flat(*batch)
     c = counts(*batch)
     if not len(true):
         return
     for name, score in (("jaccard", "iou"), ("f1", "dice"), ("precision",) * 2, ("recall",) * 2):
-        theirs = getattr(sklearn_metrics, f"{name}_score")(true, said, zero_division=0)
+        theirs = getattr(sklearn_metrics, f"{name}_score")(true, pred, zero_division=0)
         close(getattr(c, score)(zero_division=0), theirs)
-    close(c.accuracy(), sklearn_metrics.accuracy_score(true, said))
-    theirs = sklearn_metrics.recall_score(true, said, pos_label=0, zero_division=0)
-    close(c.specificity(zero_division=0), theirs)
+    close(c.accuracy(), sklearn_metrics.accuracy_score(true, pred))
 
 
 @some
@@ -84,7 +82,7 @@ def test_torchmetrics_exclusive(batch):
     assert torch.equal(stats[..., :4], torch.stack([c.tp, c.fp, c.tn, c.fn], dim=-1))
     # Its averages leave out classes that occur nowhere, as ours do, and say 0 when none is left.
     for average in ("micro", "macro", "weighted"):
-        for name, ours in (("jaccard_index", c.iou), ("f1_score", c.f1), ("recall", c.recall)):
+        for name, ours in (("jaccard_index", c.iou), ("f1_score", c.dice), ("recall", c.recall)):
             theirs = getattr(torchmetrics, f"multiclass_{name}")(
                 logits, target, average=average, **kind
             )
@@ -110,8 +108,6 @@ def test_torchmetrics_binary(batch):
     assert torch.equal(stats[:, :4], torch.cat([c.tp, c.fp, c.tn, c.fn], dim=-1))
     theirs = torchmetrics.binary_jaccard_index(logits[:, 0], target, ignore_index=255)
     close(c.iou(zero_division=0), theirs)
-    theirs = torchmetrics.binary_specificity(logits[:, 0], target, ignore_index=255)
-    close(c.specificity(zero_division=0), theirs)
 
 
 @some
@@ -127,7 +123,7 @@ def test_segmentation_models_pytorch(batch):
         num_classes=len(logits[0]),
     )
     assert torch.equal(torch.stack(theirs), torch.stack([c.tp, c.fp, c.fn, c.tn]))
-    names = {"iou": "iou_score", "f1": "f1_score", "precision": "precision", "recall": "recall"}
+    names = {"iou": "iou_score", "dice": "f1_score", "precision": "precision", "recall": "recall"}
     for reduction in ("micro", "macro", "micro-imagewise", "macro-imagewise", "none"):
         for empty in (1.0, 0.0):
             for ours, name in names.items():
@@ -151,19 +147,19 @@ def test_monai_scores(batch):
     compute_iou = pytest.importorskip("monai.metrics").compute_iou
     compute_dice = pytest.importorskip("monai.metrics").compute_dice
     logits, target = batch
-    said, true = one_hot(logits, target)
+    pred, true = one_hot(logits, target)
     c = counts(logits, target)
     # It says NaN for a class absent from the truth, even where it is predicted.
     absent = (c.tp + c.fn) == 0
-    close(c.iou("none").masked_fill(absent, math.nan), compute_iou(said, true))
-    close(c.dice("none").masked_fill(absent, math.nan), compute_dice(said, true))
+    close(c.iou("none").masked_fill(absent, math.nan), compute_iou(pred, true))
+    close(c.dice("none").masked_fill(absent, math.nan), compute_dice(pred, true))
 
 
 def one_hot(logits, target):
     classes = logits.shape[1]
-    said = torch.nn.functional.one_hot(logits.argmax(dim=1), classes)
+    pred = torch.nn.functional.one_hot(logits.argmax(dim=1), classes)
     true = torch.nn.functional.one_hot(target, classes)
-    return said.movedim(-1, 1), true.movedim(-1, 1)
+    return pred.movedim(-1, 1), true.movedim(-1, 1)
 
 
 def blobs(seed, size=32, classes=3):
@@ -176,30 +172,17 @@ def blobs(seed, size=32, classes=3):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("percentile", [95, 100])
-def test_monai_hausdorff(seed, percentile):
-    theirs = pytest.importorskip("monai.metrics").compute_hausdorff_distance
-    logits, target = blobs(seed)
-    said, true = one_hot(logits, target)
-    found = hausdorff(logits, target, percentile=percentile)
-    close(found, theirs(said, true, include_background=True, percentile=percentile))
-    spaced = hausdorff(logits, target, percentile=percentile, spacing=(2.0, 0.5))
-    kind = dict(include_background=True, percentile=percentile, spacing=[2.0, 0.5])
-    close(spaced, theirs(said, true, **kind))
-
-
-@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("ratio", [0.02, 0.1])
 def test_boundary_iou_as_eroding_pixel_by_pixel(seed, ratio):
     # The paper's own definition by erosion, with scipy: d times with a 3x3 square.
     from scipy.ndimage import binary_erosion
 
     logits, target = blobs(seed)
-    said, true = (x.bool().numpy() for x in one_hot(logits, target))
+    pred, true = (x.bool().numpy() for x in one_hot(logits, target))
     d = max(1, round(ratio * math.hypot(32, 32)))
     square = np.ones((1, 1, 3, 3))
-    said, true = (m & ~binary_erosion(m, square, iterations=d) for m in (said, true))
-    expected = (said & true).sum(axis=(2, 3)) / (said | true).sum(axis=(2, 3))
+    pred, true = (m & ~binary_erosion(m, square, iterations=d) for m in (pred, true))
+    expected = (pred & true).sum(axis=(2, 3)) / (pred | true).sum(axis=(2, 3))
     close(boundary_counts(logits, target, ratio=ratio).iou("none"), expected)
 
 

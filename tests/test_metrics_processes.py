@@ -19,7 +19,7 @@ def one_process(rank, folder):
     distributed.all_reduce(total)
     gathered = [None, None]
     distributed.all_gather_object(gathered, mine)
-    torch.save({"total": total, "images": sum(gathered, Counts.empty(CLASSES))}, f"{folder}/{rank}")
+    torch.save({"total": total, "images": Counts.cat(gathered)}, f"{folder}/{rank}")
     distributed.destroy_process_group()
 
 

@@ -12,10 +12,12 @@ import safetensors.torch
 import torch
 
 from segkit import data, models
-from segkit.model_file import ModelFacts, load_model, save_model
-from segkit.train import CheckpointError, checkpoint, save_weights
+from segkit.errors import CheckpointError
+from segkit.model_file import ModelMetadata, load_model, save_model
+from segkit.train import model_format as checkpoint
+from segkit.train import save_weights
 
-FACTS = ModelFacts(
+METADATA = ModelMetadata(
     "unet",
     ("background", "cell", "membrane"),
     (0.4,),
@@ -31,19 +33,19 @@ FACTS = ModelFacts(
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "m.safetensors"
-    save_model(path, FACTS.build(), FACTS)
+    save_model(path, METADATA.build(), METADATA)
     return path
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_every_network_comes_back(tmp_path, name):
     options = {"filters": 4} if name == "pdr_unet" else {"width": 4}
-    facts = ModelFacts(name, ("a", "b"), (0.5,) * 3, (0.2,) * 3, (32, 32), 3, 1, options, 0.3)
+    metadata = ModelMetadata(name, ("a", "b"), (0.5,) * 3, (0.2,) * 3, (32, 32), 3, 1, options, 0.3)
     model = models.build(name, 3, 1, seed=5, **options)
     model.train()(torch.randn(2, 3, 32, 32))  # moves the running means
-    save_model(tmp_path / "m.safetensors", model, facts)
+    save_model(tmp_path / "m.safetensors", model, metadata)
     loaded, read = load_model(tmp_path / "m.safetensors")
-    assert read == facts
+    assert read == metadata
     assert not loaded.training
     x = torch.randn(2, 3, 33, 40)
     assert torch.equal(loaded(x), model.eval()(x))
@@ -53,16 +55,16 @@ def test_every_network_comes_back(tmp_path, name):
 
 def test_facts_come_from_the_data():
     dataset = data.load("toy-xray", size=32, count=2, bones=2)
-    facts = ModelFacts.of(dataset, "unet", width=8, pretrained=True, notes={"seed": 3})
-    assert facts.class_names == dataset.class_names and facts.classes == 3
-    assert facts.in_channels == 1 and facts.size == (32, 32)
-    assert facts.mean == dataset.transform.mean and facts.std == dataset.transform.std
-    assert facts.options == {"width": 8}  # its weights are in the file
-    assert facts.notes["seed"] == 3
-    scaled = ModelFacts.of(dataset.with_transform(None), "unet")
+    metadata = ModelMetadata.of(dataset, "unet", width=8, pretrained=True, notes={"seed": 3})
+    assert metadata.class_names == dataset.class_names and metadata.classes == 3
+    assert metadata.in_channels == 1 and metadata.size == (32, 32)
+    assert metadata.mean == dataset.transform.mean and metadata.std == dataset.transform.std
+    assert metadata.options == {"width": 8}  # its weights are in the file
+    assert metadata.notes["seed"] == 3
+    scaled = ModelMetadata.of(dataset.with_transform(None), "unet")
     assert (scaled.mean, scaled.std) == ((0.0,), (1.0,))
     with pytest.raises(ValueError, match="no mean and std"):
-        ModelFacts.of(dataset.with_transform(lambda *pair: pair), "unet")
+        ModelMetadata.of(dataset.with_transform(lambda *pair: pair), "unet")
 
 
 @pytest.mark.parametrize(
@@ -79,13 +81,13 @@ def test_facts_come_from_the_data():
 )
 def test_facts_that_contradict_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        replace(FACTS, **wrong)
+        replace(METADATA, **wrong)
 
 
 def test_saving_refuses_facts_of_another_network(tmp_path):
     other = models.build("unet", 1, 3, width=8, depth=2)
-    with pytest.raises(CheckpointError, match="the facts given"):
-        save_model(tmp_path / "m.safetensors", other, FACTS)
+    with pytest.raises(CheckpointError, match="the metadata given"):
+        save_model(tmp_path / "m.safetensors", other, METADATA)
     assert not list(tmp_path.iterdir())
 
 
@@ -113,9 +115,9 @@ def test_what_is_no_model_file_is_named(tmp_path):
         load_model(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match="there is no such file"):
         load_model(tmp_path)
-    save_weights(tmp_path / "best.safetensors", FACTS.build())
-    with pytest.raises(CheckpointError, match="without facts about its network"):
-        load_model(tmp_path / "best.safetensors")
+    save_weights(tmp_path / "best.pt", METADATA.build())
+    with pytest.raises(CheckpointError, match=r"best\.pt is a pickle"):
+        load_model(tmp_path / "best.pt")
     for name, content in {"empty": b"", "text": b"hello", "png": b"\x89PNG\r\n\x1a\n"}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=str(tmp_path / name)):
@@ -141,7 +143,7 @@ def test_damage_is_noticed_wherever_it_is(saved):
 
 
 def rewrite(path, change):
-    """Change the facts of a model file as its author could: `change` takes and returns JSON."""
+    """Change the metadata of a model file as its author could: `change` takes and returns JSON."""
     with safetensors.safe_open(path, framework="pt") as file:
         header = file.metadata()
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -150,10 +152,10 @@ def rewrite(path, change):
     path.write_bytes(safetensors.torch.save(tensors, header))
 
 
-def with_facts(**facts):
+def with_metadata(**metadata):
     def change(text):
         about = json.loads(text)
-        about["facts"] |= facts
+        about["metadata"] |= metadata
         return json.dumps(about)
 
     return change
@@ -166,8 +168,8 @@ def with_facts(**facts):
         "7",
         "[" * 100_000,
         '{"kind": "model"}',
-        '{"kind": "model", "facts": 3}',
-        '{"kind": "model", "facts": {"network": "unet"}}',
+        '{"kind": "model", "metadata": 3}',
+        '{"kind": "model", "metadata": {"network": "unet"}}',
     ],
 )
 def test_facts_that_are_none_are_refused(saved, about):
@@ -180,11 +182,11 @@ def test_facts_that_are_none_are_refused(saved, about):
     "options", [{"depth": 4000}, {"width": 4000}, {"depth": 10**9}, {"wide": 1}, {"up": "x"}, []]
 )
 def test_a_network_that_cannot_be_costs_no_memory(saved, options):
-    rewrite(saved, with_facts(options=options))
+    rewrite(saved, with_metadata(options=options))
     with pytest.raises(CheckpointError, match=r"m\.safetensors"):
         load_model(saved)
 
 
 def test_a_later_segkits_facts_are_read(saved):
-    rewrite(saved, with_facts(colour_space="sRGB"))
-    assert load_model(saved)[1] == FACTS
+    rewrite(saved, with_metadata(colour_space="sRGB"))
+    assert load_model(saved)[1] == METADATA

@@ -13,7 +13,7 @@ import pytest
 from nbformat import v4
 
 from segkit import paths
-from segkit.course import LESSON
+from segkit.course import Lesson
 
 FOLDER = paths.root() / "notebooks"
 FILES = sorted(FOLDER.glob("*.ipynb"))
@@ -30,7 +30,7 @@ def test_the_lesson_keeps_the_conventions(path: Path) -> None:
 def test_lessons_are_numbered_once() -> None:
     numbers = [path.name[:2] for path in FILES]
     assert len(set(numbers)) == len(numbers), f"two lessons have the same number: {numbers}"
-    assert all(LESSON.fullmatch(path.name) for path in FILES), [path.name for path in FILES]
+    assert all(Lesson(path).number for path in FILES), [path.name for path in FILES]
 
 
 def test_every_solution_is_offered_by_its_lesson() -> None:

@@ -1,3 +1,8 @@
+"""The pictures of the course show what they are given."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -36,7 +41,8 @@ class Columns:
 def test_colours_tell_classes_and_ignore_apart():
     shown = plot.colours(np.array([[0, 1, 2, 255]]))[0]
     assert len({tuple(c) for c in shown}) == 4
-    assert (shown[3] == plot.IGNORE_COLOUR).all()
+    assert (shown[3] == (190, 190, 190)).all()
+    assert plot.colours(np.array([[8]])).any(), "not the background's colour"
 
 
 def test_overlay_leaves_the_background_as_it_is(pets):
@@ -51,14 +57,36 @@ def test_predictions_come_from_the_model_and_leave_its_mode(pets):
     model = Everything(1).train()
     assert (plot.predict_masks(model, pets, [0, 1]) == 1).all() and model.training
     assert (plot.predict_masks(Everything(3), pets, [0]) == 2).all()
+    for threshold, expected in ((0.5, 1), (0.7, 1), (0.75, 0)):  # the sigmoid of 1 is 0.731
+        assert (plot.predict_masks(model, pets, [0], threshold) == expected).all()
 
 
 def test_predictions_mark_what_is_wrong(pets):
-    fig = plot.predictions(Everything(1), pets, 2)
-    error = fig.axes[6].images[0].get_array()  # the fourth row of two columns
     _, mask = pets.raw(0)
-    red = (np.asarray(error) == (213, 94, 0)).all(axis=2)
-    assert (red == (mask == 0)).all()
+    for threshold, wrong in ((0.5, mask == 0), (0.75, mask == 1)):
+        fig = plot.predictions(Everything(1), pets, 2, threshold=threshold)
+        error = fig.axes[6].images[0].get_array()  # the fourth row of two columns
+        assert ((np.asarray(error) == (213, 94, 0)).all(axis=2) == wrong).all()
+    missed = plot.error_map(mask, mask, 0 * mask, binary=True)
+    assert ((missed == (86, 180, 233)).all(axis=2) == (mask == 1)).all()
+
+
+def test_names_with_dollar_signs_are_no_formulas(pets):
+    names = ("price_$5_$6", "$^$", *pets.names[2:])
+    pets = replace(pets, names=names, class_names=("$a_$", "b$^$"))
+    for fig in (plot.samples(pets, 2), plot.predictions(Everything(1), pets, 2)):
+        fig.canvas.draw()
+        assert fig.axes[0].get_title() == "price_$5_$6"
+        plt.close(fig)
+
+
+def test_a_strip_has_its_panels_beside_each_other():
+    panels = [np.full((10, 20, 3), value, np.uint8) for value in (10, 200)]
+    for side, size in ((40, (86, 20)), (5, (16, 2))):
+        picture = plot.strip(panels, side)
+        assert picture.size == size
+        colours = [picture.getpixel((x, 1))[0] for x in (0, side + 1, size[0] - 1)]
+        assert colours == [10, 255, 200]
 
 
 def test_samples_and_curves_draw(pets):
@@ -82,5 +110,5 @@ def test_show_carries_the_alternative_text(monkeypatch):
     plot.show(fig, alt="An empty plot.")
     assert sent["m"]["image/png"]["alt"] == sent["text/plain"] == "An empty plot."
     assert sent["image/png"].startswith("iVBOR")
-    with pytest.raises(ValueError, match="say in alt"):
+    with pytest.raises(ValueError, match="alt is empty"):
         plot.show(plot.figure()[0], alt=" ")

@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from segkit.course import CourseError, lessons, readme
+from segkit.course import CourseError, lessons, pictures, with_table
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -82,14 +82,14 @@ def test_one_python_range_everywhere():
 def test_the_readme_shows_the_lessons_as_they_are():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     there = lessons()
-    assert readme.with_table(text, there) == text, "run: make refresh, or readme.update(lessons())"
+    assert with_table(text, there) == text, "run: make refresh"
     for lesson in there:
-        assert readme.pictures(lesson), f"{lesson.stem} shows no picture"
+        assert pictures(lesson), f"{lesson.stem} shows no picture"
 
 
 def test_a_readme_without_its_marks_is_not_overwritten():
     with pytest.raises(CourseError, match="lost the marks"):
-        readme.with_table("# segkit", lessons())
+        with_table("# segkit", lessons())
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md"])

@@ -5,81 +5,65 @@ wrong, and nothing was done; 130, interrupted.
 """
 
 import sys
-import traceback
 from typing import Any
 
 import typer
 
-from segkit.cli import course, data, grade, use
-from segkit.cli.frame import AsJson, example, print_json, print_table
-from segkit.cli.reproduce import reproduce
-from segkit.cli.train import train
+from segkit.cli import course, data, model
+from segkit.cli.options import AsJson, example, print_json
+from segkit.errors import SegkitError
 
 app = typer.Typer(
     name="segkit",
-    help="Semantic segmentation, taught end to end: run the lessons, train, judge and export.",
+    help="Semantic segmentation, taught end to end: run the lessons, train, evaluate, export.",
     epilog="Exit codes: 0 well, 1 something failed but the rest is done, 2 wrong usage or input, "
     "130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-EXAMPLES = {
-    train: "segkit train --data toy-pets --border ignore --epochs 5 -s model.width=8",
-    use.evaluate: "segkit evaluate runs/pets/model.safetensors --split test --report card.html",
-    use.predict: "segkit predict runs/pets/model.safetensors photos --out masks --overlay",
-    use.export: "segkit export runs/pets/model.safetensors pets.onnx",
-    reproduce: "segkit reproduce --profile full --data-dir ~/data --minutes 9",
+_EXAMPLES = {
+    model.train: "segkit train --data toy-pets --border ignore --epochs 5 -s model.width=8",
+    model.evaluate: "segkit evaluate runs/pets/model.safetensors --split test --report card.html",
+    model.predict: "segkit predict runs/pets/model.safetensors photos --out masks --overlay",
+    model.export: "segkit export runs/pets/model.safetensors pets.onnx",
+    course.reproduce: "segkit reproduce --profile full --data-dir ~/data --minutes 9",
 }
-for command, line in EXAMPLES.items():
-    app.command(epilog=example(line))(command)
+for _command, _line in _EXAMPLES.items():
+    app.command(epilog=example(_line))(_command)
 app.add_typer(data.data, name="data")
 app.add_typer(course.course, name="course")
-app.add_typer(grade.check, name="check")
-
-FAILURES = ("TrainingError", "ExportError")  # the work failed; what was asked for is not wrong
+app.add_typer(course.check, name="check")
 
 
 @app.command(epilog=example("segkit doctor"))
 def doctor(as_json: AsJson = False) -> None:
     """Report on this machine: versions, device, threads, precision, and what is missing."""
     from segkit.environment import report
+    from segkit.files import text_table
 
     found = report()
     if as_json:
         print_json(found)
     else:
-        print_table(("", ""), [(name, describe(value)) for name, value in found.items()])
+        rows = [(name, _describe(value)) for name, value in found.items()]
+        print(text_table(("", ""), rows, left=2).lstrip("\n"))
     raise typer.Exit(1 if found["missing"] else 0)
 
 
-def describe(value: Any) -> str:
-    """Return a value of a report as text for a person."""
+def _describe(value: Any) -> str:
     if isinstance(value, dict):
-        return "\n".join(f"{name} {describe(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {_describe(inner)}" for name, inner in value.items())
     if isinstance(value, list):
-        return ", ".join(map(describe, value)) or "nothing"
+        return ", ".join(map(_describe, value)) or "nothing"
     return {None: "not there", True: "yes", False: "no"}.get(value, str(value))
 
 
 def main() -> None:
-    """Run the command line; what is wrong with the input is a message, not a traceback."""
+    """Run the command line; an error about the input is one line, a bug shows its traceback."""
     try:
         app()
-    except Exception as error:
-        if not about_input(error):
-            raise
+    except SegkitError as error:
         print(f"segkit: {error}", file=sys.stderr)
-        sys.exit(1 if type(error).__name__ in FAILURES else 2)
-
-
-def about_input(error: Exception) -> bool:
-    """Whether the error tells of what segkit was given, and is no fault of a program.
-
-    Those are segkit's own kinds, what the system says of files, and the plain errors that
-    segkit's code, not a library it called, raised about an argument.
-    """
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    ours = frame.f_globals.get("__name__", "").startswith("segkit")
-    plain = isinstance(error, (ValueError, TypeError)) and ours
-    return type(error).__module__.startswith("segkit") or isinstance(error, OSError) or plain
+        # the work failed, but what was asked for is not wrong
+        sys.exit(1 if type(error).__name__ in ("TrainingError", "ExportError") else 2)

@@ -1,120 +1,124 @@
-"""`segkit data`: look at data before a network learns it, cut it, and convert it."""
+"""`segkit data`: check data before a network learns it, split it, and convert it."""
 
+import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option, Typer
 
-from segkit.cli.frame import AsJson, bar, example, print_json, stoppable
+from segkit.cli.options import AsJson, example, print_json, stoppable
 
-data = typer.Typer(help="Your own data: check, split, convert.", no_args_is_help=True)
+data = Typer(help="Your own data: check, split, convert.", no_args_is_help=True)
 
 Names = Annotated[
     str | None,
-    typer.Option("--classes", help="Class names in the order of their ids, as background,bone."),
+    Option("--classes", help="Class names in the order of their ids, as background,bone."),
 ]
 GroupBy = Annotated[
     str | None,
-    typer.Option(help="Regular expression on file names; what it finds is not split apart."),
+    Option(help="Regular expression on file names; what it finds is not split apart."),
 ]
 
 
-@data.command("check", epilog=example("segkit data check scans --html check.html --fix mended"))
-def data_check(
-    folder: Annotated[Path, typer.Argument(help="images/ and masks/, LabelMe files, or pets.")],
+@data.command("check", epilog=example("segkit data check scans --html check.html --fix fixed"))
+def _check(
+    folder: Annotated[Path, Argument(help="images/ and masks/, LabelMe files, or pets.")],
     classes: Names = None,
     values: Annotated[
-        str, typer.Option(help="What masks hold: auto, ids, or 0/255 (255 is foreground).")
+        str, Option(help="What masks hold: auto, ids, or 0/255 (255 is foreground).")
     ] = "auto",
     group_by: GroupBy = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails too.")] = None,
-    fix: Annotated[
-        Path | None, typer.Option(help="Write a corrected copy to this new folder.")
-    ] = None,
+    html: Annotated[Path | None, Option(help="Write a page with thumbnails too.")] = None,
+    fix: Annotated[Path | None, Option(help="Write a corrected copy to this new folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at every file for what would train or score a wrong model.
 
-    The originals stay as they are. Exit code 1: there is an error among the findings.
+    The originals stay as they are. Exit code 1: there is an error among the issues.
     """
-    from segkit.data import doctor
+    from segkit import doctor
 
     with stoppable():
         report = doctor.check(folder, class_names=_names(classes), values=values, group_by=group_by)
+        if not as_json:
+            report.print()
         if html:
             report.write_html(html)
         fixes = doctor.fix(report, fix) if fix else []
     if as_json:
         print_json(report.to_dict() | ({"fixes": [vars(one) for one in fixes]} if fix else {}))
     else:
-        report.print()
         for one in fixes:
             print(f"{one.file}: {one.what if one.written else f'left out, {one.what}'}")
         for place in filter(None, (html, fix)):
             print(f"Written: {place}")
-    raise typer.Exit(0 if report.ok else 1)
+    raise Exit(0 if report.ok else 1)
 
 
-@data.command("split", epilog=example("segkit data split scans --out cut --group-by 'p[0-9]+'"))
-def data_split(
-    folder: Annotated[Path, typer.Argument(help="Folder with images/ and masks/.")],
+@data.command("split", epilog=example("segkit data split scans --out splits --group-by 'p[0-9]+'"))
+def _split(
+    folder: Annotated[Path, Argument(help="Folder with images/ and masks/.")],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="New folder for copies, or a .csv or .json for a list."),
+        Option("--out", "-o", help="New folder for copies, or a .csv or .json for a list."),
     ],
-    fractions: Annotated[
-        tuple[float, float, float], typer.Option(help="Of train, val and test.")
-    ] = (0.7, 0.15, 0.15),
-    seed: Annotated[int, typer.Option(help="The same seed cuts the same way.")] = 0,
+    fractions: Annotated[tuple[float, float, float], Option(help="Of train, val and test.")] = (
+        0.7,
+        0.15,
+        0.15,
+    ),
+    seed: Annotated[int, Option(help="The same seed gives the same split.")] = 0,
     group_by: GroupBy = None,
     stratify_by: Annotated[
         str | None,
-        typer.Option(help="The same mix in all splits: a regular expression, or: classes."),
+        Option(help="The same mix in all splits: a regular expression, or: classes."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cut a folder into train, val and test: at random, by whole groups, or with the same mix.
+    """Split a folder into train, val and test: at random, by whole groups, or with the same mix.
 
-    Nothing is moved or changed: OUT gets copies, or a list. A cut that would put the same image
-    into two splits is refused. Near-duplicates are found by: segkit data check OUT.
+    Nothing is moved or changed: OUT gets copies, or a list. A split that would put the same image
+    into two parts is refused. Near-duplicates are found by: segkit data check OUT.
     """
-    from segkit.data import write
+    from segkit import convert
 
-    found = write.cut(folder, fractions, seed, group_by, stratify_by)
-    listed = out.suffix.lower() in (".csv", ".json")
-    with stoppable(), bar("copying", sum(found.counts().values())) as watch:
-        write.write_list(found, out) if listed else write.write_folders(found, out, watch)
+    with stoppable():
+        found = convert.split(folder, fractions, seed, group_by, stratify_by)
+        listed = out.suffix.lower() in (".csv", ".json")
+        (convert.write_list if listed else convert.write_folders)(found, out)
     if as_json:
-        told = {"out": out, "rule": found.rule, "seed": seed, "counts": found.counts()}
-        print_json(told | {"items": found.rows()})
+        about = {"out": out, "rule": found.rule, "seed": seed, "counts": found.counts()}
+        print_json(about | {"items": found.rows()})
         return
     counts = ", ".join(f"{count} {split}" for split, count in found.counts().items())
     print(f"{out}: {counts}; {found.rule}, seed {seed}; no image is in two splits")
 
 
 @data.command("from-labelme", epilog=example("segkit data from-labelme drawn --out scans"))
-def data_from_labelme(
-    folder: Annotated[Path, typer.Argument(help="Folder of LabelMe's .json files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for images and masks.")],
+def _from_labelme(
+    folder: Annotated[Path, Argument(help="Folder of LabelMe's .json files.")],
+    out: Annotated[Path, Option("--out", "-o", help="New folder for images and masks.")],
     classes: Names = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn LabelMe's polygons into masks: OUT/images, OUT/masks and OUT/classes.txt.
 
     Folders train, val and test are kept. What no shape covers is background, what is labelled
-    __ignore__ is 255. If a file cannot be used, all faults are listed and nothing is written.
+    __ignore__ is 255. If a file cannot be used, all issues are listed and nothing is written.
     """
-    from segkit.data import write
+    from segkit import convert
 
-    with stoppable(), bar("converting") as watch:
-        names, counts = write.from_labelme(folder, out, _names(classes), watch)
+    with stoppable():
+        names, counts = convert.from_labelme(folder, out, _names(classes))
     if as_json:
         print_json({"out": out, "class_names": names, "counts": counts})
         return
     parts = ", ".join(f"{count} {split}".rstrip() for split, count in counts.items())
     print(f"{out}: {parts} images and masks of the classes {', '.join(names)}")
-    named = f"-s 'data.class_names=[{', '.join(names)}]' -s data.values=ids"
-    print(f"Next: segkit train --data {out} {named}")
+    classes = f"data.class_names={json.dumps(names, ensure_ascii=False)}"  # JSON is YAML
+    command = ("segkit", "train", "--data", str(out), "-s", classes, "-s", "data.values=ids")
+    print(f"Next: {shlex.join(command)}")
 
 
 def _names(classes: str | None) -> list[str] | None:

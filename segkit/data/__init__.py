@@ -1,26 +1,20 @@
 """Data sets by name: `load` opens one, `loader` feeds it to a network."""
 
-import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
 
 from segkit.data import transforms
-from segkit.data.dataset import IGNORE, DataError, SeededSampler, SegmentationDataset, loader
-
-# name: where the function that opens it lives. Imported when asked for, so that a lesson on
-# procedural data does not wait for the packages that real data needs.
-SOURCES = {
-    "toy-pets": "toy:open_toy_pets",
-    "toy-xray": "toy:open_toy_xray",
-    "toy-embryo": "toy:open_toy_embryo",
-    "oxford-pet": "pets:open_pets",
-    "folder": "folder:open_folder",
-    "labelme": "labelme:open_labelme",
-}
-
-OF_LOAD = {"root", "split", "size", "border", "count", "seed"}  # that `load` names itself
+from segkit.data.dataset import (
+    IGNORE,
+    DataError,
+    SeededSampler,
+    SegmentationDataset,
+    check_seed,
+    loader,
+)
+from segkit.errors import ArgumentError, one_of
 
 __all__ = [
     "IGNORE",
@@ -35,17 +29,37 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """How `load` opens a data set: the function, imported when asked for, and what it takes."""
+
+    opener: str  # module:function of segkit.data
+    options: tuple[str, ...] = ()  # beside split, size, count and seed
+    files: str = ""  # whether it reads data_dir: "own" files, which must be named, or "known" ones
+
+
+_OWN_FILES = ("channels", "class_names", "fractions", "group_by", "cache")
+
+_SOURCES = {
+    "toy-pets": _Source("toy:open_toy_pets", ("border",)),
+    "toy-xray": _Source("toy:open_toy_xray", ("bones",)),
+    "toy-embryo": _Source("toy:open_toy_embryo"),
+    "oxford-pet": _Source("pets:open_pets", ("border", "download", "cache"), "known"),
+    "folder": _Source("folder:open_folder", (*_OWN_FILES, "values"), "own"),
+    "labelme": _Source("annotations:open_labelme", _OWN_FILES, "own"),
+}
+
+
 def names() -> list[str]:
     """Return the names of the data sets that `load` opens."""
-    return list(SOURCES)
+    return list(_SOURCES)
 
 
 def options(name: str) -> list[str]:
     """Return the names of all that `load` takes for the data set `name`, but for `name` itself."""
-    known = _parameters(_opener(name))
-    general = set(inspect.signature(load).parameters) - {"name", "options"}
-    unused = {"border"} - set(known) | ({"data_dir"} if "root" not in known else set())
-    return sorted(general - unused | set(known) - {"root"})
+    source = _SOURCES[one_of("data set", name, _SOURCES)]
+    where = ["data_dir"] if source.files else []
+    return sorted(["split", "size", "count", "seed", "transform", *where, *source.options])
 
 
 def load(
@@ -60,53 +74,46 @@ def load(
     transform: str | Callable | None = "evaluation",
     **options,
 ) -> SegmentationDataset:
-    """Open the data set `name`, its images resized to `size` x `size` pixels.
+    """Open the data set `name`.
 
-    split: "train", "val" or "test". border: what the border of a trimap becomes, "ignore",
-    "pet", "background" or "class"; trimap sets (toy-pets, oxford-pet) demand it, the others
-    have no border and pay no heed to it. count: only so many items (default: all; for a toy
-    set 192, 64 and 64). data_dir: where a real data set lies. transform: a pipeline's name
-    (see `transforms.build`), a callable `(image, mask, seed) -> tensors`, or None to only scale
-    to 0..1. Further options are those of the set, such as `bones=2` of toy-xray.
+    Args:
+        name: one of `names()`.
+        split: "train", "val" or "test".
+        size: images are resized to `size` x `size` pixels; real data sets take (height, width) too.
+        border: what the border of a trimap becomes, "ignore", "pet", "background" or "class";
+            required by toy-pets and oxford-pet, unused by the others.
+        count: only so many items; by default all, of a toy set 192, 64 and 64.
+        seed: of the pictures, of splits and choices, and of the augmentation.
+        data_dir: where a real data set lies.
+        transform: a pipeline's name (see `transforms.build`), a callable
+            `(image, mask, seed) -> tensors`, or None to only scale to 0..1.
+        options: those of the data set, such as `bones=2` of toy-xray.
 
-    Raises ValueError for a name or option that does not exist, and DataError for bad data.
+    Raises:
+        ArgumentError: a name or option that does not exist.
+        DataError: data that would train a wrong model.
     """
-    opener = _opener(name)
-    known = _parameters(opener)
-    surplus = sorted(set(options) - set(known))
-    if surplus:
-        own = ", ".join(sorted(set(known) - OF_LOAD)) or "none"
-        raise ValueError(f"{name} has no option {', '.join(surplus)}; it has: {own}")
-    if "border" in known:
+    source = _SOURCES[one_of("data set", name, _SOURCES)]
+    unknown = sorted(set(options) - set(source.options))
+    if unknown:
+        own = ", ".join(sorted({*source.options} - {"border"})) or "none"
+        raise ArgumentError(f"{name} has no option {', '.join(unknown)}; it has: {own}")
+    if "border" in source.options:
         if border is None:
-            raise ValueError(
-                f"{name} marks a border around each pet: say what it becomes with "
+            raise ArgumentError(
+                f"{name} marks a border around each pet: choose what it becomes with "
                 'border="ignore", "pet", "background" or "class"'
             )
         options["border"] = border
-    if known.get("root") is inspect.Parameter.empty and not data_dir:
-        raise ValueError(f'{name} reads your own files: say where they are with data_dir="..."')
-    where = [data_dir] if "root" in known else []
-    dataset = opener(*where, split, size, count=count, seed=seed, **options)
+    if source.files == "own" and not data_dir:
+        raise ArgumentError(
+            f'{name} reads your own files: give their folder with data_dir="..."'
+        )
+    folder = [Path(data_dir).expanduser() if data_dir else None] if source.files else []
+    module, function = source.opener.split(":")
+    opener = getattr(import_module(f"segkit.data.{module}"), function)
+    dataset = opener(*folder, split, size, count=count, seed=check_seed(seed), **options)
     if isinstance(transform, str):
         transform = transforms.build(transform, dataset.channels)
     dataset.transform, dataset.seed = transform, seed
     return dataset
-
-
-def _opener(name: str) -> Callable[..., SegmentationDataset]:
-    if name not in SOURCES:
-        raise ValueError(f"no data set {name!r}; there are: {', '.join(SOURCES)}")
-    module, function = SOURCES[name].split(":")
-    return getattr(import_module(f"segkit.data.{module}"), function)
-
-
-def _parameters(opener: Callable) -> dict[str, Any]:
-    """Return the parameters of an opener and their defaults; of those in its `Choice`, None."""
-    found: dict[str, Any] = {}
-    for p in inspect.signature(opener).parameters.values():
-        if p.kind is p.VAR_KEYWORD:
-            found |= dict.fromkeys(get_args(p.annotation)[0].__annotations__)
-        else:
-            found[p.name] = p.default
-    return found

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from segkit.errors import SegkitError
+from segkit.errors import ArgumentError, SegkitError
 
 IGNORE = 255
 """The mask value that losses and metrics leave out."""
@@ -16,9 +16,12 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 class DataError(SegkitError, ValueError):
-    """Data that would train a wrong model; the message names the file and the cure.
+    """Data that would train a wrong model; the message names the file and the remedy.
 
-    code: a word for the kind of fault, files: those that have it, where the data doctor asks.
+    Args:
+        message: the sentence that is shown.
+        code: a word for the kind of fault, for the data doctor.
+        files: those that have it.
     """
 
     def __init__(self, message: str, code: str = "", files: Sequence[str] = ()) -> None:
@@ -26,19 +29,38 @@ class DataError(SegkitError, ValueError):
         self.code, self.files = code, tuple(files)
 
 
+class NoDataError(DataError, FileNotFoundError):
+    """Data that are not there; the message says how to get them."""
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed that numpy and torch both take, or raise ArgumentError."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ArgumentError(f"seed={seed!r}: give a whole number of 0 or more")
+    return int(seed)
+
+
 @dataclass
 class SegmentationDataset(Dataset):
     """Images and masks in memory (or memory-mapped), all of one size.
 
-    images: uint8 `(N, H, W, 3)` or, grey, `(N, H, W)`. masks: uint8 class ids `(N, H, W)`,
-    255 is "ignore". class_names: one per id, the background first. names: one per item.
-    groups: what must not be split apart or is stratified by (breed, patient), one per item.
-    transform: `(image, mask, seed) -> (tensor (C, H, W), tensor (H, W))`; `None` only scales
-    the image to 0..1.
-
     `dataset[i]` is `(image, mask)`: float32 `(C, H, W)` and int64 `(H, W)`. `dataset[i, draw]`
     is the same item with the draw's augmentation, so an item looks different in each epoch and
-    yet the same whatever the number of workers.
+    yet the same with any number of workers.
+
+    Args:
+        images: uint8 `(N, H, W, 3)` or, grey, `(N, H, W)`.
+        masks: uint8 class ids `(N, H, W)`; 255 is "ignore".
+        class_names: one per id, the background first.
+        names: one per item; by default numbers.
+        groups: what must not be split apart or is stratified by (breed, patient), one per item.
+        transform: `(image, mask, seed) -> (tensor (C, H, W), tensor (H, W))`; None only scales
+            the image to 0..1.
+        seed: of the augmentation.
+        info: where the data come from, for the record of a run.
+
+    Raises:
+        DataError: arrays, names or groups that do not fit each other, or are not uint8.
     """
 
     images: np.ndarray
@@ -51,12 +73,22 @@ class SegmentationDataset(Dataset):
     info: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.images) != len(self.masks):
-            raise DataError(f"{len(self.images)} images but {len(self.masks)} masks")
-        if self.images.shape[:3] != self.masks.shape:
-            raise DataError(f"images {self.images.shape} and masks {self.masks.shape} differ")
-        self.names = tuple(self.names) or tuple(f"{i:05d}" for i in range(len(self.images)))
-        self.groups = tuple(self.groups) or ("",) * len(self.images)
+        images, masks = self.images, self.masks
+        if len(images) != len(masks):
+            raise DataError(f"{len(images)} images but {len(masks)} masks")
+        if images.shape not in (masks.shape, (*masks.shape, 3)):
+            raise DataError(
+                f"images {images.shape} and masks {masks.shape} differ: give (N, H, W, 3) or, grey, "
+                "(N, H, W), and (N, H, W)"
+            )
+        for kind, array, values in (("images", images, "0 to 255"), ("masks", masks, "class ids")):
+            if array.dtype != np.uint8:
+                raise DataError(f"{kind} are {array.dtype}: give {values} as uint8")
+        self.names = tuple(self.names) or tuple(f"{i:05d}" for i in range(len(images)))
+        self.groups = tuple(self.groups) or ("",) * len(images)
+        for kind, values in (("names", self.names), ("groups", self.groups)):
+            if len(values) != len(images):
+                raise DataError(f"{len(values)} {kind} for {len(images)} images: give one per item")
 
     @property
     def channels(self) -> int:
@@ -77,6 +109,9 @@ class SegmentationDataset(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         i, draw = key if isinstance(key, tuple) else (key, 0)
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"item {i} of a data set of {len(self)}")
+        i %= len(self)
         image, mask = self.raw(i)
         if self.transform is None:
             image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
@@ -84,13 +119,34 @@ class SegmentationDataset(Dataset):
         item_seed = int(np.random.SeedSequence((self.seed, draw, i)).generate_state(1)[0])
         return self.transform(image, mask, item_seed)
 
-    def subset(self, indices: Sequence[int]) -> "SegmentationDataset":
-        """Return the items at `indices`, in that order, as a data set of its own."""
-        indices = np.asarray(indices, dtype=int)
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "SegmentationDataset":
+        """Return the chosen items as a data set of its own.
+
+        Args:
+            indices: item numbers, in the order wanted, or one boolean per item. Of memory-mapped
+                arrays evenly spaced numbers (a range) stay memory-mapped.
+
+        Raises:
+            ArgumentError: neither whole numbers nor one boolean per item.
+        """
+        indices = np.asarray(indices)
+        if indices.dtype == bool and indices.shape == (len(self),):
+            indices = np.flatnonzero(indices)
+        elif indices.size == 0:
+            indices = indices.astype(int)
+        elif indices.dtype.kind not in "iu" or indices.ndim != 1:
+            raise ArgumentError(
+                f"indices are {indices.dtype} of shape {indices.shape}: give whole numbers, or one "
+                f"boolean for each of the {len(self)} items"
+            )
+        chosen = indices
+        steps = np.diff(indices)
+        if isinstance(self.images, np.memmap) and len(steps) and (steps == max(1, steps[0])).all():
+            chosen = slice(indices[0], indices[-1] + 1, steps[0])  # a view, where a list would copy
         return replace(
             self,
-            images=self.images[indices],
-            masks=self.masks[indices],
+            images=self.images[chosen],
+            masks=self.masks[chosen],
             names=[self.names[i] for i in indices],
             groups=[self.groups[i] for i in indices],
         )
@@ -103,20 +159,31 @@ class SegmentationDataset(Dataset):
 class SeededSampler(Sampler):
     """Yields `(index, epoch)`: a seeded order, new in each epoch, shared out over `ranks`.
 
-    `set_epoch(e)` chooses the epoch, as with torch's DistributedSampler; `set_epoch(e, start=n)`
-    leaves out the first `n` items of this rank, to go on after an interruption. With several
-    ranks the order is padded from its own beginning, so that all ranks get equally many.
+    With several ranks the order is padded from its own beginning, so that all ranks get equally
+    many.
+
+    Args:
+        length: how many items there are.
+        shuffle: whether the order is random, else it is 0, 1, 2, ...
+        seed: of the order.
+        rank: which process this is.
+        ranks: how many processes share the items.
     """
 
     def __init__(
         self, length: int, shuffle: bool = True, seed: int = 0, rank: int = 0, ranks: int = 1
     ) -> None:
-        self.length, self.shuffle, self.seed = length, shuffle, seed
+        self.length, self.shuffle, self.seed = length, shuffle, check_seed(seed)
         self.rank, self.ranks = rank, ranks
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch whose order comes next, and how many of its items are already done."""
+        """Choose the epoch whose order comes next, as torch's DistributedSampler does.
+
+        Args:
+            epoch: its number.
+            start: how many of this rank's items to leave out, to resume an interrupted epoch.
+        """
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
@@ -143,9 +210,20 @@ def loader(
 ) -> DataLoader:
     """Return batches of `dataset`: float32 `(N, C, H, W)` images and int64 `(N, H, W)` masks.
 
-    Order and augmentation depend on `seed` and the epoch alone, not on `workers` (0 means: in
-    this process, best for data in memory). Call `loader.sampler.set_epoch(e)` at each epoch.
-    Raises DataError for an empty data set, and where `drop_last` would leave no batch.
+    Order and augmentation depend on `seed` and the epoch alone. Call
+    `loader.sampler.set_epoch(e)` at each epoch.
+
+    Args:
+        dataset: what to load.
+        batch_size: how many items a batch holds.
+        shuffle: whether to draw a new order in each epoch.
+        seed: of the order.
+        workers: processes that load; 0 is this process, best for data in memory.
+        drop_last: whether to leave out a last, smaller batch.
+        rank: which process this is, of `ranks` that share the items.
+
+    Raises:
+        DataError: the data set is empty, or `drop_last` would leave no batch.
     """
     if len(dataset) == 0:
         raise DataError("the data set is empty: nothing to load")

@@ -2,29 +2,36 @@
 
 Either `root/train/images`, `root/train/masks` and the same for `val` and `test`, or one
 `root/images` and `root/masks` that is split here, by seed. `a.jpg` belongs to `a.png`.
+The data doctor (`segkit.doctor`) finds and reads the files with the functions of this module.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
 from segkit.data import read, splits
 from segkit.data.cache import arrays, digests, in_threads, key, remember
 from segkit.data.dataset import IGNORE, DataError, Pair, SegmentationDataset
+from segkit.data.issues import Issue, IssueError, NoDataError, issue, raise_errors
+from segkit.errors import ArgumentError, one_of
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
-MANY = 32  # more classes than this are believed only when they are named
+LOSSY = ("JPEG", "MPO")  # formats
+_MOST_CLASSES = 32  # more than these must be named: so many ids are rather grey values
+_EDGE = 7  # pixels across which interpolation may have smeared an edge
+_THIN = 0.8  # share of a value's pixels near edges, from which on it is not found elsewhere
+_NEAR = 16  # grey values that JPEG moves black and white
 
 GroupBy = str | Callable[[str], str] | None
 Named = TypeVar("Named")
 
 
-class Choice(TypedDict, total=False):
+class SplitOptions(TypedDict, total=False):
     """Which items of a folder make up a split: options of `open_folder` and `open_labelme`.
 
     seed, fractions (default 0.7, 0.15, 0.15): of the split, where the folder brings none.
@@ -39,13 +46,32 @@ class Choice(TypedDict, total=False):
     count: int | None
 
 
-@dataclass(frozen=True)
-class Item:
-    """One example: its name and the two files it is read from."""
+@dataclass
+class Example:
+    """An image and its mask, and what reading them has shown.
+
+    image, mask: the files, None where one is missing. size: (H, W) of the image. channels: 1 or
+    3. values: those in the mask, in order. interior_values: those that are not only found along
+    edges. lossy: whether the mask is a JPEG. binary: whether its pixels are nearly black or white.
+    details: what the data doctor has measured.
+    """
 
     name: str
-    image: Path
-    mask: Path
+    split: str
+    image: Path | None
+    mask: Path | None
+    size: tuple[int, int] | None = None
+    channels: int = 1
+    values: list[int] = field(default_factory=list)
+    interior_values: list[int] = field(default_factory=list)
+    lossy: bool = False
+    binary: bool = False
+    details: Any = None
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the files that exist."""
+        return [file for file in (self.image, self.mask) if file]
 
 
 def open_folder(
@@ -57,181 +83,118 @@ def open_folder(
     class_names: Sequence[str] | None = None,
     values: str = "auto",
     cache: bool = True,
-    **choice: Unpack[Choice],
+    **choice: Unpack[SplitOptions],
 ) -> SegmentationDataset:
-    """Return one split ("train", "val", "test") of a folder, everything resized to `size`.
+    """Open one split of a folder, everything resized to `size`.
 
-    channels: 1 or 3; None takes 1 if all images are stored grey, else 3. class_names: one per
-    id, the background first; None counts the ids. values: what the masks hold, "ids" (255 is
-    ignored), "0/255" (255 is the foreground), or "auto", decided over all masks of all splits
-    together (see `value_rule`). cache: keep the resized images on disk. choice: seed, fractions,
-    group_by and count, see `Choice`.
-    Raises DataError, with a list of what was found, for anything that does not fit.
+    Args:
+        root: the folder.
+        split: "train", "val" or "test".
+        size: the side of a square in pixels, or `(H, W)`.
+        channels: 1 or 3; None takes 1 if all images are stored grey, else 3.
+        class_names: one per id, the background first; None counts the ids.
+        values: what the masks hold: "ids" (255 is ignored), "0/255" (255 is the foreground), or
+            "auto", decided over all masks of all splits (see `infer_label_encoding`).
+        cache: keep the resized images on disk.
+        choice: seed, fractions, group_by and count, see `SplitOptions`.
+
+    Raises:
+        NoDataError: there are neither images and masks nor splits of them.
+        DataError: something does not fit; the message lists every issue found.
     """
-    size = read.as_size(size)
-    names = checked_names(class_names)
-    parts = find(Path(root))
-    items = [item for part in parts.values() for item in part]
-    content = digests(file for item in items for file in (item.image, item.mask))
-    facts = survey(items, content, cache)
-    held = {str(item.mask): values for item, (_, values) in zip(items, facts, strict=True)}
-    rule, classes = value_rule(held, len(names), values)
-    channels = channels or max(found for found, _ in facts)
-    chosen, groups = choose(parts, split, **choice)
+    size, names = read.as_size(size), checked_names(class_names)
+    examples, issues = find_pairs(Path(root))
+    content = digests(file for example in examples for file in example.files)
+    facts = ("channels", "values", "interior_values", "lossy", "binary")
+
+    def look() -> dict:
+        for found in in_threads(inspect, examples):
+            issues.extend(found)
+        raise_errors(issues, root)
+        return {"facts": [[getattr(example, fact) for fact in facts] for example in examples]}
+
+    if issues or not cache:
+        look()
+    else:
+        read_before = remember(key(content.values(), what="scan"), look)["facts"]
+        for example, values_of in zip(examples, read_before, strict=True):
+            for fact, value in zip(facts, values_of, strict=True):
+                setattr(example, fact, value)
+    encoding, classes, issues = infer_label_encoding(examples, len(names), values)
+    raise_errors(issues, root)
+    channels = channels or max(example.channels for example in examples)
+    chosen, groups = choose(by_split(examples), split, **choice)
     ids = np.arange(256, dtype=np.uint8)
-    if rule == "0/255":
+    if encoding == "0/255":
         ids[255] = 1
 
     def read_pair(i: int) -> Pair:
         image = read.image(chosen[i].image, channels, size)
         return image, ids[read.mask(chosen[i].mask, size)]
 
-    files = [content[file] for item in chosen for file in (item.image, item.mask)]
-    name = key(files, size=size, channels=channels, values=rule)
+    files = [content[file] for example in chosen for file in example.files]
+    name = key(files, size=size, channels=channels, values=encoding)
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
         *arrays(name, read_pair, len(chosen), shape, cache),
         names or default_names(classes),
-        [item.name for item in chosen],
+        [example.name for example in chosen],
         groups,
-        info={"source": "folder", "root": str(root), "split": split, "values": rule},
+        info={"source": "folder", "root": str(root), "split": split, "values": encoding},
     )
 
 
-def find(root: Path) -> dict[str, list[Item]]:
+def find(root: Path) -> dict[str, list[Example]]:
     """Return the pairs of each split in `root`, or all under "" where there are no splits.
 
-    Raises DataError with everything that has no partner, and FileNotFoundError without a layout.
+    Raises:
+        NoDataError: there are neither images and masks nor splits of them.
+        IssueError: files lack their partner, or have several.
     """
-    parts, faults = {}, []
-    for split, place in places(root).items():
-        parts[split] = _pair(match(place), faults)
-    read.refuse(faults, root)
-    return parts
+    examples, issues = find_pairs(root)
+    raise_errors(issues, root)
+    return by_split(examples)
 
 
-def places(root: Path) -> dict[str, Path]:
-    """Return the folder of each split, or `root` under "" where there are no splits.
+def find_pairs(root: Path) -> tuple[list[Example], list[Issue]]:
+    """Return an example for each image in `root`, and the issues of pairing; no file is read.
 
-    Raises FileNotFoundError without a layout.
+    Raises:
+        NoDataError: there are neither images and masks nor splits of them.
     """
-    found = {split: root / split for split in SPLITS if (root / split / "images").is_dir()}
-    if not found and (root / "images").is_dir():
-        found = {"": root}
-    if not found:
-        raise FileNotFoundError(
+    split_dirs = {split: root / split for split in SPLITS if (root / split / "images").is_dir()}
+    if not split_dirs and (root / "images").is_dir():
+        split_dirs = {"": root}
+    if not split_dirs:
+        raise NoDataError(
             f"{root.absolute()} holds neither images/ and masks/ nor train/images, train/masks, "
             f"val/images, …; {_content(root)}"
         )
-    return found
+    examples: list[Example] = []
+    issues: list[Issue] = []
+    for split, place in split_dirs.items():
+        images, masks = pictures(place / "images"), pictures(place / "masks")
+        for sub, files in (("images", images), ("masks", masks)):
+            if not files:
+                issues.append(issue("no-pictures", place / sub, _content(place / sub)))
+            duplicates = [file for same in files.values() if len(same) > 1 for file in same]
+            issues += [issue("same-stem", file) for file in duplicates]
+        missing_masks = [files[0] for stem, files in images.items() if stem not in masks]
+        missing_images = [files[0] for stem, files in masks.items() if stem not in images]
+        if images and masks:
+            issues += [issue("missing-mask", file) for file in missing_masks]
+            issues += [issue("missing-image", file) for file in missing_images]
+        for stem, files in images.items():
+            examples.append(Example(stem, split, files[0], masks.get(stem, [None])[0]))
+    return examples, issues
 
 
-def survey(items: Sequence[Item], content: dict[Path, str], keep: bool) -> list:
-    """Return for each item the channels of its image and the values of its mask, at full size.
-
-    Every file is looked at, the result is cached under the files' content.
-    Raises one DataError that lists the first files that cannot be used.
-    """
-
-    def look() -> dict:
-        found = list(in_threads(_look, items))
-        read.refuse([fault for fault in found if isinstance(fault, str)], "images and masks")
-        return {"found": found}
-
-    if not keep:
-        return look()["found"]
-    files = [content[file] for item in items for file in (item.image, item.mask)]
-    return remember(key(files, what="survey"), look)["found"]
-
-
-def value_rule(held: dict[str, list[int]], named: int, values: str = "auto") -> tuple[str, int]:
-    """Decide what the masks' values mean; return "ids" or "0/255", and the number of classes.
-
-    held: the values in each mask file. named: how many classes the user named, 0 if unknown.
-    "auto" looks at all files together, since one mask without a foreground says nothing: only 0
-    and 255 means that 255 is the foreground; else the values are ids and 255 is ignored.
-    Raises DataError for values that are neither, such as interpolation leaves behind.
-    """
-    if values not in ("auto", "ids", "0/255"):
-        raise ValueError(f'values={values!r}: choose "auto", "ids" or "0/255"')
-    seen = {value for file in held.values() for value in file}
-    black_white = [file for file, its in held.items() if 255 in its and set(its) <= {0, 255}]
-    classes = named or next(k for k in range(257) if k not in seen)  # 0, 1, … without a gap
-    classes = min(max(classes, 2), MANY if not named else 255)
-    rule = values
-    if rule == "auto":
-        strange = seen - {*range(classes), IGNORE}
-        mostly = len(black_white) > len(held) / 2 and strange
-        rule = "0/255" if 255 in seen and (seen <= {0, 255} or mostly) else "ids"
-        _check_one_rule(held, black_white, rule)
-    if rule == "0/255" and named not in (0, 2):
-        raise DataError(
-            f'the masks hold 0 and 255 only, but {named} classes are named: say values="ids" if '
-            "255 is to be ignored, or name two classes",
-            "class-names",
-            list(held),
-        )
-    allowed = {0, 255} if rule == "0/255" else {*range(classes), IGNORE}
-    wrong = {file: sorted(set(its) - allowed) for file, its in held.items() if set(its) - allowed}
-    if wrong:
-        message = _strange_values(wrong, len(held), rule, classes)
-        raise DataError(message, "strange-values", list(wrong))
-    return rule, 2 if rule == "0/255" else classes
-
-
-def choose(
-    parts: dict[str, list[Named]],
-    split: str,
-    seed: int = 0,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    group_by: GroupBy = None,
-    count: int | None = None,
-) -> tuple[list[Named], list[str]]:
-    """Return the items (they have a `name`) of one split and the group of each ("" for none).
-
-    parts: the items of each split, or all under "", which are then split by seed: whole groups
-    where there are groups, else at random. The options are those of `Choice`.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}: choose one of {', '.join(SPLITS)}")
-    if "" not in parts and split not in parts:
-        raise DataError(f"there is no split {split!r} in this folder, only {', '.join(parts)}")
-    items = parts.get(split) or parts[""]
-    groups = np.array(groups_of(items, group_by))
-    if "" in parts:
-        cut = splits.grouped_split(groups, fractions, seed) if group_by else None
-        cut = cut or splits.random_split(len(items), fractions, seed)
-        chosen = cut[SPLITS.index(split)]
-    else:
-        chosen = np.arange(len(items))
-    if count is not None:
-        chosen = chosen[splits.sample(len(chosen), count, seed, groups[chosen])]
-    return [items[i] for i in chosen], groups[chosen].tolist()
-
-
-def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the class names as a tuple, empty for None; refuse fewer than two and repeats."""
-    if class_names is None:
-        return ()
-    names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
-    if not 2 <= len(set(names)) == len(names) <= 255:
-        raise ValueError(
-            f"class_names={class_names!r}: give a list of two or more different names, one per "
-            'id, the background first, e.g. ["background", "bone"]'
-        )
-    return names
-
-
-def default_names(classes: int) -> tuple[str, ...]:
-    """Return names for classes that have none."""
-    rest = ["foreground"] if classes == 2 else [f"class {i}" for i in range(1, classes)]
-    return ("background", *rest)
-
-
-def some(paths: Sequence[Path | str], show: int = 3) -> str:
-    """Return the first few names, for a message."""
-    names = [Path(path).name for path in paths]
-    return ", ".join(names[:show]) + (", …" if len(names) > show else "")
+def by_split(examples: Iterable[Example]) -> dict[str, list[Example]]:
+    """Return the examples of each split."""
+    parts: dict[str, list[Example]] = {}
+    for example in examples:
+        parts.setdefault(example.split, []).append(example)
+    return parts
 
 
 def pictures(place: Path) -> dict[str, list[Path]]:
@@ -244,114 +207,170 @@ def pictures(place: Path) -> dict[str, list[Path]]:
     return found
 
 
-@dataclass(frozen=True)
-class Match:
-    """The images and masks of one folder, each by stem, and how they belong together."""
+def inspect(
+    example: Example, measure: Callable[[Example, np.ndarray | None], list[Issue]] | None = None
+) -> list[Issue]:
+    """Read the files of an example, write what they hold into it, and return the issues.
 
-    place: Path
-    images: dict[str, list[Path]]
-    masks: dict[str, list[Path]]
+    The mask is decoded, of the image only the header is read.
 
-    @property
-    def items(self) -> list[Item]:
-        """The pairs, by name; of twins, the first."""
-        stems = [stem for stem in self.images if stem in self.masks]
-        return [Item(stem, self.images[stem][0], self.masks[stem][0]) for stem in stems]
-
-    @property
-    def alone(self) -> list[Path]:
-        """The images without a mask."""
-        return [files[0] for stem, files in self.images.items() if stem not in self.masks]
-
-    @property
-    def surplus(self) -> list[Path]:
-        """The masks without an image."""
-        return [files[0] for stem, files in self.masks.items() if stem not in self.images]
-
-    def twins(self, files: dict[str, list[Path]]) -> list[Path]:
-        """Return those of `files` (images or masks) that share their stem with another."""
-        return [file for same in files.values() if len(same) > 1 for file in same]
-
-
-def match(place: Path) -> Match:
-    """Match the files of `place/images` and `place/masks` by their stems."""
-    return Match(place, pictures(place / "images"), pictures(place / "masks"))
-
-
-def _pair(found: Match, faults: list[str]) -> list[Item]:
-    """Return the pairs found; what has no partner, or several, is added to `faults`."""
-    place, images, masks = found.place, found.images, found.masks
-    for folder, files in (("images", images), ("masks", masks)):
-        if not files:
-            faults.append(f"{place / folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
-        if found.twins(files):
-            faults.append(
-                f"{place / folder}: several files with one stem ({some(found.twins(files), 4)}), "
-                "so it is unclear which belongs to which: rename or remove all but one"
-            )
-    if images and masks:
-        if found.alone:
-            faults.append(
-                f"{place}: {len(found.alone)} of {len(images)} images have no mask of the same "
-                f"name ({some(found.alone)}): add it (all 0 if nothing is there) or move the "
-                "image out"
-            )
-        if found.surplus:
-            faults.append(
-                f"{place}: {len(found.surplus)} of {len(masks)} masks have no image of the same "
-                f"name ({some(found.surplus)}): rename or remove them"
-            )
-    return found.items
-
-
-def _look(item: Item) -> tuple[int, list[int]] | str:
-    """Return channels and mask values of one pair, or what is wrong with it."""
+    Args:
+        example: its fields from `size` to `binary` are filled in.
+        measure: called with the example and its mask, None where it cannot be read, to look
+            further; it returns more issues.
+    """
+    issues: list[Issue] = []
+    mask = None
     try:
-        size, channels = read.image_header(item.image)
-        mask = read.mask(item.mask)
-    except DataError as error:
-        return str(error)
-    if mask.shape != size:
-        return (
-            f"{item.mask}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {size[1]}×"
-            f"{size[0]}: a mask must lie on its image pixel by pixel; export it again at full size"
-        )
-    return channels, read.values(mask)
+        if example.image:
+            example.size, example.channels = read.image_header(example.image)
+    except IssueError as error:
+        issues += error.issues
+    try:
+        if example.mask:
+            mask = read.mask(example.mask)
+            describe_mask(example, mask)
+            with read.opened(example.mask) as picture:
+                example.lossy = picture.format in LOSSY
+    except IssueError as error:
+        issues += error.issues
+    if example.size and mask is not None and mask.shape != example.size:
+        (height, width), (rows, columns) = example.size, mask.shape
+        sizes = f"{columns}×{rows}, image {width}×{height}"
+        issues.append(issue("size-mismatch", example.mask, sizes))
+    return issues + (measure(example, mask) if measure else [])
 
 
-def _check_one_rule(held: dict[str, list[int]], black_white: list[str], rule: str) -> None:
-    """Refuse a mixture of 0/1 and 0/255 masks, which would pass for "255 is ignored"."""
-    with_ids = [file for file, its in held.items() if set(its) - {0, 255}]
-    together = any(255 in held[file] for file in with_ids)
-    if rule == "ids" and black_white and with_ids and not together:
-        raise DataError(
-            f"{len(black_white)} masks hold 0 and 255 ({some(black_white)}), others ids "
-            f'({some(with_ids)}), and none both: save all alike, or say values="ids" if 255 '
-            "really marks what is to be ignored",
-            "mixed-values",
-            min(black_white, with_ids, key=len),
-        )
+def describe_mask(example: Example, mask: np.ndarray) -> None:
+    """Write into `example` which values its mask holds, and where."""
+    counts = np.bincount(mask.ravel(), minlength=256)
+    example.values = example.interior_values = np.flatnonzero(counts).tolist()
+    if len(example.values) > 2:
+        near = np.bincount(mask[between(mask, mask, _EDGE)], minlength=256)
+        example.interior_values = [v for v in example.values if near[v] < _THIN * counts[v]]
+    dark, light = counts[: _NEAR + 1].sum(), counts[255 - _NEAR :].sum()
+    example.binary = bool(dark + light >= mask.size / 2)
 
 
-def _strange_values(wrong: dict[str, list[int]], n: int, rule: str, classes: int) -> str:
-    allowed = "0 and 255" if rule == "0/255" else f"the ids 0 to {classes - 1}, 255 for ignored"
-    lines = [
-        f"- {file}: {', '.join(map(str, its[:8]))}{', …' if len(its) > 8 else ''}"
-        for file, its in list(wrong.items())[:5]
-    ]
-    if len(wrong) > 5:
-        lines.append(f"- and {len(wrong) - 5} more")
-    if any(Path(file).suffix.lower() in (".jpg", ".jpeg") for file in wrong):
-        lines.append("JPEG changes values near edges: export the masks again, as PNG.")
-    return "\n".join(
-        [
-            f"{len(wrong)} of {n} masks hold values other than {allowed}:",
-            *lines,
-            "If they were resized or rotated with interpolation, it mixed neighbouring ids into "
-            "classes that never were: go back to the originals and use nearest.",
-            "If they are ids, count them from 0 without a gap, or give class_names, one per id.",
-        ]
-    )
+def between(low: np.ndarray, high: np.ndarray, width: int) -> np.ndarray:
+    """Return which pixels of `low` have a lower one nearby, and in `high` a higher one, bool.
+
+    Args:
+        low: a uint8 mask `(H, W)`.
+        high: the same mask, or with other values for what does not count as higher.
+        width: the side of the window that is "nearby", in pixels.
+    """
+    import cv2
+
+    window = np.ones((width, width), np.uint8)
+    return (cv2.erode(low, window) < low) & (low < cv2.dilate(high, window))
+
+
+def infer_label_encoding(
+    examples: Sequence[Example], named: int = 0, values: str = "auto"
+) -> tuple[str | None, int, list[Issue]]:
+    """Decide what the values of the masks mean.
+
+    All masks are looked at together, since one mask without a foreground shows nothing: if they
+    hold only 0 and 255, 255 is the foreground; else the values are ids and 255 is ignored.
+
+    Args:
+        examples: with their `values`.
+        named: how many classes the user has named, 0 if unknown.
+        values: "auto", or the encoding: "ids" or "0/255".
+
+    Returns:
+        The encoding, "ids" or "0/255" (None where the values fit neither), the number of classes,
+        and the issues, such as values that interpolation leaves behind.
+    """
+    one_of("encoding of masks, values=", values, ("auto", "ids", "0/255"))
+    readable = [example for example in examples if example.values]
+    lossy = [e for e in readable if e.lossy and len(e.values) > 2]
+    clean = [e for e in readable if not (e.lossy and len(e.values) > 2)]
+    issues = [issue("lossy-mask", example.mask) for example in lossy]
+    white = any(example.values[-1] >= 255 - _NEAR for example in lossy)
+    if white and not clean and named in (0, 2) and all(example.binary for example in lossy):
+        return "0/255", 2, issues
+    held = {example.mask: example.values for example in clean}
+    encoding, classes, problem, files = _encoding(held, named, values)
+    if problem:  # perhaps because of smeared edges alone
+        interior = {example.mask: example.interior_values for example in clean}
+        encoding, classes, problem, files = _encoding(interior, named, values)
+    if problem:
+        issues += [issue(problem, file, f"holds {listed(held[file])}") for file in files]
+        return None, named, issues
+    allowed = {0, 255} if encoding == "0/255" else {*range(classes), IGNORE}
+    for example in clean:
+        surplus = sorted(set(example.values) - allowed)
+        if surplus:
+            issues.append(issue("interpolated", example.mask, f"also {listed(surplus)}"))
+    return encoding, classes, issues
+
+
+def _encoding(
+    held: dict[Path, list[int]], named: int, values: str
+) -> tuple[str, int, str, list[Path]]:
+    """Return encoding and number of classes, or else the code of an issue and the masks with it."""
+    seen = {value for found in held.values() for value in found}
+    classes = named or next(k for k in range(257) if k not in seen)  # 0, 1, … without a gap
+    classes = min(max(classes, 2), 255 if named else _MOST_CLASSES)
+    encoding = values
+    if values == "auto":
+        black_white = [f for f, found in held.items() if 255 in found and set(found) <= {0, 255}]
+        surplus = seen - {*range(classes), IGNORE}
+        mostly = len(black_white) > len(held) / 2 and surplus
+        encoding = "0/255" if 255 in seen and (seen <= {0, 255} or mostly) else "ids"
+        with_ids = [file for file, found in held.items() if set(found) - {0, 255}]
+        together = any(255 in held[file] for file in with_ids)
+        if encoding == "ids" and black_white and with_ids and not together:
+            return encoding, classes, "mixed-values", min(black_white, with_ids, key=len)
+    if encoding == "0/255" and named not in (0, 2):
+        return encoding, classes, "class-names", list(held)
+    allowed = {0, 255} if encoding == "0/255" else {*range(classes), IGNORE}
+    wrong = [file for file, found in held.items() if set(found) - allowed]
+    ids = seen - {IGNORE}
+    code = ""
+    if wrong and ids <= {1, 2, 3} and 3 in ids:
+        code = "trimap"
+    elif wrong and not named and ids == {*range(1, len(ids) + 1)}:
+        code = "ids-from-one"
+    elif wrong:
+        largest = max(value for file in wrong for value in held[file] if value != IGNORE)
+        code = "unknown-ids" if named or largest >= _MOST_CLASSES else "id-gap"
+    return encoding, 2 if encoding == "0/255" else classes, code, wrong
+
+
+def choose(
+    parts: dict[str, list[Named]],
+    split: str,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    group_by: GroupBy = None,
+    count: int | None = None,
+) -> tuple[list[Named], list[str]]:
+    """Return the items of one split and the group of each ("" for none).
+
+    Args:
+        parts: the items (they have a `name`) of each split, or all under "", which are then split
+            by seed: whole groups where there are groups, else at random.
+        split: "train", "val" or "test".
+        seed, fractions, group_by, count: see `SplitOptions`.
+    """
+    one_of("split", split, SPLITS)
+    if "" not in parts and split not in parts:
+        raise DataError(f"there is no split {split!r} in this folder, only {', '.join(parts)}")
+    items = parts.get(split) or parts[""]
+    groups = np.array(groups_of(items, group_by))
+    chosen = np.arange(len(items))
+    if "" in parts:
+        if group_by:
+            indices = splits.grouped_split(groups, fractions, seed)
+        else:
+            indices = splits.random_split(len(items), fractions, seed)
+        chosen = indices[SPLITS.index(split)]
+    if count is not None:
+        chosen = chosen[splits.sample(len(chosen), count, seed, groups[chosen])]
+    return [items[i] for i in chosen], groups[chosen].tolist()
 
 
 def groups_of(items: Sequence, group_by: GroupBy) -> list[str]:
@@ -363,20 +382,44 @@ def groups_of(items: Sequence, group_by: GroupBy) -> list[str]:
     try:
         pattern = re.compile(group_by)
     except re.error as error:
-        raise ValueError(f"group_by={group_by!r} is no regular expression: {error}") from error
+        raise ArgumentError(f"group_by={group_by!r} is no regular expression: {error}") from error
     matches = [pattern.search(item.name) for item in items]
     found = [match and match[1 if pattern.groups else 0] for match in matches]
     missed = [item.name for item, group in zip(items, found, strict=True) if group is None]
     if missed:
         raise DataError(
             f"group_by={group_by!r} is found in {len(items) - len(missed)} of {len(items)} names, "
-            f"not in {some(missed)}"
+            f"not in {listed(missed, 3)}"
         )
     return found
+
+
+def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the class names as a tuple, empty for None; refuse fewer than two and repeats."""
+    if class_names is None:
+        return ()
+    names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
+    if not 2 <= len(set(names)) == len(names) <= 255:
+        raise ArgumentError(
+            f"class_names={class_names!r}: give a list of two or more different names, one per "
+            'id, the background first, e.g. ["background", "bone"]'
+        )
+    return names
+
+
+def default_names(classes: int) -> tuple[str, ...]:
+    """Return names for classes that have none."""
+    rest = ["foreground"] if classes == 2 else [f"class {i}" for i in range(1, classes)]
+    return ("background", *rest)
+
+
+def listed(values: Sequence, show: int = 8) -> str:
+    """Return the first few values, for a message."""
+    return ", ".join(map(str, values[:show])) + (", …" if len(values) > show else "")
 
 
 def _content(root: Path) -> str:
     if not root.is_dir():
         return "there is no such folder"
     names = sorted(file.name for file in root.iterdir() if not file.name.startswith("."))
-    return f"it holds {some(names, 6)}" if names else "it is empty"
+    return f"it holds {listed(names, 6)}" if names else "it is empty"

@@ -13,32 +13,35 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from segkit.data.dataset import DataError
+from segkit import image_ops
+from segkit.data.issues import IssueError, issue, refuse
+from segkit.errors import ArgumentError, SegkitError
 
-EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # Pillow's modes that lose nothing here
+__all__ = ["ORIENTATION", "as_size", "image", "image_header", "mask", "opened", "refuse",
+           "resize_image", "resize_mask"]  # fmt: skip
+
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright, 0 is written by cameras that do not know
+_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # Pillow's modes that lose nothing here
 
 
 @contextmanager
 def opened(path: str | Path, data: bytes | None = None) -> Iterator[Image.Image]:
     """Open the picture at `path`, or the one in `data`, which is then only called `path`.
 
-    Whatever a decoder raises on damaged bytes, here or inside the block, becomes a DataError that
-    names the file.
+    Raises:
+        IssueError: whatever a decoder raised on damaged bytes, here or inside the block.
     """
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as picture:
             yield picture
-    except DataError:
+    except SegkitError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file", "unreadable") from error
+        raise IssueError(issue("unreadable", path, "there is no such file")) from error
+    except Image.DecompressionBombError as error:
+        raise IssueError(issue("too-large", path, str(error))) from error
     except Exception as error:  # decoders raise far more than OSError on arbitrary bytes
-        raise DataError(
-            f"{path}: cannot be read ({error}). The file is truncated, damaged or no picture: "
-            "fetch it again, or remove it together with its mask",
-            "unreadable",
-        ) from error
+        raise IssueError(issue("unreadable", path, str(error))) from error
 
 
 def image(
@@ -50,22 +53,28 @@ def image(
 ) -> np.ndarray:
     """Return an image as uint8 `(H, W, 3)` or, grey, `(H, W)`.
 
-    channels: 3 repeats a grey image, 1 turns colour into luminance (0.299 R + 0.587 G + 0.114 B,
-    exact where the channels are equal), None keeps what the file has. exif: what to do with a
-    rotation that is only noted in the file, "refuse" it or "apply" it to the pixels. An alpha
-    channel is dropped where it is opaque throughout.
-    Raises DataError for a file that is unreadable, transparent, 16-bit, float or CMYK.
+    Args:
+        path: the file, or only its name if there is `data`.
+        channels: 3 repeats a grey image, 1 turns colour into luminance (0.299 R + 0.587 G +
+            0.114 B, exact where the channels are equal), None keeps what the file has.
+        size: `(H, W)` to resize to; None keeps the size.
+        exif: what to do with a rotation that is only noted in the file: "refuse" the file, or
+            "apply" the rotation to the pixels.
+        data: the content of the file, if it is in memory.
+
+    Raises:
+        IssueError: the file is unreadable, transparent (an alpha channel that is opaque
+            throughout is dropped), 16-bit, float or CMYK.
     """
     if channels not in (None, 1, 3):
-        raise ValueError(f"channels={channels}: choose 1 (grey), 3 (colour) or None (as stored)")
-    _check_policy(exif)
+        raise ArgumentError(f"channels={channels}: choose 1 (grey), 3 (colour) or None (as stored)")
     with opened(path, data) as picture:
-        _check_image(path, picture)
+        _check_image(path, picture, exif)
         picture.load()
-        if exif == "refuse":
-            _check_upright(path, picture)
-        else:
+        if exif == "apply":
             picture = ImageOps.exif_transpose(picture)
+        else:
+            _check_upright(path, picture)
         picture = _without_alpha(path, picture)
         picture = picture.convert("L" if (channels or _channels(picture.mode)) == 1 else "RGB")
         return np.array(picture if size is None else resize_image(picture, size))
@@ -76,11 +85,10 @@ def image_header(
 ) -> tuple[tuple[int, int], int]:
     """Return size `(H, W)` and channels of an image from its header; refuse what `image` would.
 
-    Quick, because nothing is decoded; damage and transparency come out only in `image`.
+    Nothing is decoded; damage and transparency show only in `image`.
     """
-    _check_policy(exif)
     with opened(path, data) as picture:
-        _check_image(path, picture)
+        _check_image(path, picture, exif)
         if exif == "refuse":
             _check_upright(path, picture)
         return picture.size[::-1], _channels(picture.mode)
@@ -89,12 +97,18 @@ def image_header(
 def mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Return a mask as uint8 `(H, W)`: palette indices or grey values, as they are stored.
 
-    A colour file is accepted where its channels are equal. Which values mean what is decided over
-    a whole folder (`segkit.data.folder.value_rule`), never here.
-    Raises DataError for a file that is unreadable, coloured, 16-bit, float or turned by EXIF.
+    A colour file is accepted where its channels are equal. What the values mean is decided over
+    a whole folder (`segkit.data.folder.infer_label_encoding`), never here.
+
+    Raises:
+        IssueError: the file is unreadable, coloured, 16-bit, float or turned by EXIF.
     """
     with opened(path) as picture:
-        _check_mask(path, picture)
+        stored = _raw_mode(picture)
+        # Readers stretch grey values of less than 8 bits to 0..255.
+        if _deep(picture) or picture.mode not in _EIGHT_BIT or stored in ("L;2", "L;4"):
+            raise IssueError(issue("mask-depth", path, f"it is {stored}"))
+        _check_frames(path, picture)
         picture.load()
         _check_upright(path, picture)
         if picture.mode not in ("1", "L", "P"):
@@ -105,7 +119,7 @@ def mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
 def resize_image(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return an image at `size`, `(H, W)`: each pixel averages those it covers."""
-    return picture.resize(size[::-1], Image.Resampling.BILINEAR)
+    return Image.fromarray(image_ops.resize(np.asarray(picture), size))
 
 
 def resize_mask(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -117,73 +131,25 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return `size`, the side of a square or `(H, W)`, as `(H, W)`."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
-        raise ValueError(f"size={size}: give a side in pixels, or (height, width)")
+        raise ArgumentError(f"size={size}: give a side in pixels, or (height, width)")
     return int(height), int(width)
 
 
-def values(mask: np.ndarray) -> list[int]:
-    """Return the distinct values of a uint8 mask, in order."""
-    return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
-
-
-def refuse(faults: list[str], where: str | Path, show: int = 8) -> None:
-    """Raise one DataError that lists the first few `faults` found in `where`; none, no error."""
-    if len(faults) == 1:
-        raise DataError(faults[0])
-    if faults:
-        lines = [f"- {fault}" for fault in faults[:show]]
-        if len(faults) > show:
-            lines.append(f"- and {len(faults) - show} more")
-        raise DataError("\n".join([f"{len(faults)} faults in {where}:", *lines]))
-
-
-def _check_policy(exif: str) -> None:
+def _check_image(path: str | Path, picture: Image.Image, exif: str) -> None:
     if exif not in ("refuse", "apply"):
-        raise ValueError(f'exif={exif!r}: choose "refuse" or "apply"')
-
-
-def _check_image(path: str | Path, picture: Image.Image) -> None:
+        raise ArgumentError(f'exif={exif!r}: choose "refuse" or "apply"')
     if _deep(picture):
-        raise DataError(
-            f"{path}: has more than 8 bits a channel ({_raw_mode(picture)}), and cutting them off "
-            "loses contrast: scale it to 0..255 yourself (the same scale for every image) and "
-            "save it as 8-bit PNG",
-            "bit-depth",
-        )
-    if picture.mode not in EIGHT_BIT:
-        raise DataError(
-            f"{path}: its colours are {picture.mode}, not RGB or grey: "
-            'Image.open(path).convert("RGB"), look at the result, and save it as PNG',
-            "colour-space",
-        )
-    _check_frames(path, picture)
-
-
-def _check_mask(path: str | Path, picture: Image.Image) -> None:
-    if _deep(picture) or picture.mode not in EIGHT_BIT:
-        raise DataError(
-            f"{path}: a mask holds class ids 0..255 in 8 bits, this one is {_raw_mode(picture)}: "
-            "round nothing, go back to the ids and save "
-            'Image.fromarray(ids.astype("uint8")) as PNG',
-            "bit-depth",
-        )
-    if _raw_mode(picture) in ("L;2", "L;4"):
-        raise DataError(
-            f"{path}: a grey PNG of less than 8 bits, whose values readers stretch to 0..255: "
-            "save the ids as 8-bit PNG",
-            "bit-depth",
-        )
+        raise IssueError(issue("bit-depth", path, f"it is {_raw_mode(picture)}"))
+    if picture.mode not in _EIGHT_BIT:
+        raise IssueError(issue("colour-space", path, f"they are {picture.mode}"))
     _check_frames(path, picture)
 
 
 def _check_frames(path: str | Path, picture: Image.Image) -> None:
     # A phone's MPO file is a JPEG with a preview behind it; elsewhere frames are content.
-    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-        raise DataError(
-            f"{path}: holds {picture.n_frames} pictures, of which one would be used: "
-            "save each as a file of its own",
-            "frames",
-        )
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":
+        raise IssueError(issue("frames", path, f"{frames} pictures"))
 
 
 def _check_upright(path: str | Path, picture: Image.Image) -> None:
@@ -191,12 +157,7 @@ def _check_upright(path: str | Path, picture: Image.Image) -> None:
         return  # not decoded yet, and Pillow would do so to look behind the pixels for EXIF
     turn = picture.getexif().get(ORIENTATION, 1)
     if turn not in (0, 1):
-        raise DataError(
-            f"{path}: is stored turned (EXIF orientation {turn}), so viewers show it another way "
-            "round than its pixels, and perhaps its mask, are: save "
-            "PIL.ImageOps.exif_transpose(image) and check that the mask fits",
-            "exif",
-        )
+        raise IssueError(issue("exif", path, f"EXIF orientation {turn}"))
 
 
 def _without_alpha(path: str | Path, picture: Image.Image) -> Image.Image:
@@ -205,12 +166,7 @@ def _without_alpha(path: str | Path, picture: Image.Image) -> Image.Image:
         return picture
     rgba = picture.convert("RGBA")
     if rgba.getextrema()[3][0] < 255:
-        raise DataError(
-            f"{path}: is transparent in places, and what shows there depends on the viewer: lay it "
-            'on a background, e.g. Image.alpha_composite(Image.new("RGBA", image.size, "white"), '
-            'image).convert("RGB")',
-            "transparent",
-        )
+        raise IssueError(issue("transparent", path))
     return rgba.convert("L" if _channels(picture.mode) == 1 else "RGB")
 
 
@@ -221,12 +177,8 @@ def _single_channel(path: str | Path, picture: Image.Image) -> Image.Image:
     if red.tobytes() == green.tobytes() == blue.tobytes():
         return red
     colours = rgb.getcolors(256)
-    found = f"{len(colours)} colours" if colours else "hundreds of colours (JPEG or interpolated?)"
-    raise DataError(
-        f"{path}: a colour picture ({found}), not class ids: turn each colour into its id, "
-        "ids[(rgb == colour).all(-1)] = id, and save the ids as 8-bit PNG",
-        "mask-colours",
-    )
+    found = f"{len(colours)} colours" if colours else "hundreds of colours: JPEG or interpolated?"
+    raise IssueError(issue("mask-colours", path, found))
 
 
 def _channels(mode: str) -> int:

@@ -1,4 +1,4 @@
-"""Cutting a data set into train, validation and test, and checking that nothing leaks.
+"""Splits into train, validation and test, and a check that nothing leaks.
 
 Every split returns one sorted array of indices per fraction. Same arguments, same split.
 """
@@ -9,29 +9,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segkit.data.dataset import DataError
+from segkit.data.dataset import DataError, check_seed
+from segkit.errors import ArgumentError
 
 Parts = tuple[np.ndarray, ...]
 
 
 def sorted_split(n: int, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> Parts:
-    """Cut 0..n-1 as it stands, without shuffling.
+    """Split 0..n-1 as it stands, without shuffling.
 
-    Right only when the order means nothing. File names sorted by breed, patient or date mean a
-    lot: the last part then holds what the first has never seen.
+    Right only when the order means nothing. Of file names sorted by breed, patient or date the
+    last part holds what the first has never shown.
     """
     return _cut(np.arange(n), fractions)
 
 
 def random_split(n: int, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0) -> Parts:
-    """Shuffle 0..n-1 and cut: right when the items are independent of each other."""
-    return _cut(np.random.default_rng(seed).permutation(n), fractions)
+    """Shuffle 0..n-1 and split: right when the items are independent of each other."""
+    return _cut(np.random.default_rng(check_seed(seed)).permutation(n), fractions)
 
 
 def stratified_split(
     labels: Sequence, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0
 ) -> Parts:
-    """Cut so that every part holds the labels (one per item) in the same proportions.
+    """Split so that every part holds the labels (one per item) in the same proportions.
 
     A label's share of a part comes within an item or two; rare labels go to a part by chance.
     """
@@ -41,19 +42,21 @@ def stratified_split(
 def grouped_split(
     groups: Sequence, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0
 ) -> Parts:
-    """Cut so that no group (one per item: patient, animal, slide) is in two parts.
+    """Split so that no group (one per item: patient, animal, slide) is in two parts.
 
     Groups are dealt in random order, each to the part that lacks most items, so the sizes only
-    come near to `fractions`.
+    come near to `fractions`. Every part gets a group as long as there are enough.
     """
     groups = np.asarray(groups)
     names, sizes = np.unique(groups, return_counts=True)
     lacking = _checked(fractions) * len(groups)
-    part_of = {}
-    for g in np.random.default_rng(seed).permutation(len(names)):
-        part = int(np.argmax(lacking))
+    part_of, empty = {}, set(range(len(fractions)))
+    for dealt, g in enumerate(np.random.default_rng(check_seed(seed)).permutation(len(names))):
+        needed = empty if len(names) - dealt <= len(empty) else range(len(fractions))
+        part = max(needed, key=lambda p: lacking[p])
         part_of[names[g]] = part
         lacking[part] -= sizes[g]
+        empty.discard(part)
     part = np.array([part_of[group] for group in groups], dtype=int)
     return _none_empty([np.flatnonzero(part == p) for p in range(len(fractions))], len(groups))
 
@@ -94,16 +97,19 @@ def leakage(
 ) -> Leakage:
     """Report what the parts of a split share.
 
-    parts: index arrays. groups and images: of the whole data set, to be indexed by `parts`.
-    Images are compared byte by byte (through a hash); near-duplicates are not found.
+    Args:
+        parts: index arrays.
+        groups: of the whole data set, to be indexed by `parts`.
+        images: of the whole data set. They are compared byte by byte (through a hash);
+            near-duplicates are not found.
     """
-    twins = {} if images is None else _in_several(parts, lambda i: _digest(images[i]))
+    same = {} if images is None else _in_several(parts, lambda i: _digest(images[i]))
     return Leakage(
         items=list(_in_several(parts, int)),
         groups=[] if groups is None else list(_in_several(parts, lambda i: groups[i])),
         duplicates=[
             (first, other)
-            for first, *others in twins.values()
+            for first, *others in same.values()
             for other in others
             if other != first
         ],
@@ -136,7 +142,7 @@ def _even_order(labels: Sequence, seed: int) -> np.ndarray:
     the order is the one along the line.
     """
     labels = np.asarray(labels)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     place = np.empty(len(labels))
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
@@ -145,14 +151,18 @@ def _even_order(labels: Sequence, seed: int) -> np.ndarray:
 
 
 def _cut(order: np.ndarray, fractions: Sequence[float]) -> Parts:
-    ends = np.round(np.cumsum(_checked(fractions))[:-1] * len(order)).astype(int)
-    return _none_empty([np.sort(part) for part in np.split(order, ends)], len(order))
+    n, inner = len(order), np.arange(1, len(fractions))
+    ends = np.round(np.cumsum(_checked(fractions))[:-1] * n).astype(int)
+    if n > len(inner):  # rounding must leave no part empty
+        ends = np.maximum.accumulate(np.maximum(ends, inner) - inner) + inner
+        ends = np.minimum(ends, n - inner[::-1])
+    return _none_empty([np.sort(part) for part in np.split(order, ends)], n)
 
 
 def _checked(fractions: Sequence[float]) -> np.ndarray:
     fractions = np.asarray(fractions, dtype=float)
     if (fractions <= 0).any() or not np.isclose(fractions.sum(), 1):
-        raise ValueError(f"fractions {fractions.tolist()} must be positive and add up to 1")
+        raise ArgumentError(f"fractions {fractions.tolist()} must be positive and add up to 1")
     return fractions
 
 

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 
 from segkit.data.dataset import Pair, SegmentationDataset
-from segkit.data.trimap import from_trimap, trimap_classes
+from segkit.data.pets import from_trimap, trimap_classes
+from segkit.errors import ArgumentError, one_of
 
-SPLITS = ("train", "val", "test")
+COUNTS = {"train": 192, "val": 64, "test": 64}  # pictures of a split, unless a number is given
 
 # name: (base colour RGB, pattern). As in Oxford-IIIT Pet, cats are capitalised and dogs are not,
 # so that sorting file names puts all cats first.
@@ -30,23 +31,21 @@ BREEDS = {
 }
 
 
-def rng_for(family: str, split: str, index: int, seed: int) -> np.random.Generator:
+def _rng(family: str, split: str, index: int, seed: int) -> np.random.Generator:
     """Return the generator of one picture: its own stream, shared with no other picture."""
-    if split not in SPLITS:
-        raise ValueError(f"no split {split!r}; there are: {', '.join(SPLITS)}")
-    return np.random.default_rng((seed, *family.encode(), SPLITS.index(split), index))
+    return np.random.default_rng((seed, *family.encode(), list(COUNTS).index(split), index))
 
 
-def cloud(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+def _cloud(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     """Return smooth noise in about -1..1, float32 `(size, size)`, with `cells` bumps a side."""
     coarse = rng.uniform(-1, 1, (cells + 2, cells + 2)).astype(np.float32)
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def expose(rng: np.random.Generator, picture: np.ndarray, noise: float) -> np.ndarray:
+def _expose(rng: np.random.Generator, picture: np.ndarray, noise: float) -> np.ndarray:
     """Light a float picture (0..255) unevenly, add sensor noise and return it as uint8."""
     size = len(picture)
-    light = 1 + rng.uniform(0.05, 0.3) * cloud(rng, size, 1)
+    light = 1 + rng.uniform(0.05, 0.3) * _cloud(rng, size, 1)
     light *= rng.uniform(0.8, 1.15)
     grain = rng.standard_normal(picture.shape, dtype=np.float32)
     grain *= np.float32(noise)
@@ -55,21 +54,21 @@ def expose(rng: np.random.Generator, picture: np.ndarray, noise: float) -> np.nd
     return np.clip(lit, 0, 255, out=lit).astype(np.uint8)
 
 
-def points(shape: np.ndarray, size: int) -> np.ndarray:
+def _points(shape: np.ndarray, size: int) -> np.ndarray:
     """Turn unit coordinates `(n, 2)` into the integer pixels that OpenCV draws with."""
     return np.round(np.asarray(shape) * size).astype(np.int32)
 
 
 @cache
-def circle(corners: int) -> tuple[np.ndarray, np.ndarray]:
+def _circle(corners: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the x and y of `corners` points around the unit circle."""
     t = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     return np.cos(t), np.sin(t)
 
 
-def blob(centre: tuple, axes: tuple, angle: float = 0.0, corners: int = 24) -> np.ndarray:
+def _blob(centre: tuple, axes: tuple, angle: float = 0.0, corners: int = 24) -> np.ndarray:
     """Return an ellipse as a polygon in unit coordinates `(corners, 2)`; angle in radians."""
-    cosine, sine = circle(corners)
+    cosine, sine = _circle(corners)
     x, y = axes[0] * cosine, axes[1] * sine
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([centre[0] + c * x - s * y, centre[1] + s * x + c * y], axis=1)
@@ -78,30 +77,30 @@ def blob(centre: tuple, axes: tuple, angle: float = 0.0, corners: int = 24) -> n
 # toy-pets ---------------------------------------------------------------------------------
 
 
-def animal(rng: np.random.Generator, is_cat: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _animal(rng: np.random.Generator, is_cat: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return an animal as polygons in unit coordinates: the parts of its body, and its eyes."""
     shake = rng.uniform(0.9, 1.1, 8)
     long, high = 0.30 * shake[0], (0.17 if is_cat else 0.15) * shake[1]
     head = np.array([-0.30 * shake[2], -0.19 * shake[3]])
-    parts = [blob((0, 0), (long, high)), blob(head, (0.145, 0.13 * shake[4]))]
+    parts = [_blob((0, 0), (long, high)), _blob(head, (0.145, 0.13 * shake[4]))]
     if is_cat:  # pointed ears, long raised tail
         for side in (-0.085, 0.085):
             tip = head + (side * 1.2, -0.235 * shake[5])
             parts.append(np.array([head + (side - 0.06, -0.05), tip, head + (side + 0.06, -0.05)]))
         tail = [(0.24, -0.03), (0.36, -0.10), (0.38 * shake[6], -0.24), (0.33, -0.33 * shake[7])]
     else:  # a muzzle, hanging ears, short tail
-        parts.append(blob(head + (-0.12, 0.045), (0.10 * shake[5], 0.06)))
-        parts.append(blob(head + (0.10, 0.05), (0.05, 0.13 * shake[6]), 0.2))
+        parts.append(_blob(head + (-0.12, 0.045), (0.10 * shake[5], 0.06)))
+        parts.append(_blob(head + (0.10, 0.05), (0.05, 0.13 * shake[6]), 0.2))
         tail = [(0.25, -0.04), (0.34 * shake[7], -0.16)]
-    parts += [ribbon(tail, 0.055)]
+    parts += [_ribbon(tail, 0.055)]
     for x in (-0.22, -0.12, 0.12, 0.22):
         foot = (x * shake[0] + rng.uniform(-0.05, 0.05), 0.32 * shake[1])
-        parts.append(ribbon([(x, 0.02), foot], 0.075))
-    eyes = [blob(head + (dx, -0.02), (0.02, 0.025), corners=8) for dx in (-0.06, 0.03)]
+        parts.append(_ribbon([(x, 0.02), foot], 0.075))
+    eyes = [_blob(head + (dx, -0.02), (0.02, 0.025), corners=8) for dx in (-0.06, 0.03)]
     return parts, eyes
 
 
-def ribbon(path: list, width: float) -> np.ndarray:
+def _ribbon(path: list, width: float) -> np.ndarray:
     """Return a polyline of unit `width` as a polygon: for tails, legs and blades of grass."""
     path = np.asarray(path, dtype=float)
     ends = np.concatenate([path[:1], path, path[-1:]])
@@ -111,21 +110,21 @@ def ribbon(path: list, width: float) -> np.ndarray:
     return np.concatenate([path + across, (path - across)[::-1]])
 
 
-def coat(rng: np.random.Generator, size: int, colour: tuple, pattern: str) -> np.ndarray:
+def _coat(rng: np.random.Generator, size: int, colour: tuple, pattern: str) -> np.ndarray:
     """Return fur that fills the whole picture, float32 `(size, size, 3)`."""
     colour = np.asarray(colour, np.float32) * rng.uniform(0.85, 1.1) + rng.uniform(-8, 8, 3)
-    fur = 1 + 0.08 * cloud(rng, size, 14)
+    fur = 1 + 0.08 * _cloud(rng, size, 14)
     if pattern == "striped":
         x = np.linspace(0, 1, size, dtype=np.float32)
-        wave = rng.uniform(50, 70) * x + 3 * cloud(rng, size, 3)
+        wave = rng.uniform(50, 70) * x + 3 * _cloud(rng, size, 3)
         fur *= 1 - 0.3 * (np.sin(wave) > 0.2)
     elif pattern == "spotted":
-        fur *= 1 - 0.65 * (cloud(rng, size, 9) > 0.35)
+        fur *= 1 - 0.65 * (_cloud(rng, size, 9) > 0.35)
     fur *= np.linspace(1.12, 0.8, size, dtype=np.float32)[:, None]  # lit from above
     return fur[..., None] * colour.astype(np.float32)
 
 
-def room(rng: np.random.Generator, size: int) -> np.ndarray:
+def _room(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return a cluttered background, float32 `(size, size, 3)`, partly in the colours of coats."""
     colour = rng.uniform(60, 200) + rng.uniform(-45, 45, 3)
     picture = np.empty((size, size, 3), np.float32)
@@ -134,37 +133,37 @@ def room(rng: np.random.Generator, size: int) -> np.ndarray:
     for _ in range(rng.integers(3, 8)):
         near_coat = rng.random() < 0.5
         paint = coats[rng.integers(len(coats))] if near_coat else rng.uniform(20, 235, 3)
-        shape = blob(
+        shape = _blob(
             rng.uniform(0, 1, 2),
             rng.uniform(0.04, 0.22, 2),
             rng.uniform(0, np.pi),
             int(rng.choice([3, 4, 24])),
         )
-        cv2.fillPoly(picture, [points(shape, size)], [float(p) for p in paint], cv2.LINE_AA)
-    return picture * (1 + 0.15 * cloud(rng, size, 5))[..., None]
+        cv2.fillPoly(picture, [_points(shape, size)], [float(p) for p in paint], cv2.LINE_AA)
+    return picture * (1 + 0.15 * _cloud(rng, size, 5))[..., None]
 
 
-def pet(rng: np.random.Generator, size: int, breed: str) -> Pair:
+def _pet(rng: np.random.Generator, size: int, breed: str) -> Pair:
     """Draw one pet: uint8 image `(size, size, 3)` and trimap (1 pet, 2 background, 3 border)."""
     colour, pattern = BREEDS[breed]
-    parts, eyes = animal(rng, is_cat=breed[0].isupper())
+    parts, eyes = _animal(rng, is_cat=breed[0].isupper())
     scale, turn, flip = rng.uniform(0.75, 1.25), rng.uniform(-0.35, 0.35), rng.choice([-1, 1])
     centre = np.array([0.5, 0.52]) + rng.uniform(-0.14, 0.14, 2)
     c, s = np.cos(turn), np.sin(turn)
     pose = scale * np.array([[c, -s], [s, c]]) @ np.diag([flip, 1])
-    place = [points(p @ pose.T + centre, size) for p in parts]
-    look = [points(p @ pose.T + centre, size) for p in eyes]
+    place = [_points(p @ pose.T + centre, size) for p in parts]
+    look = [_points(p @ pose.T + centre, size) for p in eyes]
     blades = []
     if rng.random() < 0.4:  # something stands in front
         x = rng.uniform(0.2, 0.8, rng.integers(1, 4))
         lean = rng.uniform(-0.15, 0.15, len(x))
         blades = [
-            ribbon([(a, 1.02), (a + b, rng.uniform(0.1, 0.6))], 0.035)
+            _ribbon([(a, 1.02), (a + b, rng.uniform(0.1, 0.6))], 0.035)
             for a, b in zip(x, lean, strict=True)
         ]
     green = rng.uniform((50, 80, 30), (110, 150, 80))
 
-    picture, fur = room(rng, size), coat(rng, size, colour, pattern)
+    picture, fur = _room(rng, size), _coat(rng, size, colour, pattern)
     body = np.zeros((size, size), np.uint8)
     for part in place:
         cv2.fillPoly(body, [part], 1)
@@ -172,13 +171,13 @@ def pet(rng: np.random.Generator, size: int, breed: str) -> Pair:
     for eye in look:
         cv2.fillPoly(picture, [eye], (20.0, 20.0, 20.0), cv2.LINE_AA)
     for blade in blades:
-        cv2.fillPoly(picture, [points(blade, size)], green.tolist(), cv2.LINE_AA)
-        cv2.fillPoly(body, [points(blade, size)], 0)
+        cv2.fillPoly(picture, [_points(blade, size)], green.tolist(), cv2.LINE_AA)
+        cv2.fillPoly(body, [_points(blade, size)], 0)
     picture = cv2.GaussianBlur(picture, (3, 3), 0.6)
-    return expose(rng, picture, noise=rng.uniform(4, 12)), trimap(body)
+    return _expose(rng, picture, noise=rng.uniform(4, 12)), _trimap(body)
 
 
-def trimap(body: np.ndarray) -> np.ndarray:
+def _trimap(body: np.ndarray) -> np.ndarray:
     """Turn a 0/1 silhouette into a trimap: 1 pet, 2 background, 3 a band along the outline."""
     reach = max(1, round(len(body) / 80))
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
@@ -190,7 +189,7 @@ def trimap(body: np.ndarray) -> np.ndarray:
 # toy-xray ---------------------------------------------------------------------------------
 
 
-def bone(rng: np.random.Generator, top: np.ndarray, bottom: np.ndarray, thick: float) -> np.ndarray:
+def _bone(rng: np.random.Generator, top: np.ndarray, bottom: np.ndarray, thick: float) -> np.ndarray:
     """Return a long bone with a narrow shaft and two wide ends as a polygon in unit coordinates."""
     t = np.linspace(0, 1, 17)
     flare = 1 + 0.9 * np.exp(-(((t - 0) / 0.16) ** 2)) + 0.9 * np.exp(-(((t - 1) / 0.16) ** 2))
@@ -204,7 +203,7 @@ def bone(rng: np.random.Generator, top: np.ndarray, bottom: np.ndarray, thick: f
     return np.concatenate([left, right[::-1]])
 
 
-def xray(rng: np.random.Generator, size: int, bones: int = 1) -> Pair:
+def _xray(rng: np.random.Generator, size: int, bones: int = 1) -> Pair:
     """Draw a knee-like X-ray: uint8 grey `(size, size)` and mask.
 
     bones=1: 0 background, 1 bone. bones=2: 0 background, 1 femur, 2 tibia.
@@ -216,42 +215,42 @@ def xray(rng: np.random.Generator, size: int, bones: int = 1) -> Pair:
     knee = np.array([0.5, 0.5]) + rng.uniform(-0.12, 0.12, 2)
     bend = rng.uniform(-0.25, 0.25)
     thick = rng.uniform(0.10, 0.16)
-    ways = [
+    directions = [
         np.array([np.sin(turn), -np.cos(turn)]),
         np.array([-np.sin(turn + bend), np.cos(turn + bend)]),
     ]
     shapes = []
-    for way, length in zip(ways, rng.uniform(0.42, 0.75, 2), strict=True):
-        shapes.append(bone(rng, knee + way * gap, knee + way * (gap + length), thick))
+    for direction, length in zip(directions, rng.uniform(0.42, 0.75, 2), strict=True):
+        shapes.append(_bone(rng, knee + direction * gap, knee + direction * (gap + length), thick))
     flesh_width = thick * rng.uniform(2.6, 3.6)
-    far = [knee + way * 0.9 for way in ways]
+    far = [knee + direction * 0.9 for direction in directions]
     objects = rng.uniform(0, 1, (3, 2))  # clips, labels: bright, but no bone
     flesh_grey, rim, inside = rng.uniform(60, 95), rng.uniform(35, 60), rng.uniform(8, 22)
 
     mask = np.zeros((size, size), np.uint8)
     for number, shape in enumerate(shapes, start=1):
-        cv2.fillPoly(mask, [points(shape, size)], min(number, bones))
+        cv2.fillPoly(mask, [_points(shape, size)], min(number, bones))
     flesh = np.zeros((size, size), np.float32)
-    path = points(np.array([far[0], knee, far[1]]), size)
+    path = _points(np.array([far[0], knee, far[1]]), size)
     cv2.polylines(flesh, [path], False, 1.0, max(1, round(flesh_width * size)), cv2.LINE_AA)
     flesh = cv2.GaussianBlur(flesh, (0, 0), size * 0.02)
     solid = (mask > 0).astype(np.uint8)
     depth = cv2.distanceTransform(solid, cv2.DIST_L2, 3) / size
     glow = solid * (inside + rim * np.exp(-depth / 0.012))
-    picture = 18 + flesh * flesh_grey * (1 + 0.2 * cloud(rng, size, 6)) + glow
+    picture = 18 + flesh * flesh_grey * (1 + 0.2 * _cloud(rng, size, 6)) + glow
     for spot, wide in zip(objects, rng.uniform(0.01, 0.05, (3, 2)), strict=True):
-        shape = blob(spot, wide, rng.uniform(0, np.pi), 4)
+        shape = _blob(spot, wide, rng.uniform(0, np.pi), 4)
         layer = np.zeros_like(picture)
-        cv2.fillPoly(layer, [points(shape, size)], rng.uniform(30, 70), cv2.LINE_AA)
+        cv2.fillPoly(layer, [_points(shape, size)], rng.uniform(30, 70), cv2.LINE_AA)
         picture += layer
     picture = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), max(0.4, size * 0.006))
-    return expose(rng, picture, noise=rng.uniform(5, 11)), mask
+    return _expose(rng, picture, noise=rng.uniform(5, 11)), mask
 
 
 # toy-embryo -------------------------------------------------------------------------------
 
 
-def embryo(rng: np.random.Generator, size: int) -> Pair:
+def _embryo(rng: np.random.Generator, size: int) -> Pair:
     """Draw an embryo: uint8 grey `(size, size)` and mask, 0 background and membrane, 1 cell.
 
     Cells fill an egg and touch; a membrane of a pixel or two is all that parts them.
@@ -275,9 +274,9 @@ def embryo(rng: np.random.Generator, size: int) -> Pair:
     x, y = x - np.float32(centre[0]), y - np.float32(centre[1])
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     u, v = (c * x + s * y) / np.float32(egg[0]), (c * y - s * x) / np.float32(egg[1])
-    wobble = 0.08 * cloud(rng, size, 5)
-    u, v = u + wobble, v - wobble
-    owner, first, second = two_nearest(u, v, seeds)
+    waviness = 0.08 * _cloud(rng, size, 5)
+    u, v = u + waviness, v - waviness
+    owner, first, second = _two_nearest(u, v, seeds)
     radius = np.sqrt(u * u + v * v)
     # half the gap between the two nearest seeds is the distance to the wall between their cells
     to_wall = np.minimum((second - first) / 2, 1 - radius)
@@ -286,12 +285,12 @@ def embryo(rng: np.random.Generator, size: int) -> Pair:
     picture = np.where(radius < 1, grey[owner], np.float32(outside))
     picture = np.where((to_wall <= wall) & (to_wall > -wall), np.float32(membrane), picture)
     picture = np.where(first < nuclei[owner], picture * np.float32(0.72), picture)
-    picture *= 1 + 0.18 * cloud(rng, size, 10)
+    picture *= 1 + 0.18 * _cloud(rng, size, 10)
     picture = cv2.GaussianBlur(picture, (0, 0), max(0.5, size * 0.009))
-    return expose(rng, picture, noise=rng.uniform(6, 14)), mask
+    return _expose(rng, picture, noise=rng.uniform(6, 14)), mask
 
 
-def two_nearest(u: np.ndarray, v: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, ...]:
+def _two_nearest(u: np.ndarray, v: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return for each pixel the nearest seed's index, its distance, and that of the second."""
     owner = np.zeros(u.shape, np.intp)
     first, second = (np.full(u.shape, np.inf, np.float32) for _ in range(2))
@@ -306,24 +305,21 @@ def two_nearest(u: np.ndarray, v: np.ndarray, seeds: np.ndarray) -> tuple[np.nda
 # whole data sets --------------------------------------------------------------------------
 
 
-COUNTS = {"train": 192, "val": 64, "test": 64}
-"""How many pictures a split has when nobody asks for a number."""
-
-
-def paint_all(family: str, painters: list[Callable], split: str, size: int, seed: int) -> Pair:
-    """Paint one picture per painter: uint8 images `(N, H, W[, 3])` and masks `(N, H, W)`."""
-    pairs = [paint(rng_for(family, split, i, seed), size) for i, paint in enumerate(painters)]
+def _paint(family: str, painters: list[Callable], split: str, size: int, seed: int) -> Pair:
+    """Return uint8 images `(N, H, W[, 3])` and masks `(N, H, W)`, one per painter."""
+    pairs = [paint(_rng(family, split, i, seed), size) for i, paint in enumerate(painters)]
     return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
 
 
-def checked_count(split: str, size: int, count: int | None) -> int:
-    """Return how many pictures to paint; raise ValueError for what cannot be painted."""
-    if split not in SPLITS:
-        raise ValueError(f"no split {split!r}; there are: {', '.join(SPLITS)}")
+def _count(split: str, size: int, count: int | None) -> int:
+    """Return how many pictures to paint, or raise ArgumentError for what cannot be painted."""
+    one_of("split", split, COUNTS)
     if not isinstance(size, int) or size < 16:
-        raise ValueError(f"toy pictures are square and at least 16 pixels wide, not size={size!r}")
+        raise ArgumentError(
+            f"toy pictures are square and at least 16 pixels wide, not size={size!r}"
+        )
     if count is not None and count < 1:
-        raise ValueError(f"count={count}: ask for at least one picture")
+        raise ArgumentError(f"count={count}: ask for at least one picture")
     return COUNTS[split] if count is None else count
 
 
@@ -331,12 +327,12 @@ def open_toy_pets(
     split: str, size: int, *, border: str, count: int | None = None, seed: int = 0
 ) -> SegmentationDataset:
     """Return `count` toy pets with their breeds as groups; `border` as for the real pets."""
-    count = checked_count(split, size, count)
     breeds = [
-        list(BREEDS)[rng_for("breed", split, i, seed).integers(len(BREEDS))] for i in range(count)
+        list(BREEDS)[_rng("breed", split, i, seed).integers(len(BREEDS))]
+        for i in range(_count(split, size, count))
     ]
-    painters = [partial(pet, breed=breed) for breed in breeds]
-    images, trimaps = paint_all("toy-pets", painters, split, size, seed)
+    painters = [partial(_pet, breed=breed) for breed in breeds]
+    images, trimaps = _paint("toy-pets", painters, split, size, seed)
     masks, class_names = from_trimap(trimaps, border), trimap_classes(border)
     names = [f"{breed}_{i}" for i, breed in enumerate(breeds)]
     info = {"source": "toy-pets", "split": split, "border": border}
@@ -346,11 +342,11 @@ def open_toy_pets(
 def open_toy_xray(
     split: str, size: int, *, bones: int = 1, count: int | None = None, seed: int = 0
 ) -> SegmentationDataset:
-    """Return `count` toy X-rays; bones=1 marks bone, bones=2 tells femur from tibia."""
+    """Return `count` toy X-rays; bones=1 marks bone, bones=2 separates femur and tibia."""
     if bones not in (1, 2):
-        raise ValueError(f"bones={bones}: choose 1 (bone) or 2 (femur and tibia)")
-    painters = [partial(xray, bones=bones)] * checked_count(split, size, count)
-    images, masks = paint_all("toy-xray", painters, split, size, seed)
+        raise ArgumentError(f"bones={bones}: choose 1 (bone) or 2 (femur and tibia)")
+    painters = [partial(_xray, bones=bones)] * _count(split, size, count)
+    images, masks = _paint("toy-xray", painters, split, size, seed)
     class_names = ("background", "bone") if bones == 1 else ("background", "femur", "tibia")
     return SegmentationDataset(images, masks, class_names)
 
@@ -359,6 +355,6 @@ def open_toy_embryo(
     split: str, size: int, *, count: int | None = None, seed: int = 0
 ) -> SegmentationDataset:
     """Return `count` toy embryos: cells against membranes and background."""
-    painters = [embryo] * checked_count(split, size, count)
-    images, masks = paint_all("toy-embryo", painters, split, size, seed)
+    painters = [_embryo] * _count(split, size, count)
+    images, masks = _paint("toy-embryo", painters, split, size, seed)
     return SegmentationDataset(images, masks, ("background", "cell"))

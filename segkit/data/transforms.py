@@ -1,84 +1,66 @@
 """Augmentation that moves image and mask together, and normalisation that comes last.
 
-The geometric steps are albumentations' (2.0.8, the last release under the MIT licence). A mask
-is only ever moved with nearest-neighbour sampling: its values are names of classes, and there is
-no class between two names.
+The geometric steps are albumentations' (2.0.8, the last release under the MIT licence), which is
+imported when a pipeline with steps is built. A mask is only ever moved with nearest-neighbour
+sampling: its values are class ids, and there is no class between two ids.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
-import albumentations as A
-import cv2
 import numpy as np
 import torch
+
+from segkit import image_ops
+from segkit.errors import ArgumentError, one_of
 
 # Mean and standard deviation of ImageNet in 0..1, which pretrained encoders expect
 # (https://docs.pytorch.org/vision/stable/models.html); for grey images, their average.
 MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
 STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 
-
-def flips() -> list:
-    """Return a mirror image in half of the cases."""
-    return [A.HorizontalFlip(p=0.5)]
+PIPELINES = ("evaluation", "light", "geometric", "medium")
 
 
-def moves(degrees: float, zoom: float, shift: float) -> list:
-    """Return one rotation, zoom and shift in a single resampling; edges are mirrored."""
-    return [
-        A.Affine(
+def _steps(name: str, channels: int) -> list:
+    """Return the albumentations of a pipeline."""
+    if name == "evaluation":
+        return []
+    import albumentations as A
+    import cv2
+
+    resampling = {
+        "interpolation": cv2.INTER_LINEAR,
+        "mask_interpolation": cv2.INTER_NEAREST,
+        "border_mode": cv2.BORDER_REFLECT_101,
+    }
+
+    def affine(degrees: float, zoom: float, shift: float) -> A.Affine:
+        return A.Affine(
             rotate=(-degrees, degrees),
             scale=(1 - zoom, 1 + zoom),
             translate_percent=(-shift, shift),
-            interpolation=cv2.INTER_LINEAR,
-            mask_interpolation=cv2.INTER_NEAREST,
-            border_mode=cv2.BORDER_REFLECT_101,
             p=0.8,
+            **resampling,
         )
-    ]
 
+    def light(amount: float) -> list:
+        return [
+            A.RandomBrightnessContrast(brightness_limit=amount, contrast_limit=amount, p=0.7),
+            A.RandomGamma(gamma_limit=(80, 125), p=0.3),
+        ]
 
-def bends() -> list:
-    """Return a gentle elastic warp."""
-    return [
-        A.ElasticTransform(
-            alpha=30,
-            sigma=6,
-            interpolation=cv2.INTER_LINEAR,
-            mask_interpolation=cv2.INTER_NEAREST,
-            border_mode=cv2.BORDER_REFLECT_101,
-            p=0.3,
-        )
-    ]
-
-
-def light_changes(amount: float) -> list:
-    """Return changes of brightness, contrast and gamma; the mask is not touched."""
-    return [
-        A.RandomBrightnessContrast(brightness_limit=amount, contrast_limit=amount, p=0.7),
-        A.RandomGamma(gamma_limit=(80, 125), p=0.3),
-    ]
-
-
-def tint(channels: int) -> list:
-    """Return a small change of hue and saturation, for colour images only."""
-    if channels != 3:
-        return []
-    return [A.HueSaturationValue(hue_shift_limit=10, sat_shift_limit=25, val_shift_limit=0, p=0.4)]
-
-
-PIPELINES = {
-    "evaluation": lambda channels: [],
-    "light": lambda channels: flips() + light_changes(0.15),
-    "geometric": lambda channels: flips() + moves(degrees=15, zoom=0.15, shift=0.08),
-    "medium": lambda channels: (
-        flips()
-        + moves(degrees=20, zoom=0.2, shift=0.1)
-        + bends()
-        + light_changes(0.2)
-        + tint(channels)
-    ),
-}
+    flip = A.HorizontalFlip(p=0.5)
+    if name == "light":
+        return [flip, *light(0.15)]
+    if name == "geometric":
+        return [flip, affine(degrees=15, zoom=0.15, shift=0.08)]
+    elastic = A.ElasticTransform(alpha=30, sigma=6, p=0.3, **resampling)
+    hue = A.HueSaturationValue(
+        hue_shift_limit=10, sat_shift_limit=25, val_shift_limit=0, p=0.4
+    )  # of colour images only
+    steps = [flip, affine(degrees=20, zoom=0.2, shift=0.1), elastic, *light(0.2)]
+    return [*steps, hue] if channels == 3 else steps
 
 
 @dataclass
@@ -87,18 +69,27 @@ class Pipeline:
 
     image: uint8 `(H, W, 3)` or `(H, W)`; mask: uint8 `(H, W)`. Returned: float32 `(C, H, W)`,
     normalised, and int64 `(H, W)`. The same seed gives the same result in any process.
+
+    Args:
+        steps: albumentations.
+        channels: of the images, 1 or 3.
+        mean: per channel, of 0..1; by default ImageNet's.
+        std: per channel; by default ImageNet's.
     """
 
     steps: list
     channels: int = 3
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    compose: A.Compose | None = field(init=False, default=None, repr=False)
+    compose: Any = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.mean = self.mean or MEAN[self.channels]
         self.std = self.std or STD[self.channels]
-        self.compose = A.Compose(self.steps) if self.steps else None
+        if self.steps:
+            import albumentations as A
+
+            self.compose = A.Compose(self.steps)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int = 0) -> tuple:
         """Augment, normalise, and return tensors."""
@@ -106,7 +97,7 @@ class Pipeline:
         return self.normalise(image), torch.from_numpy(mask.astype(np.int64))
 
     def augment(self, image: np.ndarray, mask: np.ndarray, seed: int = 0) -> tuple:
-        """Return the augmented pair, still uint8: what one wants to look at."""
+        """Return the augmented pair, still uint8: the pictures to look at."""
         if self.compose is None:
             return image, mask
         self.compose.set_random_seed(seed)
@@ -117,16 +108,11 @@ class Pipeline:
         """Turn uint8 `(H, W[, 3])` into float32 `(C, H, W)` with about zero mean, unit spread."""
         pixels = image[..., None] if image.ndim == 2 else image
         if pixels.shape[2] != self.channels:
-            raise ValueError(
+            raise ArgumentError(
                 f"the pipeline is for {self.channels} channels, the image has {pixels.shape[2]}: "
                 f"build it with channels={pixels.shape[2]}"
             )
-        mean = np.array(self.mean, np.float32)[:, None, None] * 255
-        std = np.array(self.std, np.float32)[:, None, None] * 255
-        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        scaled = np.subtract(planes, mean, dtype=np.float32)
-        scaled /= std
-        return torch.from_numpy(scaled)
+        return torch.from_numpy(image_ops.normalise(image[None], self.mean, self.std)[0])
 
     def denormalise(self, image: torch.Tensor) -> np.ndarray:
         """Turn a normalised `(C, H, W)` tensor back into uint8 `(H, W[, 3])`, for pictures."""
@@ -139,11 +125,13 @@ class Pipeline:
 def build(name: str, channels: int = 3) -> Pipeline:
     """Return the pipeline called `name` for images with `channels` channels.
 
-    "evaluation" only normalises; "light" mirrors and changes the light; "geometric" mirrors,
-    turns, zooms and shifts; "medium" does all of it. Raises ValueError for another name.
+    Args:
+        name: "evaluation" only normalises; "light" mirrors and changes brightness, contrast and
+            gamma; "geometric" mirrors, rotates, zooms and shifts; "medium" does all of it, with
+            an elastic warp and, for colour images, changes of hue.
+        channels: 1 (grey) or 3 (colour).
     """
-    if name not in PIPELINES:
-        raise ValueError(f"no pipeline {name!r}; there are: {', '.join(PIPELINES)}")
+    one_of("pipeline", name, PIPELINES)
     if channels not in MEAN:
-        raise ValueError(f"images have 1 channel (grey) or 3 (colour), not {channels}")
-    return Pipeline(PIPELINES[name](channels), channels)
+        raise ArgumentError(f"images have 1 channel (grey) or 3 (colour), not {channels}")
+    return Pipeline(_steps(name, channels), channels)

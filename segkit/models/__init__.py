@@ -1,10 +1,12 @@
 """The networks, each behind one call: `build("unet", in_channels=3, classes=1, width=16)`."""
 
-import inspect as _python
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
+
+from segkit.errors import ArgumentError, one_of
 
 from .dumbnet import DumbNet
 from .fusionnet import FusionNet
@@ -12,7 +14,7 @@ from .pdr_unet import PDRUNet
 from .resnet34_unet import ResNet34UNet
 from .unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {
+_NETWORKS: dict[str, type[nn.Module]] = {
     "dumbnet": DumbNet,
     "unet": UNet,
     "resnet34_unet": ResNet34UNet,
@@ -23,12 +25,13 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 def names() -> list[str]:
     """Return the names that `build` knows."""
-    return list(NETWORKS)
+    return list(_NETWORKS)
 
 
 def options(name: str) -> dict[str, Any]:
     """Return the options of the network called `name` and their defaults."""
-    parameters = _python.signature(_find(name)).parameters.values()
+    network = _NETWORKS[one_of("network", name, _NETWORKS)]
+    parameters = signature(network).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in ("in_channels", "classes")}
 
 
@@ -37,25 +40,26 @@ def build(
 ) -> nn.Module:
     """Return the network called `name`: images `(N, in_channels, H, W)` to logits of `classes`.
 
-    classes: 1 is binary (sigmoid), more are exclusive (softmax). seed: of the initial weights;
-    the global random state is left as it was, or, with `None`, is what the weights are drawn
-    from. chosen: the network's own options (`options(name)` lists them).
-    Raises ValueError for a name, and TypeError for an option, that does not exist.
+    Args:
+        name: one of `names()`.
+        in_channels: of the images.
+        classes: 1 is binary (sigmoid), more are exclusive (softmax).
+        seed: of the initial weights; the global random state is left as it was. With `None` the
+            weights are drawn from the global random state.
+        chosen: the network's own options; `options(name)` lists them.
+
+    Raises:
+        ArgumentError: there is no such network, or it has no such option.
     """
-    network = _find(name)
-    unknown = [option for option in chosen if option not in options(name)]
+    known = options(name)
+    unknown = [option for option in chosen if option not in known]
     if unknown:
-        known = ", ".join(f"{key}={value!r}" for key, value in options(name).items())
-        raise TypeError(f"{name} has no option {', '.join(unknown)}; there are: {known}")
+        listed = ", ".join(f"{key}={value!r}" for key, value in known.items())
+        raise ArgumentError(f"{name} has no option {', '.join(unknown)}; there are: {listed}")
+    network = _NETWORKS[name]
     if seed is None:
         return network(in_channels=in_channels, classes=classes, **chosen)
     with torch.random.fork_rng(devices=[]):
         # The CPU generator alone: torch.manual_seed would reseed every GPU as well.
         torch.random.default_generator.manual_seed(seed)
         return network(in_channels=in_channels, classes=classes, **chosen)
-
-
-def _find(name: str) -> type[nn.Module]:
-    if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; there are: {', '.join(names())}")
-    return NETWORKS[name]

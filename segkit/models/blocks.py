@@ -1,7 +1,5 @@
 """The parts that several networks are made of."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,9 +16,15 @@ def conv3x3(
 ) -> nn.Sequential:
     """Return 3×3 convolution, batch normalisation, ReLU.
 
-    same: pad with zeros so that the map keeps its size; without, it loses `2 · dilation` pixels.
-    bias: of the convolution. `None` leaves it out where batch normalisation, which subtracts
-    every constant, comes next.
+    Args:
+        in_channels: of the feature map that comes in.
+        out_channels: of the feature map that goes out.
+        dilation: distance of the kernel's taps, in pixels.
+        same: pad with zeros so that height and width stay; without, both lose `2 · dilation`.
+        norm: whether batch normalisation follows the convolution.
+        bias: of the convolution. `None` leaves it out where batch normalisation, which subtracts
+            every constant, comes next.
+        relu: whether a ReLU ends the block.
     """
     padding = dilation if same else 0
     bias = not norm if bias is None else bias
@@ -42,32 +46,16 @@ def double_conv(in_channels: int, out_channels: int, **options: bool | None) -> 
     )
 
 
-class MaxPool(nn.MaxPool2d):
-    """Max-pooling with stride 2 that rounds up: `(H + 1) // 2`, so no row is dropped.
-
-    kernel: 2, or 3 with one pixel of padding. In an exported program it pools with stride 1 and
-    keeps every second pixel, the same map: torch's shape rule for stride 2 asks, before 2.15,
-    whether the size is odd, and so would tie the program to odd or to even sizes.
-    """
-
-    def __init__(self, kernel: int = 2) -> None:
-        super().__init__(kernel, stride=2, padding=kernel - 2, ceil_mode=kernel == 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `(N, C, (H + 1) // 2, (W + 1) // 2)` for `(N, C, H, W)`."""
-        if not torch.compiler.is_exporting():
-            return super().forward(x)
-        if self.kernel_size == 2:
-            x = F.pad(x, (0, 1, 0, 1), value=-torch.inf)
-        return F.max_pool2d(x, self.kernel_size, 1, self.padding)[..., ::2, ::2]
-
-
 def upsample(mode: str, in_channels: int, out_channels: int) -> nn.Module:
     """Return a module that doubles height and width and goes from `in_` to `out_channels`.
 
-    "transposed": a 2×2 transposed convolution with stride 2. "nearest": every pixel four times,
-    then a 3×3 convolution. "bilinear": a 1×1 convolution, then bilinear interpolation; the two
-    commute, so the usual order (interpolate first) gives the same map at four times the cost.
+    Args:
+        mode: "transposed": a 2×2 transposed convolution with stride 2. "nearest": every pixel
+            four times, then a 3×3 convolution. "bilinear": a 1×1 convolution, then bilinear
+            interpolation; the two commute, so the usual order (interpolate first) gives the same
+            feature map at four times the cost.
+        in_channels: of the feature map that comes in.
+        out_channels: of the feature map that goes out.
     """
     if mode == "transposed":
         return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
@@ -81,15 +69,16 @@ def upsample(mode: str, in_channels: int, out_channels: int) -> nn.Module:
 def crop(x: Tensor, like: Tensor) -> Tensor:
     """Return `x` without the surplus rows and columns at its end, at the size of `like`.
 
-    Every down step here rounds up, so an odd map comes back one pixel too large. Cutting that
-    pixel off keeps all others on the grid they came from; resizing would shift them.
+    Downsampling rounds up here, so an odd feature map comes back one pixel too large. Cutting
+    that pixel off keeps all others on the grid they came from; resizing would shift them.
     """
-    height, width = like.shape[-2:]
-    if torch.compiler.is_exporting():
-        # A slice would tie the exported program to odd or to even sizes; picking rows does not.
-        rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
-        return x.index_select(-2, rows).index_select(-1, columns)
-    return x[..., :height, :width]
+    # Negative padding, not a slice: torch.export ties a slice to odd or to even sizes.
+    return F.pad(x, (0, like.shape[-1] - x.shape[-1], 0, like.shape[-2] - x.shape[-2]))
+
+
+def concatenate(skip: Tensor, x: Tensor) -> Tensor:
+    """Return the channels of a skip connection, then those of `x`, cropped to its size."""
+    return torch.cat([skip, crop(x, like=skip)], dim=1)
 
 
 def centre_crop(x: Tensor, like: Tensor) -> Tensor:
@@ -98,10 +87,3 @@ def centre_crop(x: Tensor, like: Tensor) -> Tensor:
     top = (x.shape[-2] - height) // 2
     left = (x.shape[-1] - width) // 2
     return x[..., top : top + height, left : left + width]
-
-
-def one_of(name: str, value: str, choices: Sequence[str]) -> str:
-    """Return `value` if it is among `choices`; raise ValueError that lists them if not."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} does not exist; there are: {', '.join(choices)}")
-    return value

@@ -1,17 +1,22 @@
-"""DumbNet: the smallest network that does what a U-Net does, down and up again."""
+"""DumbNet: the smallest network with an encoder and a decoder."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class DumbNet(nn.Module):
-    """One strided convolution down, one bilinear upsampling up, a 1×1 convolution out.
+    """A strided convolution, bilinear upsampling, a 3×3 and a 1×1 convolution.
 
     Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`. The upsampling
     goes to the size of the input instead of to twice its own: for an even size that is the same,
     and for an odd one, where the strided convolution rounds up, nothing needs to be cropped.
     `align_corners=True` is the original's; it keeps the corner pixels in place and shrinks the
     grid in between a little (lesson 04). 2,883 parameters for 3 channels, 3 classes and width 16.
+
+    Args:
+        in_channels: of the images.
+        classes: channels of the logits.
+        width: channels of the feature maps in between.
 
     Source: greysweater42, "UNet", https://greysweater42.github.io.
     """

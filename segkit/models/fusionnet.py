@@ -2,18 +2,21 @@
 
 from torch import Tensor, nn
 
-from .blocks import MaxPool, conv3x3, crop
+from .blocks import conv3x3, crop
 
 
 class FusionNet(nn.Module):
     """Four levels of residual blocks, summed skip connections, transposed convolutions up.
 
     Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`; odd sizes
-    are treated as in `UNet`: pooling rounds up, the decoder crops.
+    are treated as in `UNet`: pooling rounds up, the decoder crops. A skip is summed, as in the
+    paper; where implementations average instead, the batch normalisation that follows undoes the
+    factor of two. 78,531,137 parameters for 1 channel, 1 class and width 64.
 
-    width: channels of the first level, doubled at each of the four below. 78,531,137 parameters
-    for 1 channel, 1 class and width 64. A skip is summed, as in the paper; where implementations
-    average instead, the batch normalisation that follows undoes the factor of two.
+    Args:
+        in_channels: of the images.
+        classes: channels of the logits.
+        width: channels of the first level, doubled at each of the four below.
 
     Source: Quan, Hildebrand, Jeong 2016, https://arxiv.org/abs/1612.05360.
     """
@@ -23,7 +26,7 @@ class FusionNet(nn.Module):
         wide = [width * 2**level for level in range(5)]
         inputs = [in_channels, *wide]
         self.encoder = nn.ModuleList(FusionBlock(inputs[i], wide[i]) for i in range(4))
-        self.down = nn.ModuleList(MaxPool() for _ in range(4))
+        self.down = nn.ModuleList(nn.MaxPool2d(2, ceil_mode=True) for _ in range(4))
         self.bridge = FusionBlock(wide[3], wide[4])
         self.up = nn.ModuleList(_up(wide[i + 1], wide[i]) for i in (3, 2, 1, 0))
         self.decoder = nn.ModuleList(FusionBlock(wide[i], wide[i]) for i in (3, 2, 1, 0))
@@ -31,13 +34,13 @@ class FusionNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(N, classes, H, W)` for images `(N, in_channels, H, W)`."""
-        maps = []
+        skips = []
         for block, down in zip(self.encoder, self.down, strict=True):
             x = block(x)
-            maps.append(x)
+            skips.append(x)
             x = down(x)
         x = self.bridge(x)
-        for up, block, skip in zip(self.up, self.decoder, reversed(maps), strict=True):
+        for up, block, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
             x = block(crop(up(x), like=skip) + skip)
         return self.out(x)
 

@@ -1,36 +1,41 @@
-"""Look inside a network: what it costs, stage by stage, how far it sees, and how it is wired.
+"""Look inside a network: what each stage costs, its receptive field, and how it is wired.
 
 A stage is one named part of a network: a child module or, where a child is a list or returns
-several maps (an encoder), each of its parts. Networks from elsewhere work as well.
+several feature maps (an encoder), each of its parts. Networks from elsewhere work as well.
 """
 
 import copy
 import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from .trace import Costs, MeanForMax, Walk, in_channels
+from segkit.errors import ArgumentError
+from segkit.files import text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MIB = 2**20
-CANVAS = 4096
-"""Pixels: the side of the image, made of shapes only, on which receptive fields are measured."""
+_BLUE, _ORANGE, _DARK = "#0072b2", "#d55e00", "#303038"  # distinct with any colour vision
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what it makes of an image, what that costs, and what it sees.
+    """One stage of a network, for one image.
 
     shape: `(channels, height, width)` of its output. flops: of the forward pass, two for a
-    multiply-add, convolutions only (torch's counter). saved: bytes of float32 activations that
-    the backward pass will need, counted where they are first kept. field: receptive field at its
+    multiply-add, convolutions only (torch's counter). activation_bytes: float32 activations that
+    the backward pass will need, counted where they are first kept. receptive_field: of its
     output, stride: distance of two neighbours there, both in pixels of the image. sources: the
-    stages whose maps it reads (`"image"` is the input); join: how several are joined, "concat"
+    stages whose outputs it reads (`"image"` is the input); join: how several are joined, "concat"
     or "sum".
     """
 
@@ -38,8 +43,8 @@ class Stage:
     shape: tuple[int, ...]
     parameters: int
     flops: int
-    saved: int
-    field: int
+    activation_bytes: int
+    receptive_field: int
     stride: int
     sources: tuple[str, ...]
     join: str
@@ -52,30 +57,21 @@ class Summary:
     stages: list[Stage]
 
     def total(self, column: str) -> int:
-        """Return the sum of "parameters", "flops" or "saved" over all stages."""
+        """Return the sum of "parameters", "flops" or "activation_bytes" over all stages."""
         return sum(getattr(stage, column) for stage in self.stages)
 
     def __str__(self) -> str:
-        lines = [("stage", "output", "parameters", "MFLOP", "saved MiB", "field", "stride")]
-        for s in self.stages:
-            shape = "×".join(map(str, s.shape))
-            lines.append((s.name, shape, *_costs(s), str(s.field), str(s.stride)))
-        lines.append(("total", "", *_costs(self), "", ""))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(
-                f"{cell:<{width}}" if i < 2 else f"{cell:>{width}}"
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
-
-
-def _costs(of: Stage | Summary) -> tuple[str, str, str]:
-    def get(column: str) -> int:
-        return of.total(column) if isinstance(of, Summary) else getattr(of, column)
-
-    return f"{get('parameters'):,}", f"{get('flops') / 1e6:,.1f}", f"{get('saved') / MIB:,.2f}"
+        columns = ["stage", "output", "parameters", "MFLOP", "activation MiB", "field", "stride"]
+        rows = [
+            [s.name, "×".join(map(str, s.shape)), s.parameters, s.flops, s.activation_bytes]
+            + [s.receptive_field, s.stride]
+            for s in self.stages
+        ]
+        totals = [self.total(c) for c in ("parameters", "flops", "activation_bytes")]
+        rows.append(["total", "", *totals, "", ""])
+        for row in rows:
+            row[2:5] = f"{row[2]:,}", f"{row[3] / 1e6:,.1f}", f"{row[4] / 2**20:,.2f}"
+        return text_table(columns, rows, left=2)
 
 
 def parameters(module: nn.Module) -> int:
@@ -84,116 +80,265 @@ def parameters(module: nn.Module) -> int:
 
 
 def summary(model: nn.Module, size: int | tuple[int, int] = 256) -> Summary:
-    """Return what each stage of `model` costs for one image of `size` pixels, and what it sees.
+    """Return what each stage of `model` costs for one image, and its receptive field.
 
-    It runs on shapes only, so a large network and image take no memory and little time.
+    Costs are counted on shapes only, so a large network and image take little memory and time.
+
+    Args:
+        model: the network; it stays as it is.
+        size: height and width of the image in pixels, or one number for both.
+
+    Raises:
+        ArgumentError: a stage is called twice, so it would stand in two rows.
     """
-    costs, walk = Costs(model, size), Walk(model, CANVAS)
-    return Summary(
-        [
-            Stage(
-                name=name,
-                shape=costs.shapes[name],
-                parameters=parameters(model.get_submodule(name)),
-                flops=costs.flops[name],
-                saved=costs.saved[name],
-                field=walk.field(seen),
-                stride=round(CANVAS / len(seen.first)),
-                sources=walk.sources[name],
-                join=walk.joins[name],
-            )
-            for name, seen in walk.outputs.items()
-        ]
-    )
+    height, width = (size, size) if isinstance(size, int) else size
+    batch = 2  # in training, batch normalisation needs more than one value per channel
+    meta = copy.deepcopy(model).to("meta").train()
+    image = torch.empty(batch, _in_channels(meta), height, width, device="meta")
+    storages = {s._cdata: s for s in (p.untyped_storage() for p in meta.parameters())}
+    running: list[str] = []  # the modules that are being called, the outer ones first
+    calls, saved = Counter(), Counter()
+    outputs: dict[str, tuple[tuple[int, ...], Any]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in storages:
+            storages[storage._cdata] = storage
+            saved.update(dict.fromkeys(running, storage.nbytes()))
+        return tensor
+
+    def before(name: str, module: nn.Module, args: tuple) -> None:
+        running.append(name)
+        calls[name] += 1
+
+    def after(name: str, module: nn.Module, args: tuple, output: Any) -> None:
+        running.pop()
+        if isinstance(output, Tensor):
+            outputs[name] = tuple(output.shape[1:]), output.grad_fn
+
+    for name, module in meta.named_modules():
+        module.register_forward_pre_hook(partial(before, name))
+        module.register_forward_hook(partial(after, name))
+    keeping = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with FlopCounterMode(display=False) as counter, keeping:
+        meta(image.requires_grad_())
+
+    names = _stages(meta, outputs)
+    if twice := [name for name in names if calls[name] > 1]:
+        raise ArgumentError(f"{twice[0]} is called twice: give each call a module of its own")
+    fields = _measure_fields(model, names)
+    nodes: dict[Any, str] = {}  # of the autograd graph, each where the output of a stage is made
+    rows = []
+    for name in names:
+        shape, node = outputs[name]
+        sources, join = _sources(node, nodes, image)
+        nodes[node] = name
+        flops = sum(counter.flop_counts[f"{type(meta).__name__}.{name}"].values())
+        costs = parameters(meta.get_submodule(name)), flops // batch, saved[name] // batch
+        rows.append(Stage(name, shape, *costs, *fields[name], sources, join))
+    return Summary(rows)
+
+
+def _in_channels(model: nn.Module) -> int:
+    return next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+
+
+def _stages(model: nn.Module, outputs: Collection[str]) -> list[str]:
+    """Return the names of the stages among the modules that returned one tensor, in that order."""
+
+    def within(module: nn.Module, prefix: str) -> Iterator[str]:
+        for name, child in module.named_children():
+            name = prefix + name
+            yield from [name] if name in outputs else within(child, f"{name}.")
+
+    stages = set(within(model, ""))
+    return [name for name in outputs if name in stages]
+
+
+def _sources(node: Any, nodes: dict[Any, str], image: Tensor) -> tuple[tuple[str, ...], str]:
+    """Return the stages that a node of the autograd graph reads, and how they are joined."""
+    if node in nodes:
+        return (nodes[node],), ""
+    if getattr(node, "variable", None) is image:
+        return ("image",), ""
+    read = [_sources(earlier, nodes, image) for earlier, _ in node.next_functions if earlier]
+    most, join = max(read, key=lambda found: len(found[0]), default=((), ""))
+    sources = tuple(dict.fromkeys(name for names, _ in read for name in names))
+    if len(sources) > len(most):
+        join = "concat" if node.name().startswith("Cat") else "sum"
+    return sources, join
 
 
 def receptive_field(model: nn.Module, stage: str | None = None) -> int:
     """Return how many pixels of the image, along one axis, one output pixel can depend on.
 
-    Every operation is followed, tap by tap, back to the image, so the answer is exact, whatever
-    the wiring. For layers in a row that keep or lower the resolution it is the textbook's rule:
-    start with a field and a jump of 1; a layer with kernel `k`, stride `s` and dilation `d` adds
+    It is measured: where the gradient of the output pixel with respect to the image is not zero.
+    For layers in a row that keep or lower the resolution it is the textbook's rule: start with a
+    field and a jump of 1; a layer with kernel `k`, stride `s` and dilation `d` adds
     `(k - 1) · d · jump` to the field and multiplies the jump by `s`. After upsampling, neighbours
-    see differently far; then this is the field of the one that sees most.
-    stage: at the output of that stage, instead of the network's.
+    have fields of different sizes; then this is the largest.
     Source of the rule: Araujo, Norris, Sim 2019, https://doi.org/10.23915/distill.00021
+
+    Args:
+        model: the network; it stays as it is.
+        stage: the name of a module, for its output instead of the network's.
+
+    Raises:
+        ArgumentError: the receptive field is larger than 4096 pixels.
     """
-    walk = Walk(model, CANVAS)
-    return walk.field(walk.outputs[stage] if stage else walk.result)
+    name = stage or ""
+    return _measure_fields(model, [name])[name][0]
 
 
 def receptive_fields(model: nn.Module) -> dict[str, int]:
-    """Return the receptive field at the output of each stage, in the order of execution."""
-    walk = Walk(model, CANVAS)
-    return {name: walk.field(seen) for name, seen in walk.outputs.items()}
+    """Return the receptive field of each stage's output, in the order of execution."""
+    return {stage.name: stage.receptive_field for stage in summary(model).stages}
 
 
-def gradient_support(
-    model: nn.Module, size: int, stage: str | None = None, pixel: tuple[int, int] | None = None
-) -> Tensor:
-    """Return `(size, size)`: the gradient of one output pixel with respect to each image pixel.
+def gradient_support(model: nn.Module, size: int, stage: str | None = None) -> Tensor:
+    """Return `(size, size)`: the gradient of the central output pixel for each image pixel.
 
-    It is non-zero exactly where the pixel can depend on the image, for nothing closes a path
-    and no two paths cancel: weights are made positive, maxima become means, and batch
-    normalisation does nothing. No formula is involved, so this checks `receptive_field`.
-    It computes in float64; take a narrow network, the width does not change what is seen.
-    pixel: row and column at the output of `stage` (or the network), by default the central ones.
+    It is non-zero exactly where the output pixel can depend on the image, for nothing closes a
+    path and no two paths cancel: weights are positive and equal, maxima become means, and
+    normalisation does nothing.
+
+    Args:
+        model: the network; it stays as it is.
+        size: height and width of the image, in pixels.
+        stage: the name of a module, for its output instead of the network's.
     """
-    model = copy.deepcopy(model).cpu().double().eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.abs_().clamp_(min=1e-3)
+    image, outputs = _run(_one_channel(model), size, size)
+    output = outputs[stage or ""]
+    row, column = (n // 2 for n in output.shape[-2:])
+    (gradient,) = torch.autograd.grad(output[..., row, column].sum(), image)
+    return gradient.sum((0, 1))
+
+
+def _measure_fields(model: nn.Module, names: list[str]) -> dict[str, tuple[int, int]]:
+    """Return receptive field and stride at the outputs of the modules called `names`."""
+    model = _one_channel(model)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-    outputs: list[Tensor] = []
-    part = model.get_submodule(stage) if stage else model
-    part.register_forward_hook(lambda module, args, output: outputs.append(output))
-    image = torch.ones(1, in_channels(model), size, size, dtype=torch.float64, requires_grad=True)
-    with MeanForMax():
-        model(image)
-    row, column = pixel or (n // 2 for n in outputs[0].shape[-2:])
-    (gradient,) = torch.autograd.grad(outputs[0][..., row, column].sum(), image)
-    return gradient[0].sum(0)
+        if isinstance(module, nn.Conv2d):
+            module.padding_mode = "replicate"  # what reads beyond the border reads the border
+    for height in (1, 32, 256):  # 32: pooling that rounds down; 256: convolutions without padding
+        for width in (512, 2048, 4096):
+            try:
+                image, outputs = _run(model, height, width)
+            except (RuntimeError, ValueError):
+                if height == 256:
+                    raise
+                break
+            fields = _fields_of_columns(image, outputs, names)
+            if fields:
+                return fields
+    raise ArgumentError("the receptive field is larger than 4096 pixels")
 
 
-def extent(support: Tensor) -> tuple[int, int]:
+def _fields_of_columns(
+    image: Tensor, outputs: dict[str, Tensor], names: list[str]
+) -> dict[str, tuple[int, int]]:
+    """Return the largest field and the distance of the middle columns; {} if a border cuts one."""
+    fields, narrowest, count = {}, image.shape[-1], 1
+    for name, output in outputs.items():
+        columns = output.sum((0, 1, 2))
+        narrowest = min(narrowest, len(columns))
+        if len(columns) > narrowest:  # upsampled: neighbours are no longer alike
+            count = 32
+        if name not in names:
+            continue
+        first, seen = (len(columns) - count) // 2, []
+        for column in columns[first : first + count + 1]:
+            (gradient,) = torch.autograd.grad(column, image, retain_graph=True)
+            pixels = gradient.sum((0, 1, 2)).nonzero()
+            seen.append((int(pixels[0]), int(pixels[-1])))
+            if seen[-1][0] == 0 or seen[-1][1] == image.shape[-1] - 1:
+                return {}
+        field = max(right - left + 1 for left, right in seen)
+        fields[name] = field, round((seen[-1][0] - seen[0][0]) / count)
+    return fields
+
+
+def _one_channel(model: nn.Module) -> nn.Module:
+    """Return a copy that reads the same pixels but computes with one channel, which is fast.
+
+    All weights are positive and normalisation does nothing, so no two paths cancel.
+    """
+    model = copy.deepcopy(model).to_empty(device="cpu").eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            kernel = torch.full((1, 1, *module.kernel_size), 1 / math.prod(module.kernel_size))
+            module.weight, module.bias, module.groups = nn.Parameter(kernel), None, 1
+            module.register_forward_pre_hook(lambda m, args: (args[0].mean(1, keepdim=True),))
+        elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm):
+            module.forward = lambda x: x
+    return model.double()
+
+
+def _run(model: nn.Module, height: int, width: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return an image of ones and, for it, the output of every module."""
+    outputs: dict[str, Tensor] = {}
+
+    def after(name: str, module: nn.Module, args: tuple, output: Any) -> None:
+        if isinstance(output, Tensor):
+            outputs[name] = output.clone()  # before an operation in place can change it
+
+    image = torch.ones(1, _in_channels(model), height, width, dtype=torch.float64)
+    hooks = [m.register_forward_hook(partial(after, name)) for name, m in model.named_modules()]
+    with _MeanForMax():
+        model(image.requires_grad_())
+    for hook in hooks:
+        hook.remove()
+    return image, outputs
+
+
+class _MeanForMax(TorchFunctionMode):
+    """Replaces max-pooling by average pooling: a maximum lets the gradient of one input through."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func.__name__ != "max_pool2d":
+            return func(*args, **kwargs)
+        for name in ("dilation", "return_indices"):
+            kwargs.pop(name, None)
+        return F.avg_pool2d(*args, **kwargs)
+
+
+def bounding_box(support: Tensor) -> tuple[int, int]:
     """Return height and width of the smallest box around the non-zero part of `(H, W)`."""
     rows, columns = support.ne(0).any(1).nonzero(), support.ne(0).any(0).nonzero()
     return int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
 
 
-BLUE, ORANGE, DARK = "#0072b2", "#d55e00", "#303038"  # told apart with any colour vision
-
-
 def plot_receptive_field(
     model: nn.Module, size: int | None = None, stage: str | None = None, ax: "Axes | None" = None
 ) -> "Axes":
-    """Draw what the central output pixel sees: the gradient's support and, dashed, the formula's.
+    """Draw the receptive field of the central output pixel, with a dashed box around it.
 
-    The colour is each image pixel's share of the gradient, on a logarithmic scale: most of the
-    weight is in the middle, however wide the field. size: of the image, by default a third wider
-    than the field. It computes (`gradient_support`), so take a narrow network.
+    The colour is each image pixel's share of the gradient (`gradient_support`), on a logarithmic
+    scale: most of the weight is in the middle, however wide the field.
+
+    Args:
+        model: the network; it stays as it is.
+        size: of the image in pixels, by default a third wider than the receptive field.
+        stage: the name of a module, for its output instead of the network's.
+        ax: where to draw, by default a new figure.
     """
     import matplotlib.pyplot as plt
 
     size = size or receptive_field(model, stage) * 4 // 3
-    walk = Walk(model, size)
-    seen = walk.outputs[stage] if stage else walk.result
-    centre = len(seen.first) // 2
-    first, last = int(seen.first[centre]), int(seen.last[centre])
     share = gradient_support(model, size, stage)
-    height, width = extent(share)
+    height, width = bounding_box(share)
+    top, left = share.nonzero().amin(0).tolist()
     share = (share / share.max()).log10()
     if ax is None:
         _, ax = plt.subplots(figsize=(4.6, 3.8), layout="constrained", facecolor="white")
     image = ax.imshow(share.where(share.isfinite(), torch.nan).numpy(), cmap="viridis")
-    side = last - first + 1
-    corner = (first - 0.5, first - 0.5)
-    ax.add_patch(plt.Rectangle(corner, side, side, fill=False, ec=ORANGE, lw=2, ls="--"))
-    ax.set_title(
-        f"one pixel sees {width}×{height}\n(dashed: the formula, {side}×{side})", loc="left"
-    )
+    box = plt.Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ls="--")
+    box.set(edgecolor=_ORANGE, linewidth=2)
+    ax.add_patch(box)
+    ax.set_title(f"receptive field of the central pixel: {width}×{height}", loc="left")
     ax.set(xlabel="column of the image", ylabel="row of the image", facecolor="white")
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label="share of the gradient, 10 to the power of")
@@ -203,70 +348,54 @@ def plot_receptive_field(
 def diagram(
     model: nn.Module, size: int | tuple[int, int] = 256, ax: "Axes | None" = None
 ) -> "Axes":
-    """Draw the stages and the maps that flow between them, as the module really runs.
+    """Draw the stages and the feature maps that flow between them, as the module really runs.
 
     A box is the output of a stage: the lower, the coarser, the wider, the more channels (their
-    number is in it). Grey arrows lead to the next stage, skip connections leave and enter at
-    the top: solid blue where maps are concatenated, dashed orange where they are summed.
+    number is in it). Grey arrows lead to the next stage, skip connections leave and enter at the
+    top: solid blue where feature maps are concatenated, dashed orange where they are summed.
     """
     import matplotlib.pyplot as plt
 
     rows = summary(model, size).stages
     place = {row.name: (i, -math.log2(row.stride)) for i, row in enumerate(rows)}
-    bottom = min(y for _, y in place.values())
+    half = {row.name: 0.24 + 0.014 * math.log2(row.shape[0]) for row in rows}
+    bottom, top = min(y for _, y in place.values()), 0.35
     if ax is None:
         shape = (max(4.0, 0.62 * len(rows) + 0.6), 2.2 - 0.75 * bottom)
         _, ax = plt.subplots(figsize=shape, layout="constrained", facecolor="white")
-    half = {row.name: 0.24 + 0.014 * math.log2(row.shape[0]) for row in rows}
-    for row in rows:
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
+    styles = {"concat": (_BLUE, "-", "concatenated"), "sum": (_ORANGE, "--", "summed")}
+    used = set()
+    for i, row in enumerate(rows):
         x, y = place[row.name]
         box = plt.Rectangle((x - half[row.name], y - 0.2), 2 * half[row.name], 0.4)
-        box.set(facecolor="#dbe9f4", edgecolor=DARK)
-        ax.add_patch(box)
-        ax.text(x, y, row.shape[0], ha="center", va="center", fontsize=7, color=DARK)
-        name = row.name.replace(".", "\n")
-        ax.text(x, y - 0.26, name, ha="center", va="top", fontsize=7, color=DARK)
-    lanes = _draw_flow(ax, rows, place, half)
-    levels = {y: row.shape[1:] for row, (_, y) in zip(rows, place.values(), strict=True)}
-    ax.set_yticks(list(levels), [f"{h}×{w}" for h, w in levels.values()])
+        ax.add_patch(box).set(facecolor="#dbe9f4", edgecolor=_DARK)
+        text = {"ha": "center", "fontsize": 7, "color": _DARK}
+        ax.text(x, y, row.shape[0], va="center", **text)
+        ax.text(x, y - 0.26, row.name.replace(".", "\n"), va="top", **text)
+        for k, source in enumerate(s for s in row.sources if s in place):
+            left, low = place[source]
+            if left == i - 1:
+                start, end = (left + half[source], low), (x - half[row.name], y)
+                ax.annotate("", end, start, arrowprops={**arrow, "color": "#707070"})
+                continue
+            colour, line, _ = styles[row.join]
+            used.add(row.join)
+            height = max(y, low) + 0.2 + 0.07 * (i - left)  # so that nested arcs do not meet
+            top = max(top, height + 0.1)
+            left, right = left + 0.1, x - 0.1 + 0.08 * k
+            path = [low + 0.2, height, height, y + 0.3]
+            ax.plot([left, left, right, right], path, line, color=colour, lw=1.2)
+            ends = (right, y + 0.2), (right, y + 0.31)
+            ax.annotate("", *ends, arrowprops={**arrow, "color": colour})
+    for colour, line, label in (styles[join] for join in styles if join in used):
+        ax.plot([], [], line, color=colour, lw=1.2, label=label)
+    if used:
+        ax.legend(loc="lower left", fontsize=7, frameon=False)
+    levels = {place[row.name][1]: "{}×{}".format(*row.shape[1:]) for row in rows}
+    ax.set_yticks(list(levels), levels.values())
     ax.set_xticks([])
-    ax.set(xlim=(-0.7, len(rows) - 0.3), ylim=(bottom - 0.75, 0.35 + 0.14 * lanes))
-    ax.set_facecolor("white")
+    ax.set(xlim=(-0.7, len(rows) - 0.3), ylim=(bottom - 0.75, top), facecolor="white")
     ax.grid(False)
     ax.spines[:].set_visible(False)
     return ax
-
-
-def _draw_flow(ax: "Axes", rows: list[Stage], place: dict, half: dict) -> int:
-    """Draw the arrows; return how many lanes of skip connections lie above the highest boxes."""
-    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
-    before = {row.name: rows[i - 1].name for i, row in enumerate(rows) if i}
-    skips = []
-    for row in rows:
-        for source in row.sources:
-            if source == before.get(row.name):
-                start, end = place[source], place[row.name]
-                tips = {"xytext": (start[0] + half[source], start[1])}
-                tips["xy"] = (end[0] - half[row.name], end[1])
-                ax.annotate("", **tips, arrowprops={**arrow, "color": "#707070"})
-            elif source in place:
-                skips.append((place[source], place[row.name], row.join))
-    taken: list[tuple[float, float, float, int]] = []  # top, left, right, lane
-    for (x1, y1), (x2, y2), join in sorted(skips, key=lambda skip: skip[1][0] - skip[0][0]):
-        top = max(y1, y2)
-        over = [lane for y, a, b, lane in taken if y == top and a < x2 and x1 < b]
-        lane = max(over, default=0) + 1
-        taken.append((top, x1, x2, lane))
-        arrived = sum(1 for _, _, b, _ in taken[:-1] if b == x2)
-        height = top + 0.2 + 0.14 * lane
-        x1, x2 = x1 + 0.1, x2 - 0.1 + 0.08 * arrived
-        colour, line = (BLUE, "-") if join == "concat" else (ORANGE, "--")
-        ax.plot([x1, x1, x2, x2], [y1 + 0.2, height, height, y2 + 0.3], line, color=colour, lw=1.2)
-        tips = {"xytext": (x2, y2 + 0.31), "xy": (x2, y2 + 0.2)}
-        ax.annotate("", **tips, arrowprops={**arrow, "color": colour})
-    for label, style in {"concatenated": (BLUE, "-"), "summed": (ORANGE, "--")}.items():
-        if any((join == "concat") == (label == "concatenated") for *_, join in skips):
-            ax.plot([], [], style[1], color=style[0], lw=1.2, label=label)
-    if skips:
-        ax.legend(loc="lower left", fontsize=7, frameon=False)
-    return max((lane for top, *_, lane in taken if top == 0), default=0)

@@ -1,16 +1,15 @@
-"""PDR-UNet: a U-Net that never changes the size of its maps; dilation widens its view instead."""
-
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+"""PDR-UNet: a U-Net at full resolution; dilation widens its receptive field instead."""
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .blocks import conv3x3, one_of
+from segkit.errors import one_of
+
+from .blocks import conv3x3
 
 DILATIONS = (1, 2, 4, 8, 16, 32, 32, 32, 16, 8, 4, 2, 1)
-"""Dilation of each of the 13 blocks; with two 3×3 convolutions each, the last sees 633 pixels."""
+"""Dilation of each of the 13 blocks; with two 3×3 convolutions each, the receptive field is 633."""
 
 
 class PDRUNet(nn.Module):
@@ -18,12 +17,18 @@ class PDRUNet(nn.Module):
 
     Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`.
 
-    filters: channels of every map. shortcut: where a block's residual path leaves, after its
-    "first-conv" (the paper's figure 2) or at its "input" (the repository). dropout: share of the
-    values dropped after blocks 6 and 7 (the paper keeps 0.7). norm: batch normalisation.
-    checkpointing: keep only the blocks' inputs for the backward pass and compute the rest again;
-    the same gradients for less memory and a third more time. Under torch.compile it does nothing:
-    the compiler itself chooses what to keep.
+    Args:
+        in_channels: of the images.
+        classes: channels of the logits.
+        filters: channels of every feature map.
+        shortcut: where a block's residual path leaves: after its "first-conv" (the paper's
+            figure 2) or at its "input" (the repository).
+        dropout: share of the values dropped after blocks 6 and 7 (the paper keeps 0.7).
+        norm: batch normalisation.
+        checkpointing: keep only the blocks' inputs for the backward pass and compute the rest
+            again (`torch.utils.checkpoint`): the same gradients for less memory and a third more
+            time. Batch normalisation then sees each batch twice, so its running averages move
+            faster. Under `torch.compile`, which itself chooses what to keep, it does nothing.
 
     361,482 parameters for 1 channel, 2 classes and no `norm`, as the paper has it; 363,521 for
     1 channel and 1 class with `norm`, as in the repository, which carries 29,040 more in a block
@@ -83,7 +88,13 @@ class PDRUNet(nn.Module):
 class DilatedBlock(nn.Module):
     """Two dilated 3×3 convolutions and a shortcut that is added before the last ReLU.
 
-    shortcut: "first-conv", "input", or `None` for the paper's standard block, which has none.
+    Args:
+        in_channels: of the feature map that comes in.
+        filters: channels of the feature map that goes out.
+        dilation: of both convolutions.
+        shortcut: "first-conv", "input", or `None` for the paper's standard block, without one.
+        norm: batch normalisation.
+        checkpointing: as in `PDRUNet`.
     """
 
     def __init__(
@@ -103,9 +114,8 @@ class DilatedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(N, filters, H, W)` for `(N, in_channels, H, W)`."""
-        recompute = self.checkpointing and self.training and torch.is_grad_enabled()
-        if recompute and not torch.compiler.is_compiling():
-            return checkpoint(self._run, x, use_reentrant=False, context_fn=self._contexts)
+        if self.checkpointing and self.training and not torch.compiler.is_compiling():
+            return checkpoint(self._run, x, use_reentrant=False)
         return self._run(x)
 
     def _run(self, x: Tensor) -> Tensor:
@@ -116,20 +126,3 @@ class DilatedBlock(nn.Module):
         elif self.shortcut == "input":
             second = second + x
         return self.relu(second)
-
-    def _contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), self._again()
-
-    @contextmanager
-    def _again(self) -> Iterator[None]:
-        """Keep batch normalisation from counting a batch twice when the block is recomputed."""
-        norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
-        before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-        for norm in norms:
-            norm.momentum = 0.0
-        try:
-            yield
-        finally:
-            for norm, (momentum, count) in zip(norms, before, strict=True):
-                norm.momentum = momentum
-                norm.num_batches_tracked.copy_(count)

@@ -7,23 +7,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import MaxPool, crop, double_conv, one_of, upsample
+from segkit.errors import ArgumentError, one_of
+
+from .blocks import concatenate, crop, double_conv, upsample
 
 
 class ResNet34UNet(nn.Module):
-    """ResNet-34 contracts in five steps, a U-Net's decoder expands in five.
+    """ResNet-34 as the encoder, a U-Net's decoder: five steps down, five steps up.
 
-    Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`. Every step
-    down rounds up, so the decoder crops a surplus pixel, as in `UNet`.
+    Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`. Downsampling
+    rounds up, so the decoder crops a surplus pixel, as in `UNet`.
 
-    pretrained: `True` loads torchvision's ImageNet weights (downloaded once, checksummed), a path
-    loads such a file; only with `width=64` and `projection="when-needed"`. Give such a network
-    images normalised with ImageNet's mean (0.485, 0.456, 0.406) and deviation (0.229, 0.224,
-    0.225). With other than 3 channels, each channel of the first layer gets an equal share of
-    the summed colour weights: the same picture in every channel gives the features of grey.
-    projection: "when-needed" has a 1×1 convolution on a shortcut where the shape changes, as
-    ResNet has; "always" in every block, for 919,168 parameters more and no pretrained weights.
-    width: channels of the first level.
+    Args:
+        in_channels: of the images.
+        classes: channels of the logits.
+        pretrained: `True` loads torchvision's ImageNet weights (downloaded once, checksummed), a
+            path loads such a file; only with `width=64` and `projection="when-needed"`. Give such
+            a network images normalised with ImageNet's mean (0.485, 0.456, 0.406) and standard
+            deviation (0.229, 0.224, 0.225). With other than 3 channels, each channel of the first
+            layer gets an equal share of the summed colour weights: the same picture in every
+            channel gives the features of grey.
+        projection: "when-needed" has a 1×1 convolution on a shortcut where the shape changes, as
+            ResNet has; "always" in every block, for 919,168 parameters more and no pretrained
+            weights.
+        width: channels of the first level.
 
     Sources: He et al. 2015, https://arxiv.org/abs/1512.03385 (encoder); an NYCU deep-learning
     lab's ResNet34_UNet (decoder: bilinear with 1×1 convolution; it projects "always").
@@ -49,7 +56,7 @@ class ResNet34UNet(nn.Module):
         self.frozen = False
         if pretrained is not False:
             if width != 64 or projection == "always":
-                raise ValueError(
+                raise ArgumentError(
                     "ImageNet weights exist for ResNet-34 itself: pretrained needs "
                     'width=64 and projection="when-needed"'
                 )
@@ -61,10 +68,10 @@ class ResNet34UNet(nn.Module):
         up1, up2, up3, up4, up5 = self.up
         block1, block2, block3, block4 = self.decoder
         y = self.bottleneck(last)
-        y = block1(_join(sixteenth, up1(y)))
-        y = block2(_join(eighth, up2(y)))
-        y = block3(_join(quarter, up3(y)))
-        y = block4(_join(half, up4(y)))
+        y = block1(concatenate(sixteenth, up1(y)))
+        y = block2(concatenate(eighth, up2(y)))
+        y = block3(concatenate(quarter, up3(y)))
+        y = block4(concatenate(half, up4(y)))
         return self.out(crop(up5(y), like=x))
 
     def freeze_encoder(self) -> None:
@@ -102,12 +109,8 @@ class ResNet34UNet(nn.Module):
         ]
 
 
-def _join(skip: Tensor, x: Tensor) -> Tensor:
-    return torch.cat([skip, crop(x, like=skip)], dim=1)
-
-
 class ResNet34Encoder(nn.Module):
-    """ResNet-34 without its classifier; returns the maps at 1/2, 1/4, 1/8, 1/16, 1/32.
+    """ResNet-34 without its classifier; returns feature maps at 1/2, 1/4, 1/8, 1/16, 1/32.
 
     Modules are named as torchvision names them, so their weights fit: 21,284,672 parameters,
     216 tensors for 3 channels.
@@ -123,7 +126,7 @@ class ResNet34Encoder(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, w, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(w)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = MaxPool(kernel=3)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = _layer(w, w, 3, 1, always)
         self.layer2 = _layer(w, 2 * w, 4, 2, always)
         self.layer3 = _layer(2 * w, 4 * w, 6, 2, always)
@@ -133,7 +136,7 @@ class ResNet34Encoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return five maps, `width`, `width`, 2, 4 and 8 times `width` channels."""
+        """Return five feature maps: `width`, `width`, 2, 4 and 8 times `width` channels."""
         half = self.relu(self.bn1(self.conv1(x)))
         quarter = self.layer1(self.maxpool(half))
         eighth = self.layer2(quarter)
@@ -141,18 +144,29 @@ class ResNet34Encoder(nn.Module):
         return half, quarter, eighth, sixteenth, self.layer4(sixteenth)
 
     def load_imagenet(self, path: str | PathLike | None = None) -> None:
-        """Load torchvision's ResNet-34 weights, from `path` or through torchvision's loader.
+        """Load torchvision's ResNet-34 weights, all but the classifier (`fc`).
 
-        Every tensor must be there and fit; only the classifier (`fc`) is left out, and the
-        first layer shared out when the images do not have 3 channels.
+        Args:
+            path: the file; by default torchvision's, from its cache or downloaded.
+
+        Raises:
+            ArgumentError: the file is missing or holds other weights, or the download fails.
         """
-        state = imagenet_weights() if path is None else _read(Path(path))
+        if path is None:
+            state = _imagenet_weights()
+        elif Path(path).is_file():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise ArgumentError(f"pretrained={str(path)!r}: there is no such file")
         state = {name: t for name, t in state.items() if not name.startswith("fc.")}
         channels = self.conv1.in_channels
         if channels != 3 and "conv1.weight" in state:
             grey = state["conv1.weight"].sum(dim=1, keepdim=True)
             state["conv1.weight"] = grey.repeat(1, channels, 1, 1) / channels
-        self.load_state_dict(state, strict=True)
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            raise ArgumentError(f"pretrained={str(path)!r} is not ResNet-34's: {error}") from error
 
 
 class ResidualBlock(nn.Module):
@@ -189,11 +203,8 @@ def _layer(
     return nn.Sequential(first, *rest)
 
 
-def imagenet_weights() -> dict[str, Tensor]:
-    """Return torchvision's ResNet-34 weights: from its cache, else downloaded and checksummed.
-
-    Raises FileNotFoundError, saying which file to put where, when the download fails.
-    """
+def _imagenet_weights() -> dict[str, Tensor]:
+    """Return torchvision's ResNet-34 weights: from its cache, else downloaded and checksummed."""
     from torchvision.models import ResNet34_Weights
 
     weights = ResNet34_Weights.IMAGENET1K_V1
@@ -201,14 +212,8 @@ def imagenet_weights() -> dict[str, Tensor]:
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:  # urllib's errors are OSErrors
-        raise FileNotFoundError(
+        raise ArgumentError(
             f"could not download ResNet-34's ImageNet weights ({error}). Download {weights.url} "
             f"elsewhere and put the file into {folder}, or pass pretrained=PATH of that file; "
             "pretrained=False trains from scratch"
         ) from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"pretrained={str(path)!r}: there is no such file")
-    return torch.load(path, map_location="cpu", weights_only=True)

@@ -2,28 +2,35 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from .blocks import MaxPool, centre_crop, crop, double_conv, one_of, upsample
+from segkit.errors import ArgumentError, one_of
+
+from .blocks import centre_crop, concatenate, crop, double_conv, upsample
 
 
 class UNet(nn.Module):
-    """A contracting path, an expanding path, and a skip connection at each level between them.
+    """An encoder, a decoder, and a skip connection at each level between them.
 
-    Takes `(N, in_channels, H, W)`, returns logits `(N, classes, H, W)`.
+    Takes `(N, in_channels, H, W)`, returns logits `(N, classes, H, W)`. Any size works:
+    downsampling rounds up (no row of the image is dropped) and the decoder crops the surplus
+    pixel, if any, so that every pixel stays where it was.
 
-    width: channels of the first level; each of the `depth` levels below has twice as many.
-    down: "maxpool" (2×2) or "strided" (a 3×3 convolution with stride 2, channels kept).
-    up: "transposed", "nearest" + 3×3 or "bilinear" + 1×1 convolution; each halves the channels.
-    norm: batch normalisation. bias: of the 3×3 convolutions; `None` means only without `norm`.
-    padding: "same" keeps the size of the image. "valid" is the paper's: convolutions do not pad,
-    skips are cropped to the middle and the output is smaller (572 → 388, see `valid_size`).
-    skips: `False` removes all skip connections; a sequence of `depth` bools, the first level
-    (full resolution) first, removes some. A removed skip takes its weights with it.
-
-    Any size works: down steps round up (no row of the image is dropped) and the decoder crops
-    the surplus pixel, if any, so that every pixel stays where it was.
+    Args:
+        in_channels: of the images.
+        classes: channels of the logits.
+        width: channels of the first level; each level below has twice as many.
+        depth: levels below the first.
+        down: "maxpool" (2×2) or "strided" (a 3×3 convolution with stride 2, channels kept).
+        up: "transposed", "nearest" + 3×3 or "bilinear" + 1×1 convolution; each halves the
+            channels.
+        norm: batch normalisation after each 3×3 convolution.
+        bias: of the 3×3 convolutions; `None` means only without `norm`.
+        padding: "same" keeps the size of the image. "valid" is the paper's: convolutions do not
+            pad, skip connections are cropped to the middle and the output is smaller (572 → 388,
+            see `valid_size`).
+        skips: `False` removes all skip connections; a sequence of `depth` bools, the first level
+            (full resolution) first, removes some. A removed skip takes its parameters with it.
 
     Sources and their settings, with parameters for 3 channels and 1 class:
     - milesial, Pytorch-UNet: the defaults (31,037,633).
@@ -48,12 +55,12 @@ class UNet(nn.Module):
         skips: bool | Sequence[bool] = True,
     ) -> None:
         super().__init__()
-        one_of("down", down, ("maxpool", "strided"))
-        one_of("up", up, ("transposed", "nearest", "bilinear"))
+        one_of("downsampling", down, ("maxpool", "strided"))
+        one_of("upsampling", up, ("transposed", "nearest", "bilinear"))
         self.valid = one_of("padding", padding, ("same", "valid")) == "valid"
         self.skips = (skips,) * depth if isinstance(skips, bool) else tuple(skips)
         if len(self.skips) != depth:
-            raise ValueError(f"skips has {len(self.skips)} entries; depth={depth} needs as many")
+            raise ArgumentError(f"skips has {len(self.skips)} entries; depth={depth} needs as many")
 
         block = {"same": not self.valid, "norm": norm, "bias": bias}
         wide = [width * 2**level for level in range(depth + 1)]
@@ -72,26 +79,32 @@ class UNet(nn.Module):
         """Return logits `(N, classes, H, W)` for images `(N, in_channels, H, W)`."""
         if self.valid:
             valid_size(min(x.shape[-2:]), depth=len(self.down))
-        maps = []
+        skips = []
         for block, down in zip(self.encoder, self.down, strict=True):
             x = block(x)
-            maps.append(x)
+            skips.append(x)
             x = down(x)
         x = self.bottleneck(x)
-        rising = zip(self.up, self.decoder, reversed(maps), reversed(self.skips), strict=True)
-        for up, block, skip, used in rising:
+        steps = zip(self.up, self.decoder, reversed(skips), reversed(self.skips), strict=True)
+        for up, block, skip, used in steps:
             x = up(x)
-            skip = centre_crop(skip, like=x) if self.valid else skip
-            x = crop(x, like=skip)
-            x = block(torch.cat([skip, x], dim=1) if used else x)
+            if self.valid:
+                skip = centre_crop(skip, like=x)
+            x = block(concatenate(skip, x) if used else crop(x, like=skip))
         return self.out(x)
 
 
 def valid_size(size: int, depth: int = 4) -> int:
-    """Return the side of the output for an input side of `size` when convolutions do not pad.
+    """Return the side of a U-Net's output, in pixels, when its convolutions do not pad.
 
     Two 3×3 convolutions take 4 pixels at each level. 572 gives 388, in a U-Net of depth 4.
-    Raises ValueError where nothing would be left.
+
+    Args:
+        size: side of the image, in pixels.
+        depth: levels below the first.
+
+    Raises:
+        ArgumentError: nothing would be left of the image.
     """
     side = size
     for _ in range(depth):
@@ -99,11 +112,13 @@ def valid_size(size: int, depth: int = 4) -> int:
     for _ in range(depth + 1):
         side = 2 * (side - 4)
     if side <= 0:
-        raise ValueError(f'a side of {size} pixels is too small for depth={depth}, padding="valid"')
+        raise ArgumentError(
+            f'a side of {size} pixels is too small for depth={depth}, padding="valid"'
+        )
     return side // 2
 
 
 def _down(mode: str, channels: int) -> nn.Module:
     if mode == "maxpool":
-        return MaxPool()
+        return nn.MaxPool2d(2, ceil_mode=True)  # rounds up, so no row is dropped
     return nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1)

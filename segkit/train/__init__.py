@@ -1,23 +1,45 @@
-"""Training: `fit` a network and get its history. What a step does is written in `loop`."""
+"""Training: `fit` trains a network, `evaluate` and `predict_batches` use it on a data set."""
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+import inspect
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from segkit.metrics import Counts
-from segkit.train import checkpoint, distributed, loop, setup
-from segkit.train.checkpoint import CheckpointError, load_weights, save_weights
+from segkit.data.dataset import SeededSampler
+from segkit.errors import ArgumentError, CheckpointError, TrainingError
+from segkit.metrics import Counts, counts
+from segkit.train import checkpoint, distributed
+from segkit.train import precision as precisions
+from segkit.train.checkpoint import BEST, LAST, Progress, load_weights, save_weights
+from segkit.train.checks import Loss, check_and_default_loss, is_out_of_memory
+from segkit.train.distributed import all_sum, epoch_batches, make_loader, random_states
+from segkit.train.history import (
+    COLUMNS,
+    History,
+    Tracker,
+    call_trackers,
+    epoch_line,
+    make_trackers,
+    run_metadata,
+)
 from segkit.train.range_test import RangeTest, lr_range_test
-from segkit.train.schedules import Schedule, curve
-from segkit.train.session import Session
-from segkit.train.tracking import COLUMNS, History, Tracker, Trackers
-from segkit.train.trouble import Guard, TrainingError, interruptible, memory_advice
+from segkit.train.schedules import Schedule, curve, make_optimizer
 
 __all__ = [
+    "COLUMNS",
     "CheckpointError",
     "History",
     "RangeTest",
@@ -28,11 +50,24 @@ __all__ = [
     "fit",
     "load_weights",
     "lr_range_test",
+    "predict_batches",
     "save_weights",
 ]
 
-# Arguments of `fit` that do not change its numbers, or are told by what is made of them.
-UNRECORDED = {"train", "val", "device", "out", "resume", "save_every", "trackers", "log"}
+# Arguments of `fit` that do not change its numbers, or that are recorded under other names.
+_NOT_RECORDED = {
+    "model",
+    "train",
+    "val",
+    "device",
+    "out",
+    "resume",
+    "save_every",
+    "trackers",
+    "log",
+}
+# Steps between checks that all is finite: on an accelerator a check waits for all that is queued.
+CHECK_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 
 
 def fit(
@@ -40,7 +75,7 @@ def fit(
     train: distributed.Data,
     val: distributed.Data | None = None,
     *,
-    loss: loop.Loss | None = None,
+    loss: Loss | None = None,
     epochs: int = 10,
     lr: float = 1e-3,
     optimizer: str | Optimizer = "adamw",
@@ -67,107 +102,362 @@ def fit(
     trackers: Iterable[str | Tracker] = (),
     log: Callable[[str], object] | None = print,
 ) -> History:
-    """Train `model` on `train`, judge it on `val` after each epoch, return the history.
+    """Train `model` on `train`, evaluate it on `val` after each epoch, return the history.
 
-    train, val: SegmentationDatasets, or DataLoaders of float32 (N, C, H, W) and int64 (N, H, W).
-    loss: called as `loss(logits, target)`; by default binary or, for several channels of logits,
-    multi-class cross-entropy. optimizer: "adamw", "adam" or "sgd" (momentum 0.9) at rate `lr`,
-    or one of your own. schedule: a name or a `Schedule`; warmup: epochs over which the rate
-    first rises. batch_size: of all processes together; accumulate: batches to one step.
-    clip: the largest norm of the gradient. ema: decay of a moving average of the weights (0.99
-    averages over about 100 steps), which then is what is judged and kept. patience: epochs
-    without a better `monitor` (val_iou, or without val train_loss) after which training stops.
-    keep: the weights that `model` ends with, of the "last" or of the "best" epoch.
+    The scores in the history, val_iou and val_dice, are those of the whole set: counts summed
+    over its images, averaged over the classes (binary: the foreground alone). Ctrl-C ends the
+    step, saves, and returns the history so far.
 
-    seed: of order, augmentation and dropout. The same seed and machine give the same numbers
-    with any number of `workers`; the caller's random state is left alone. precision: "auto",
-    "fp32", "tf32", "bf16", "fp16". deterministic: on a GPU, the same bits each time rather than
-    the fastest kernels.
+    Args:
+        model: the network; its parameters are trained in place.
+        train: a SegmentationDataset, or a DataLoader of float32 images (N, C, H, W) and int64
+            masks (N, H, W).
+        val: the same for validation, or None.
+        loss: called as `loss(logits, target)`; by default binary cross-entropy, or cross-entropy
+            for several channels of logits.
+        epochs: passes over the training data.
+        lr: peak learning rate.
+        optimizer: "adamw", "adam", "sgd" (momentum 0.9), or an optimizer, whose own learning
+            rate and weight decay then hold.
+        weight_decay: by default the optimizer's.
+        schedule: of the learning rate: a name or a `Schedule`.
+        warmup: epochs over which the learning rate first rises linearly.
+        batch_size: images in a batch, of all processes together.
+        accumulate: batches whose gradients are averaged for one step.
+        clip: the largest norm of the gradient.
+        ema: decay of an exponential moving average of the weights, which then is what is
+            evaluated and kept; 0.99 averages over about 100 steps.
+        patience: epochs without a better `monitor` after which training stops.
+        monitor: the column that chooses the best epoch: by default val_iou, or without `val`
+            train_loss.
+        keep: the epoch whose weights `model` has in the end, "last" or "best".
+        seed: of order, augmentation and dropout. The same seed and machine give the same numbers
+            with any number of workers; the caller's random state is left alone.
+        workers: processes that load data; 0 loads in this one.
+        device: by default a GPU if there is one.
+        precision: "auto", "fp32", "tf32", "bf16" or "fp16".
+        channels_last: whether images and weights have that memory layout, usually faster.
+        compile: whether the network is compiled by `torch.compile`.
+        deterministic: on a GPU, the same bits each time rather than the fastest kernels.
+        out: a folder for config.json, history.csv, last.pt (to resume from; written after each
+            epoch) and best.pt.
+        resume: continue the run in `out`, to the very weights that training without a break
+            gives; start anew if nothing is there.
+        save_every: steps after which last.pt is written within an epoch.
+        trackers: "tensorboard", "wandb", or objects of your own.
+        log: called with a line per epoch; None is silent.
 
-    out: a folder for config.json, history.csv, last.safetensors (to go on from; written after
-    each epoch, and every `save_every` steps) and best.safetensors. resume: go on from there, to
-    the very weights that training without a break gives; starts anew if nothing is there.
-    trackers: "tensorboard", "wandb", or your own. log: takes a line per epoch; None is silent.
-    Ctrl-C ends the step, saves, and returns the history so far.
-
-    val_iou and val_dice are those of the whole set: counts pooled over its images, averaged over
-    the classes (binary: the foreground alone). Raises DataError, TrainingError, CheckpointError.
+    Raises:
+        ArgumentError: an argument cannot be used.
+        DataError: the masks do not fit the network.
+        TrainingError: the loss is not finite, or memory ran out.
+        CheckpointError: the run in `out` cannot be continued.
     """
-    given = {name: value for name, value in locals().items() if name not in UNRECORDED}
-    if not isinstance(schedule, Schedule):
-        schedule = given["schedule"] = Schedule(schedule, warmup=warmup)
-    for name in ("epochs", "batch_size", "accumulate"):
-        if given[name] < 1:
-            raise ValueError(f"{name}={given[name]}: give at least 1")
-    if keep not in ("last", "best"):
-        raise ValueError(f'keep={keep!r}: say "last" or "best"')
     monitor = monitor or ("train_loss" if val is None else "val_iou")
-    if monitor not in (COLUMNS[1:5] if val is not None else COLUMNS[1:2]):
-        raise ValueError(f"monitor={monitor!r} is not a score or loss of this run")
-    if out is None and (resume or save_every):
-        raise ValueError('resume and save_every need a folder: out="runs/name"')
+    schedule = _with_warmup(schedule, warmup)
+    settings = _checked_settings(locals())
     out = Path(out) if out else None
-    with ExitStack() as during:
-        during.enter_context(distributed.joined())
+    with ExitStack() as stack:
+        # Processes, device, number format, random state.
+        stack.enter_context(distributed.process_group())
         log = log if distributed.rank() == 0 else None
-        machine = setup.machine(device, precision, channels_last)
-        cuda = [machine.device] if machine.device.type == "cuda" else []
-        during.enter_context(torch.random.fork_rng(cuda))
-        during.enter_context(machine.precision.numerics(deterministic))
-        during.enter_context(memory_advice(batch_size))
+        device = distributed.pick_device(device)
+        number_format = precisions.choose(precision, device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(number_format.gpu_kernels(deterministic))
+        stack.enter_context(_memory_advice(batch_size))
 
-        train = distributed.feed(train, batch_size, seed, workers, training=True)
+        # Data, network, loss, optimizer, schedule.
+        train = make_loader(train, batch_size, seed, workers, training=True)
         if val is not None:
-            val = distributed.feed(val, batch_size, seed, workers, training=False)
+            val = make_loader(val, batch_size, seed, workers, training=False)
         batches = len(train)
-        model = distributed.share_norms(model, machine.device)
-        model.to(machine.device, memory_format=machine.layout)
-        given["loss"] = loss = setup.ready(model, loss, [train, val], machine)
-        optimizer = setup.optimizer(optimizer, model, lr, weight_decay)
-        average = setup.average(model, ema)
-        called = torch.compile(model) if compile else model
-        run = loop.Run(
-            plain=model,
-            model=distributed.together(called, machine.device),
-            loss=loss,
-            optimizer=optimizer,
-            course=schedule.start(optimizer, epochs, steps=-(-batches // accumulate)),
-            machine=machine,
-            guard=Guard(machine.device),
-            clip=clip,
-            accumulate=accumulate,
-            average=average,
-        )
-        config = setup.facts(given, model, machine, train)
-        history = History(monitor=monitor, config=config)
-        place = checkpoint.start(out, resume, run, history)
+        model = distributed.sync_batch_norm(model, device)
+        model.to(device, memory_format=layout)
+        loss = settings["loss"] = check_and_default_loss(model, loss, [train, val])
+        optimizer = make_optimizer(optimizer, model, lr, weight_decay)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        scheduler = schedule.start(optimizer, epochs, math.ceil(batches / accumulate))
+        average = _moving_average(model, ema)
+        compiled = torch.compile(model) if compile else model
+        network = distributed.wrap_ddp(compiled, device)
+        result = average.module if average else model  # what is evaluated and saved
+
+        # The record of the run, and where it continues.
+        config = run_metadata(settings, model, number_format, train)
+        history, best_weights = History(monitor=monitor, config=config), {}
+        parts = {"model": model, "average": average, "optimizer": optimizer}
+        parts |= {"scheduler": scheduler, "scaler": number_format.scaler}
+        progress = checkpoint.begin(out, resume, parts, history, not schedule.needs_epochs)
+        trackers = make_trackers(trackers, out)
         if log:
-            log(f"{machine.device}, {machine.precision}")
-        session = Session(
-            run=run,
-            train=train,
-            batches=batches,
-            val=val,
-            history=history,
-            trackers=Trackers(trackers, out, quiet=distributed.rank() > 0),
-            epochs=epochs,
-            seed=seed,
-            patience=patience,
-            keep=keep,
-            out=out,
-            save_every=save_every,
-            log=log,
-            stop=during.enter_context(interruptible(log)),
-        )
-        session.go(place)
+            log(f"{device}, {number_format}")
+        call_trackers(trackers, "start", config, history.rows)
+        stack.callback(call_trackers, trackers, "finish")
+        interrupted = stack.enter_context(_interruptible(log))
+
+        save_every = save_every or math.inf
+        check_every = CHECK_EVERY.get(device.type, 50)
+        for epoch in range(progress.epoch, epochs):
+            if interrupted.is_set() or (patience and history.since_best() >= patience):
+                break
+            started, done = time.perf_counter() - progress.seconds, progress.batch
+            totals = progress.totals.to(device)  # sum of the images' losses, number of images
+            first_bad = torch.full((), -1, device=device)  # first batch that is not finite, or -1
+            network.train()
+            loader = epoch_batches(train, epoch, seed, done, progress.random)
+            bar = tqdm(loader, None, batches, False, initial=done, disable=None if log else True)
+            for batch, (images, masks) in enumerate(bar, start=done):
+                # Forward and backward; the gradients of a group of batches add up to one step.
+                first = batch - batch % accumulate
+                group = min(accumulate, batches - first)
+                completes_group = batch == first + group - 1
+                images = images.to(device, memory_format=layout, non_blocking=True)
+                masks = masks.to(device, non_blocking=True)
+                with distributed.no_sync(network, skip=not completes_group):
+                    with number_format.autocast():
+                        logits = network(images)
+                    batch_loss = loss(logits.float(), masks)
+                    number_format.backward(batch_loss / group)
+                totals += _summed(batch_loss.detach(), images)
+                if not completes_group:
+                    continue
+
+                # Clip, and check that all is finite before the weights change.
+                done, steps, stopping = batch + 1, batch // accumulate + 1, interrupted.is_set()
+                saving = done < batches and (stopping or steps % save_every == 0)
+                learning_rate = optimizer.param_groups[0]["lr"]
+                number_format.scaler.unscale_(optimizer)
+                norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+                watched = totals[0] if number_format.overflow_allowed else totals[0] + norm
+                first_bad = torch.where(watched.isfinite() | (first_bad >= 0), first_bad, first)
+                if (saving or done == batches or steps % check_every == 0) and first_bad >= 0:
+                    step = (epoch, int(first_bad), batches, accumulate, learning_rate)
+                    raise _not_finite(train, *step, number_format.name, out)
+                if clip:
+                    nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+
+                if number_format.step(optimizer):
+                    scheduler.step()
+                    if average:
+                        average.update_parameters(model)
+                optimizer.zero_grad(set_to_none=True)
+                model.zero_grad(set_to_none=True)  # also of parameters that the optimizer lacks
+                if saving:
+                    seconds, random = time.perf_counter() - started, random_states(device)
+                    progress = Progress(epoch, done, seconds, totals.cpu(), random)
+                    checkpoint.save(out, parts, progress, history)
+                if stopping:
+                    break
+            if done < batches:
+                break  # interrupted
+
+            # Validation, checkpoint, trackers.
+            summed, images_seen = all_sum(totals).tolist()
+            row = {"epoch": epoch + 1, "train_loss": summed / images_seen}
+            evaluated = result if average else compiled
+            row |= _validation(evaluated, val, loss, device, precision, channels_last)
+            row |= {"lr": learning_rate, "seconds": time.perf_counter() - started}
+            history.rows.append(row)
+            scheduler.end_epoch(row["train_loss"] if val is None else row["val_loss"])
+            if history.best is row:
+                checkpoint.save_best(out, result, history)
+                if keep == "best":
+                    best_weights = {k: v.clone() for k, v in result.state_dict().items()}
+            progress = Progress(epoch + 1)
+            checkpoint.save(out, parts, progress, history)
+            call_trackers(trackers, "log", row)
+            if log:
+                log(epoch_line(row, epochs))
+
+        if len(history) < epochs:
+            history.stopped = f"no better {monitor} in {history.since_best()} epochs"
+            if interrupted.is_set():
+                history.stopped = f"interrupted in epoch {len(history) + 1}"
+        if keep == "best" and best_weights:
+            model.load_state_dict(best_weights)
+        elif keep == "best" and history.rows:  # the best epoch was before resuming
+            load_weights(out / BEST, model)
+        elif average:
+            model.load_state_dict(result.state_dict())
     return history
+
+
+def _with_warmup(schedule: str | Schedule, warmup: float) -> Schedule:
+    if not isinstance(schedule, Schedule):
+        return Schedule(schedule, warmup=warmup)
+    if not warmup or warmup == schedule.warmup:
+        return schedule
+    if schedule.warmup:
+        raise ArgumentError(f"warmup={warmup}, but the schedule has its own: {schedule.warmup}")
+    return Schedule(schedule.name, warmup=warmup, **schedule.options)
+
+
+def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fit` that change its numbers. Raises ArgumentError."""
+    for name in ("epochs", "batch_size", "accumulate", "patience", "save_every"):
+        if arguments[name] is not None and arguments[name] < 1:
+            raise ArgumentError(f"{name}={arguments[name]}: give at least 1")
+    if arguments["seed"] < 0:
+        raise ArgumentError(f"seed={arguments['seed']}: give 0 or more")
+    clip, ema, keep = arguments["clip"], arguments["ema"], arguments["keep"]
+    if clip is not None and not clip > 0:
+        raise ArgumentError(f"clip={clip} is no norm: give a number above 0, or None")
+    if ema is not None and not 0 <= ema < 1:
+        raise ArgumentError(f"ema={ema} is not a decay: give 0 to below 1, such as 0.99")
+    if keep not in ("last", "best"):
+        raise ArgumentError(f'keep={keep!r}: choose "last" or "best"')
+    columns = COLUMNS[1:2] if arguments["val"] is None else COLUMNS[1:5]
+    if arguments["monitor"] not in columns:
+        raise ArgumentError(
+            f"monitor={arguments['monitor']!r} is not a score or loss of this run; there are: "
+            f"{', '.join(columns)}"
+        )
+    if not arguments["out"] and (arguments["resume"] or arguments["save_every"]):
+        raise ArgumentError('resume and save_every need a folder: out="runs/name"')
+    settings = {name: value for name, value in arguments.items() if name not in _NOT_RECORDED}
+    settings["warmup"] = arguments["schedule"].warmup
+    if isinstance(arguments["optimizer"], Optimizer):
+        groups = arguments["optimizer"].param_groups
+        own = {name: [group.get(name) for group in groups] for name in ("lr", "weight_decay")}
+        defaults = {"lr": inspect.signature(fit).parameters["lr"].default, "weight_decay": None}
+        for name, values in own.items():
+            if arguments[name] not in (defaults[name], *values):
+                raise ArgumentError(
+                    f"{name}={arguments[name]} has no effect on an optimizer of your own: give it "
+                    "to the optimizer"
+                )
+            settings[name] = values[0] if len(values) == 1 else values
+    return settings
+
+
+def _moving_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    """Return an exponential moving average of weights and batch normalisation's statistics."""
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _summed(loss: Tensor, images: Tensor) -> Tensor:
+    """Return [sum of the images' losses, number of images] of a batch, on the device."""
+    return torch.stack([loss * len(images), loss.new_tensor(len(images))])
+
+
+def _not_finite(
+    loader: DataLoader,
+    epoch: int,
+    batch: int,
+    batches: int,
+    count: int,
+    lr: float,
+    precision: str,
+    out: Path | None,
+) -> TrainingError:
+    """Return the error for a step over `count` batches, from number `batch` of `batches` on."""
+    names = []
+    if isinstance(loader.sampler, SeededSampler):
+        loader.sampler.set_epoch(epoch, start=batch * loader.batch_size)
+        indices = islice(loader.sampler, count * loader.batch_size)
+        names = [loader.dataset.names[index] for index, _ in indices]
+    remedies = [f"a lower learning rate (lr={lr / 10:.1g})", "warmup=1", "clip=1.0"]
+    if precision in ("fp16", "bf16"):
+        remedies.append('precision="fp32"')
+    saved = 'Nothing was saved: out="runs/name" keeps the last good checkpoint'
+    if out and (out / LAST).exists():
+        saved = f"The last good checkpoint is {out / LAST}"
+    return TrainingError(
+        f"the loss or its gradient is not finite in epoch {epoch + 1}, batch {batch + 1} of "
+        f"{batches}, learning rate {lr:.3g}{' on ' if names else ''}{', '.join(names)}. "
+        f"Look at these images; if they are right, try {', '.join(remedies)}. {saved}"
+    )
+
+
+@contextmanager
+def _memory_advice(batch_size: int) -> Iterator[None]:
+    """Turn running out of memory into a message that names the remedies."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        raise TrainingError(
+            "out of memory. In the order of what it costs you: "
+            f"batch_size={max(1, batch_size // 2)} with accumulate=2 (about the same gradient), "
+            "bf16 where it is native, activation checkpointing if the network offers it (slower), "
+            f"smaller images, a smaller width. ({first_line})"
+        ) from error
+
+
+@contextmanager
+def _interruptible(log: Callable[[str], object] | None) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets; a second one stops at once.
+
+    Among several processes, which would stop at different steps, Ctrl-C stops at once. Where
+    the signal is ignored, as in a shell's background jobs, it stays so.
+    """
+    interrupted, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    in_thread = threading.current_thread() is not threading.main_thread()
+    if in_thread or distributed.ranks() > 1 or before is signal.SIG_IGN:
+        yield interrupted
+        return
+
+    def on_ctrl_c(*_: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+        if log:
+            log("stopping after this step; Ctrl-C again stops at once")
+
+    signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@torch.no_grad()
+def predict_batches(
+    model: nn.Module,
+    data: distributed.Data,
+    batch_size: int = 16,
+    *,
+    device: str | torch.device | None = None,
+    precision: str = "fp32",
+    channels_last: bool = True,
+    workers: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield float32 logits (N, classes, H, W) and masks (N, H, W) of each batch, on the device.
+
+    The network is in evaluation mode, and no gradients are computed.
+
+    Args:
+        model: the network.
+        data: as for `fit`.
+        batch_size: images in a batch.
+        device: by default a GPU if there is one.
+        precision: as for `fit`.
+        channels_last: as for `fit`.
+        workers: processes that load data; 0 loads in this one.
+    """
+    device = distributed.pick_device(device)
+    number_format = precisions.choose(precision, device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    loader = make_loader(data, batch_size, 0, workers, training=False)
+    model.to(device, memory_format=layout)
+    model.eval()
+    for images, masks in loader:
+        images = images.to(device, memory_format=layout, non_blocking=True)
+        with number_format.autocast():
+            logits = model(images)
+        yield logits.float(), masks.to(device, non_blocking=True)
 
 
 def evaluate(
     model: nn.Module,
     data: distributed.Data,
     *,
-    loss: loop.Loss | None = None,
+    loss: Loss | None = None,
     batch_size: int = 16,
     workers: int = 0,
     device: str | torch.device | None = None,
@@ -176,12 +466,40 @@ def evaluate(
 ) -> tuple[float, Counts]:
     """Return the mean loss of `model` over the images of `data`, and the counts of each image.
 
-    Arguments are those of `fit`. Every score and average is read from the counts.
+    Every score and average is computed from the counts. The arguments are those of `fit`.
     """
-    machine = setup.machine(device, precision, channels_last)
-    fed = distributed.feed(data, batch_size, 0, workers, training=False)
-    model.to(machine.device, memory_format=machine.layout)
-    loss = setup.ready(model, loss, [fed], machine)
-    totals, counted = loop.evaluate(model, fed, loss, machine)
+    device = distributed.pick_device(device)
+    loader = make_loader(data, batch_size, 0, workers, training=False)
+    loss = check_and_default_loss(model.to(device), loss, [loader], training=False)
+    totals, counted = _evaluate(model, loader, loss, device, precision, channels_last)
     summed, images = totals.tolist()
     return summed / images, counted
+
+
+@torch.no_grad()
+def _evaluate(
+    model: nn.Module,
+    loader: DataLoader,
+    loss: Loss,
+    device: torch.device,
+    precision: str,
+    channels_last: bool,
+) -> tuple[Tensor, Counts]:
+    """Return [sum of the images' losses, number of images] and the counts of each image."""
+    options = {"device": device, "precision": precision, "channels_last": channels_last}
+    totals, counted = torch.zeros(2, device=device), []
+    for logits, masks in predict_batches(model, loader, **options):
+        totals += _summed(loss(logits, masks), masks)
+        counted.append(counts(logits, masks).stacked())
+    return totals, Counts(*torch.cat(counted, dim=1))
+
+
+def _validation(model: nn.Module, loader: DataLoader | None, *options: Any) -> dict[str, Any]:
+    """Return a row's validation loss and scores, over all processes; None without a loader."""
+    if loader is None:
+        return {"val_loss": None, "val_iou": None, "val_dice": None}
+    totals, counted = _evaluate(model, loader, *options)
+    summed, images = all_sum(totals).tolist()
+    pooled = Counts(*all_sum(counted.total().stacked()))
+    iou, dice = pooled.iou("macro").item(), pooled.dice("macro").item()
+    return {"val_loss": summed / images, "val_iou": iou, "val_dice": dice}

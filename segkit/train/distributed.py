@@ -1,37 +1,40 @@
-"""Several processes that train one model, and what each of them is fed.
+"""Devices, and several processes that train one network, each on its share of the data.
 
-`torchrun --nproc_per_node=2 …` starts the processes; `fit` joins them by itself. `batch_size`
-is that of all processes together, so their number changes the speed and not the training:
-scores, summed as integers, are the same, and losses but for rounding, if each process has as
-many pixels that count as any other. With ignored pixels, and for losses pooled over a batch such
-as Dice, each process averages over its own share, and the mean of means differs a little.
-(A convolution's bias before batch normalisation is a special case: its gradient is nothing but
-rounding, which Adam blows up to full steps. Training does not notice; validation, in the fourth
-digit, does.)
+`torchrun --nproc_per_node=2 -m segkit train config.yaml` starts the processes; `fit` joins them
+by itself. `batch_size` is that of all processes together, so their number changes the speed and
+not the training: losses agree but for rounding, and scores, summed as integers, exactly. Three
+exceptions:
+
+- Where the processes' shares of a batch differ in their number of ignored pixels, and for losses
+  pooled over a batch such as Dice, the mean of the shares' losses is not that of the whole batch.
+- Batch normalisation uses the statistics of all processes on GPUs (SyncBatchNorm). On CPUs, for
+  which PyTorch has no such layer, each process normalises its own share of the batch.
+- Where the number of images is no multiple of that of processes, some are used twice an epoch.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from segkit.data.dataset import DataError, SeededSampler, SegmentationDataset, loader
+from segkit.data.dataset import DataError, SeededSampler, SegmentationDataset
+from segkit.errors import ArgumentError, TrainingError
 
 Data = SegmentationDataset | DataLoader
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Join the processes that torchrun started, for the time of the context."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
@@ -46,8 +49,8 @@ def joined() -> Iterator[None]:
 def leave() -> None:
     """End this process with code 0 if it is one of those that torchrun started.
 
-    The threads in which gloo works may still ask for the interpreter while it shuts down, and
-    that aborts a process whose work is done; torchrun would then stop the others as well.
+    The threads of gloo may still ask for the interpreter while it shuts down, which aborts a
+    process whose work is done; torchrun would then stop the others as well.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
@@ -66,19 +69,23 @@ def rank() -> int:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for, or the best there is; with several GPUs, this process's.
+    """Return the device asked for, by default the best there is.
 
-    Raises ValueError for one that is not here.
+    Args:
+        device: "cpu", "cuda", "mps" or None. "cuda" without a number is this process's GPU.
+
+    Raises:
+        ArgumentError: PyTorch does not find that device.
     """
-    names = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device is None:
-        device = next((name for name, there in names.items() if there), "cpu")
+        device = next((name for name, there in available.items() if there), "cpu")
     try:
         device = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device={device!r}: choose cpu, cuda or mps") from error
-    if not names.get(device.type, True):
-        raise ValueError(f"device={str(device)!r}: PyTorch finds no such device here; choose cpu")
+        raise ArgumentError(f"device={device!r}: choose cpu, cuda or mps") from error
+    if not available.get(device.type, True):
+        raise ArgumentError(f"device={str(device)!r}: PyTorch finds no such device; choose cpu")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
@@ -93,130 +100,141 @@ def all_sum(numbers: Tensor) -> Tensor:
     return numbers
 
 
-def gather(thing: Any) -> list[Any]:
-    """Return what each process gave, in the order of their ranks."""
-    if ranks() == 1:
-        return [thing]
-    things = [None] * ranks()
-    dist.all_gather_object(things, thing)
-    return things
-
-
-def together(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return `model` so that its gradients are averaged over the processes."""
+def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return `model` such that `backward` averages its gradients over the processes."""
     if ranks() == 1:
         return model
-    ids = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+    return DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
 
 
-def share_norms(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let batch normalisation see the batch of all processes, not each its own share of it."""
-    if ranks() == 1:
+def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Let batch normalisation on GPUs use the batch of all processes, not each its own share."""
+    if ranks() == 1 or device.type != "cuda":
         return model
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats:
-            module.__class__ = SharedBatchNorm2d  # the same weights and names, another forward
-    return model
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-class Sum(torch.autograd.Function):
-    """The sum over the processes, through which gradients flow to each of them."""
-
-    @staticmethod
-    def forward(context: Any, numbers: Tensor) -> Tensor:
-        """Return the sum of every process's numbers."""
-        return all_sum(numbers)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        """Every process's loss depends on the sum: sum their gradients."""
-        return all_sum(gradient)
+def no_sync(model: nn.Module, skip: bool) -> AbstractContextManager:
+    """Return a context in which, if `skip`, `backward` leaves the averaging to a later batch."""
+    return model.no_sync() if skip and ranks() > 1 else nullcontext()
 
 
-class SharedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation over all processes, for CPUs, which torch's SyncBatchNorm leaves out."""
+def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: bool) -> DataLoader:
+    """Return a loader of this process's share of `data`; a DataLoader is used as it is.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x` (N, C, H, W) normalised with the statistics of every process's batch."""
-        if not self.training or ranks() == 1:
-            return super().forward(x)
-        wide = x.float()
-        count = all_sum(torch.tensor(float(wide.numel() / wide.shape[1])))
-        mean = Sum.apply(wide.sum((0, 2, 3))) / count
-        centred = wide - mean[:, None, None]
-        variance = Sum.apply(centred.square().sum((0, 2, 3))) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            passes = float(self.num_batches_tracked)
-            weight = 1 / passes if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, weight)
-            self.running_var.lerp_(variance * count / (count - 1), weight)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+    Args:
+        data: a data set, or a DataLoader of (images, masks).
+        batch_size: images in a batch of all processes together.
+        seed: of the order and the augmentation.
+        workers: processes that load; 0 loads in this one.
+        training: shuffle, and give each process equally many images. In evaluation every image
+            is in exactly one share.
 
-
-def feed(data: Data, batch_size: int, seed: int, workers: int, training: bool) -> DataLoader:
-    """Return the loader of this process's share of `data`.
-
-    In training, the shares of one step make up the batch that a single process would take.
-    In evaluation every item is in exactly one share. A DataLoader is used as it is.
+    Raises:
+        ArgumentError: `data` cannot be used, or cannot be shared among the processes.
+        DataError: there is nothing to load.
     """
     if isinstance(data, DataLoader):
-        if ranks() > 1:
-            raise ValueError("several processes: give data sets, not loaders, to be shared out")
-        if len(data) == 0:
+        if ranks() > 1 and not isinstance(data.sampler, SeededSampler | range):
+            raise ArgumentError("several processes: give data sets, not loaders, to be shared out")
+        try:
+            empty = len(data) == 0
+        except TypeError as error:
+            raise ArgumentError(
+                f"{type(data.dataset).__name__} has no length, so an epoch has none: give it a "
+                "__len__, or give a data set with __getitem__"
+            ) from error
+        if empty:
             raise DataError("the loader yields nothing: is its data set empty, or drop_last on?")
         return data
     if not isinstance(data, SegmentationDataset):
-        raise TypeError(f"{type(data).__name__} is neither a SegmentationDataset nor a DataLoader")
+        raise ArgumentError(
+            f"{type(data).__name__} is neither a SegmentationDataset nor a DataLoader"
+        )
+    if len(data) == 0:
+        raise DataError("the data set is empty: nothing to load")
+    if len(data) < ranks():
+        raise DataError(f"{len(data)} items cannot be shared among {ranks()} processes")
     if batch_size % ranks():
-        raise ValueError(
+        raise ArgumentError(
             f"batch_size={batch_size} is that of all {ranks()} processes together: make it a "
             f"multiple of {ranks()}"
         )
-    own = batch_size // ranks()
+    sampler = range(rank(), len(data), ranks())
     if training:
-        fed = loader(replace(data, seed=seed), own, True, seed, workers, rank=rank(), ranks=ranks())
-    else:
-        if len(data) < ranks():
-            raise DataError(f"{len(data)} items cannot be shared among {ranks()} processes")
-        fed = loader(data.subset(range(rank(), len(data), ranks())), own, workers=workers)
-    fed.generator = torch.Generator()  # else each pass would draw from the global stream
-    fed.worker_init_fn = leave_ctrl_c
-    return fed
+        data = replace(data, seed=seed)
+        sampler = SeededSampler(len(data), True, seed, rank(), ranks())
+    return DataLoader(
+        data,
+        batch_size // ranks(),
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=_ignore_ctrl_c,
+        generator=torch.Generator(),  # else each pass would draw from the global stream
+    )
 
 
-def leave_ctrl_c(worker: int) -> None:
-    """Let Ctrl-C reach the process that trains alone, and not the workers that feed it."""
+def _ignore_ctrl_c(worker: int) -> None:
+    """Let Ctrl-C reach the process that trains alone, and not the workers that load for it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def epoch_batches(fed: DataLoader, epoch: int, seed: int, start: int = 0) -> Iterator:
+def epoch_batches(
+    loader: DataLoader, epoch: int, seed: int, start: int = 0, random: list[dict] | None = None
+) -> Iterator:
     """Return the batches of an epoch from number `start` on.
 
-    The global random state is set from seed, epoch and rank, so that dropout, or the order of
-    a DataLoader that is not ours, is the same whatever came before.
+    The global random state and the loader's own generator are set from seed, epoch and rank, so
+    that order and dropout are the same whatever came before.
+
+    Args:
+        loader: of the training data.
+        epoch: number of the epoch, from 0.
+        seed: of the run.
+        start: batches to leave out.
+        random: the `random_states` after those; None seeds anew.
+
+    Raises:
+        TrainingError: when the loader yields fewer batches than its length promises.
     """
     sequence = np.random.SeedSequence((seed, epoch, rank()))
-    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
-    if isinstance(fed.sampler, SeededSampler):
-        fed.sampler.set_epoch(epoch, start=start * fed.batch_size)
-        return iter(fed)
-    if hasattr(fed.sampler, "set_epoch"):
-        fed.sampler.set_epoch(epoch)
-    batches = iter(fed)
+    epoch_seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    torch.manual_seed(epoch_seed)
+    sampler = loader.sampler
+    for owner in (loader, sampler, getattr(loader.batch_sampler, "sampler", None)):
+        if getattr(owner, "generator", None) is not None:
+            owner.generator.manual_seed(epoch_seed)
+    if isinstance(sampler, SeededSampler):
+        sampler.set_epoch(epoch, start=start * loader.batch_size)
+        start = 0
+    elif hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)
+    batches, length = iter(loader), len(loader)
     for _ in islice(batches, start):
         pass
-    return batches
+    if random:
+        torch.set_rng_state(random[rank()]["cpu"])
+        if "cuda" in random[rank()]:
+            torch.cuda.set_rng_state(random[rank()]["cuda"])
+    return _exactly(length - start, batches)
 
 
-def item_names(fed: DataLoader, epoch: int, batch: int, count: int) -> list[str]:
-    """Return the names of the items in `count` batches from number `batch` on, where known."""
-    if not isinstance(fed.sampler, SeededSampler):
-        return []
-    fed.sampler.set_epoch(epoch, start=batch * fed.batch_size)
-    picked = islice(iter(fed.sampler), count * fed.batch_size)
-    return [fed.dataset.names[index] for index, _ in picked]
+def _exactly(count: int, batches: Iterator) -> Iterator:
+    for n in range(count):
+        batch = next(batches, None)
+        if batch is None:
+            raise TrainingError(f"the loader ended after {n} batches; its length promised {count}")
+        yield batch
+
+
+def random_states(device: torch.device) -> list[dict[str, Tensor]]:
+    """Return the state of every process's generators that dropout draws from, by rank."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    states = [state] * ranks()
+    if ranks() > 1:
+        dist.all_gather_object(states, state)
+    return states

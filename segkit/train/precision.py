@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from segkit.errors import ArgumentError, one_of
+
 NAMES = ("auto", "fp32", "tf32", "bf16", "fp16")
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SIXTEEN_BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class Precision:
-    """A number format for the matrix work of a network; weights and sums stay in float32.
+    """A number format for a network's convolutions and products; weights and sums are float32.
 
-    name: "fp32", "tf32" (float32 storage, 10-bit mantissa inside an NVIDIA GPU's products),
-    "bf16" or "fp16" (autocast; fp16 also scales the loss, since its smallest number is 6e-8).
-    reason: why it was chosen, in words. `torch.amp` does the work
-    (https://docs.pytorch.org/docs/stable/amp.html).
+    Args:
+        name: "fp32", "tf32" (float32 storage, 10-bit mantissa inside an NVIDIA GPU's products),
+            "bf16" or "fp16" (`torch.autocast`; fp16 also scales the loss: `torch.amp.GradScaler`).
+        device: where the network computes.
+        reason: why the format was chosen, in words.
     """
 
     name: str
@@ -33,42 +36,42 @@ class Precision:
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
 
-    @property
-    def forgives(self) -> bool:
-        """Whether a gradient may overflow: in fp16 it halves the loss's scale, down to 1."""
-        return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
-
     def autocast(self) -> AbstractContextManager:
         """Return the context in which the network's forward pass runs."""
-        return torch.autocast(
-            self.device.type, HALF.get(self.name, torch.bfloat16), enabled=self.name in HALF
-        )
+        dtype = _SIXTEEN_BITS.get(self.name)
+        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
     def backward(self, loss: Tensor) -> None:
         """Compute gradients; in fp16 those of the scaled loss."""
         self.scaler.scale(loss).backward()
 
+    @property
+    def overflow_allowed(self) -> bool:
+        """Whether a gradient may be infinite: in fp16 that halves the loss's scale, down to 1."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Update the weights. False: fp16 gradients overflowed, the step was left out."""
-        before = self.scaler.get_scale()
+        """Update the weights. False: fp16 gradients overflowed and the step was skipped."""
+        scale = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
-        return self.scaler.get_scale() >= before
+        return self.scaler.get_scale() >= scale
 
     @contextmanager
-    def numerics(self, deterministic: bool) -> Iterator[None]:
-        """Set what concerns a GPU's kernels for the time of a training run, then set it back.
+    def gpu_kernels(self, deterministic: bool) -> Iterator[None]:
+        """Choose a GPU's kernels for the time of a training run. CPUs need no such choice.
 
-        deterministic: the same bits in every run, for some speed; otherwise cuDNN tries several
-        kernels and keeps the fastest. A CPU computes the same bits either way.
+        Args:
+            deterministic: the same bits in every run, for some speed; otherwise cuDNN tries
+                several kernels and takes the fastest.
         """
         if self.device.type != "cuda":
             yield
             return
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS demands it for that
         before = torch.are_deterministic_algorithms_enabled()
-        warned = torch.is_deterministic_algorithms_warn_only_enabled()
-        filled = torch.utils.deterministic.fill_uninitialized_memory
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        fill = torch.utils.deterministic.fill_uninitialized_memory
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, helps debugging
         try:
@@ -80,28 +83,30 @@ class Precision:
             ):
                 yield
         finally:
-            torch.use_deterministic_algorithms(before, warn_only=warned)
-            torch.utils.deterministic.fill_uninitialized_memory = filled
+            torch.use_deterministic_algorithms(before, warn_only=warn_only)
+            torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 def choose(name: str = "auto", device: str | torch.device = "cpu") -> Precision:
-    """Return the precision called `name` for `device`; "auto" decides by capability.
+    """Return the precision called `name` for `device`.
 
-    "auto" is bf16 where the hardware multiplies it natively, else fp32: emulated bf16 makes
-    training on a CPU two to three times slower. Raises ValueError for what cannot be had.
+    Args:
+        name: one of `NAMES`. "auto" is bf16 where the hardware multiplies it natively, else fp32:
+            emulated bf16 makes training on a CPU two to three times slower.
+        device: where the network computes.
+
+    Raises:
+        ArgumentError: there is no such precision on this device.
     """
     device = torch.device(device)
-    if name not in NAMES:
-        raise ValueError(f"no precision {name!r}; there are: {', '.join(NAMES)}")
+    one_of("precision", name, NAMES)
+    native, reason = native_bf16(device)
     if name == "auto":
-        native, reason = native_bf16(device)
         return Precision("bf16" if native else "fp32", device, reason)
     if name == "tf32" and device.type != "cuda":
-        raise ValueError(f'tf32 is a mode of NVIDIA GPUs, the device is {device}: use "fp32"')
-    reason = "as asked"
-    if name == "bf16" and not native_bf16(device)[0]:
-        reason = f"as asked, though {native_bf16(device)[1]}"
-    return Precision(name, device, reason)
+        raise ArgumentError(f'tf32 is a mode of NVIDIA GPUs, the device is {device}: use "fp32"')
+    emulated = name == "bf16" and not native
+    return Precision(name, device, f"as asked, though {reason}" if emulated else "as asked")
 
 
 def native_bf16(device: torch.device) -> tuple[bool, str]:
@@ -117,4 +122,4 @@ def native_bf16(device: torch.device) -> tuple[bool, str]:
         if unit:
             return True, f"this CPU multiplies bfloat16 natively ({unit})"
         return False, "this CPU has no native bfloat16, and emulating it is slower"
-    return False, f"bfloat16 is not known to pay on {device.type}"
+    return False, f"bfloat16 is not known to be fast on {device.type}"

@@ -1,22 +1,23 @@
-"""How high a learning rate a network bears: try them all in one short run."""
+"""How high a learning rate training tolerates: try them all in one short run."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain, count, islice
 from typing import Any
 
 import torch
 from torch import nn
 
-from segkit.train import distributed, setup
-from segkit.train.loop import Batch, Loss, Run, train_epoch
-from segkit.train.schedules import Schedule
-from segkit.train.trouble import Guard, NotFinite
+from segkit.errors import ArgumentError, TrainingError
+from segkit.train import distributed
+from segkit.train import precision as precisions
+from segkit.train.checks import Loss, check_and_default_loss
+from segkit.train.schedules import Schedule, make_optimizer
 
 
 @dataclass
 class RangeTest:
-    """Rates tried, the loss at each, and the loss smoothed over about ten steps."""
+    """Learning rates, the loss at each, and the loss smoothed over about ten steps."""
 
     rates: list[float]
     losses: list[float]
@@ -24,11 +25,11 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float:
-        """A tenth of the rate at which the smoothed loss was lowest: past it training breaks."""
+        """A tenth of the learning rate with the lowest smoothed loss: beyond it, training fails."""
         return self.rates[self.smooth.index(min(self.smooth))] / 10
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw loss over rate, the suggestion marked; return the axes (matplotlib)."""
+        """Draw loss over learning rate with the suggestion; return the axes (matplotlib)."""
         import matplotlib.pyplot as plt
 
         ax = ax or plt.subplots(figsize=(5, 3))[1]
@@ -56,46 +57,71 @@ def lr_range_test(
     precision: str = "auto",
     channels_last: bool = True,
 ) -> RangeTest:
-    """Train for `steps` while the rate grows from `lowest` to `highest`, and undo the training.
+    """Train while the learning rate grows from `lowest` to `highest`, then restore the network.
 
-    Ends early where the smoothed loss passes four times its lowest, or is not finite.
-    Arguments are those of `fit`. Method: Smith 2017, https://arxiv.org/abs/1506.01186.
+    Ends early where the loss is not finite, or the smoothed loss has risen from its lowest value
+    by more than three times its size. The other arguments are those of `fit`.
+    Method: Smith 2017, https://arxiv.org/abs/1506.01186.
+
+    Args:
+        lowest: learning rate of the first step.
+        highest: learning rate of the last step.
+        steps: steps of the optimizer, at least 2.
+
+    Raises:
+        ArgumentError: `steps`, `lowest` or `highest` cannot be used.
+        TrainingError: the loss is not finite at the lowest learning rate.
     """
-    machine = setup.machine(device, precision, channels_last)
-    cuda = [machine.device] if machine.device.type == "cuda" else []
-    model.to(machine.device, memory_format=machine.layout)
-    fed = distributed.feed(train, batch_size, seed, workers, training=True)
-    loss = setup.ready(model, loss, [fed], machine)
-    before = deepcopy(model.state_dict())
-    chosen = setup.optimizer(optimizer, model, lowest, None)
-    course = Schedule("exponential", final=highest / lowest).start(chosen, 1, steps)
-    run = Run(model, model, loss, chosen, course, machine, Guard(machine.device))
-    rates, losses, smooth = [], [], []
-    totals = torch.zeros(2, device=machine.device)
-    try:
-        with torch.random.fork_rng(cuda):
-            for _ in train_epoch(run, endless(fed, seed, steps), totals):
-                summed, images = totals.tolist()
-                totals.zero_()
-                losses.append(summed / images)
-                rates.append(run.rate)
+    if steps < 2 or not 0 < lowest < highest:
+        raise ArgumentError(f"steps={steps}, from {lowest} to {highest}: give 2 steps, and a range")
+    device = distributed.pick_device(device)
+    number_format = precisions.choose(precision, device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    loader = distributed.make_loader(train, batch_size, seed, workers, training=True)
+    model.to(device, memory_format=layout)
+    weights, modes = deepcopy(model.state_dict()), [(m, m.training) for m in model.modules()]
+    rates: list[float] = []
+    losses: list[float] = []
+    smooth: list[float] = []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            loss = check_and_default_loss(model, loss, [loader])
+            optimizer = make_optimizer(optimizer, model, lowest, None)
+            growth = Schedule("exponential", final=highest / lowest)
+            scheduler = growth.start(optimizer, 1, steps - 1)  # as many intervals
+            epochs = (distributed.epoch_batches(loader, epoch, seed) for epoch in count())
+            model.train()
+            for images, masks in islice(chain.from_iterable(epochs), steps):
+                images = images.to(device, memory_format=layout)
+                with number_format.autocast():
+                    logits = model(images)
+                value = loss(logits.float(), masks.to(device))
+                number_format.backward(value)
+                number_format.scaler.unscale_(optimizer)
+                norm = nn.utils.get_total_norm(
+                    [p.grad for p in model.parameters() if p.grad is not None]
+                )
+                watched = value if number_format.overflow_allowed else value + norm
+                if not watched.isfinite():
+                    break  # this learning rate is too high
+                losses.append(value.item())
+                rates.append(optimizer.param_groups[0]["lr"])
                 smooth.append(0.9 * smooth[-1] + 0.1 * losses[-1] if smooth else losses[-1])
-                if smooth[-1] > 4 * min(smooth):
+                best = min(smooth)
+                size = best if best > 0 else max(-best, smooth[0] - best)
+                if smooth[-1] - best > 3 * size:
                     break
-    except NotFinite:
-        pass  # that rate was too high: the curve ends before it
-    finally:
-        model.load_state_dict(before)
+                number_format.step(optimizer)
+                scheduler.step()
+                optimizer.zero_grad(set_to_none=True)
+        finally:
+            model.load_state_dict(weights)
+            model.zero_grad(set_to_none=True)
+            for module, mode in modes:
+                module.training = mode
+    if not rates:
+        raise TrainingError(
+            f"the loss or its gradient is not finite at the lowest learning rate, {lowest:g}: "
+            "look at images and loss"
+        )
     return RangeTest(rates, losses, smooth)
-
-
-def endless(fed: torch.utils.data.DataLoader, seed: int, steps: int) -> Iterator[Batch]:
-    """Return `steps` batches, over as many epochs as that takes."""
-    epoch = 0
-    while steps > 0:
-        for batch in distributed.epoch_batches(fed, epoch, seed):
-            yield batch
-            steps -= 1
-            if steps == 0:
-                return
-        epoch += 1

@@ -1,170 +1,200 @@
-"""How the learning rate moves. torch's schedulers do it; here is when each of them steps."""
+"""Optimizers by name, and how the learning rate changes. PyTorch's schedulers compute it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
+from segkit.errors import ArgumentError, one_of
 
-@dataclass(frozen=True)
-class Kind:
-    """What is known of a schedule.
-
-    per_step: it moves after each step, else after each epoch. options: those it takes, with
-    their defaults. ends: its curve is drawn for a number of epochs, which may not change later.
-    make: `(optimizer, length, **options)` to torch's scheduler, length in steps or epochs.
-    """
-
-    per_step: bool
-    make: Callable[..., Any]
-    options: dict[str, Any] = field(default_factory=dict)
-    ends: bool = True
-
-
-def _one_cycle(optimizer: Optimizer, length: int, **options: Any) -> lr_scheduler.OneCycleLR:
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    return lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=length + 1, **options)
-
-
-KINDS = {
-    "constant": Kind(
-        True, lambda o, n: lr_scheduler.ConstantLR(o, factor=1.0, total_iters=0), ends=False
-    ),
-    "step": Kind(
-        False,
-        lambda o, n, every, gamma: lr_scheduler.StepLR(o, every or max(1, n // 3), gamma),
-        {"every": None, "gamma": 0.1},
-    ),
-    "cosine": Kind(
-        True, lambda o, n, floor: lr_scheduler.CosineAnnealingLR(o, n, floor), {"floor": 0.0}
-    ),
-    "one-cycle": Kind(
-        True, _one_cycle, {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4}
-    ),
-    "exponential": Kind(
-        True,
-        lambda o, n, final: lr_scheduler.ExponentialLR(o, final ** (1 / n)),
-        {"final": 0.01},
-    ),
-    "poly": Kind(True, lambda o, n, power: lr_scheduler.PolynomialLR(o, n, power), {"power": 0.9}),
-    "plateau": Kind(
-        False,
-        lambda o, n, factor, patience: lr_scheduler.ReduceLROnPlateau(o, "min", factor, patience),
-        {"factor": 0.3, "patience": 3},
-        ends=False,
-    ),
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "step": {"every": None, "gamma": 0.1},
+    "cosine": {"floor": 0.0},
+    "one-cycle": {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
+    "exponential": {"final": 0.01},
+    "poly": {"power": 0.9},
+    "plateau": {"factor": 0.3, "patience": 3},
 }
+"""Each schedule's options and their defaults."""
 
 
 class Schedule:
-    """A schedule by name, its options, and a linear warm-up before it.
+    """A schedule of the learning rate, and a linear warm-up before it.
 
-    "constant". "step": times `gamma` every `every` epochs (default: a third of all).
-    "cosine": down to `floor` (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983,
-    without restarts). "one-cycle": up and down once (Smith and Topin 2017,
-    https://arxiv.org/abs/1708.07120). "poly": (1 - t)^`power`, t from 0 to 1 (as in DeepLab,
-    https://arxiv.org/abs/1606.00915). "exponential": by the same factor in each step, times
-    `final` in all. "plateau": times `factor` when the validation loss (without validation, the
-    training loss) has not fallen for more than `patience` epochs.
-    warmup: epochs, also fractions, over which the rate first rises linearly to its full height.
-    Raises ValueError for a name or option that does not exist.
+    Args:
+        name: "constant".
+            "step": times `gamma` after every `every` epochs of training (default: a third of all).
+            "cosine": down to `floor` (Loshchilov and Hutter 2017, without restarts,
+            https://arxiv.org/abs/1608.03983).
+            "one-cycle": up and down once (Smith and Topin 2017, https://arxiv.org/abs/1708.07120).
+            "poly": (1 - t)^`power`, t from 0 to 1 (as in DeepLab,
+            https://arxiv.org/abs/1606.00915).
+            "exponential": times the same factor in each step, times `final` in all.
+            "plateau": times `factor` when the validation loss (without validation, the training
+            loss) has not fallen for more than `patience` epochs.
+        warmup: epochs, also fractions, over which the learning rate first rises linearly.
+        options: those of the schedule, as `OPTIONS` lists them.
+
+    Raises:
+        ArgumentError: a name or an option that does not exist, or a negative warm-up.
     """
 
     def __init__(self, name: str = "constant", *, warmup: float = 0.0, **options: Any) -> None:
-        if name not in KINDS:
-            raise ValueError(f"no schedule {name!r}; there are: {', '.join(KINDS)}")
-        kind = KINDS[name]
-        surplus = sorted(set(options) - set(kind.options))
-        if surplus:
-            own = ", ".join(f"{key}={value!r}" for key, value in kind.options.items())
-            raise ValueError(f"{name} has no option {', '.join(surplus)}; it has: {own or 'none'}")
+        own = OPTIONS[one_of("schedule", name, OPTIONS)]
+        unknown = sorted(set(options) - set(own))
+        if unknown:
+            known = ", ".join(f"{key}={value!r}" for key, value in own.items()) or "none"
+            raise ArgumentError(f"{name} has no option {', '.join(unknown)}; it has: {known}")
         if warmup < 0:
-            raise ValueError(f"warmup={warmup} is below zero: give a number of epochs")
-        self.name, self.warmup, self.kind = name, warmup, kind
-        self.options = kind.options | options
+            raise ArgumentError(f"warmup={warmup} is below zero: give a number of epochs")
+        self.name, self.warmup, self.options = name, warmup, own | options
 
     def __repr__(self) -> str:
         return f"Schedule({self.name!r}, warmup={self.warmup}, **{self.options})"
 
-    def start(self, optimizer: Optimizer, epochs: int, steps: int) -> "Course":
+    @property
+    def per_step(self) -> bool:
+        """Whether the learning rate changes after each step, or only after each epoch."""
+        return self.name not in ("step", "plateau")
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Whether the curve depends on the number of epochs, which then may not change later."""
+        return self.name not in ("constant", "plateau")
+
+    def start(self, optimizer: Optimizer, epochs: int, steps: int) -> "Scheduler":
         """Begin on `optimizer`, for `epochs` of `steps` steps each."""
-        return Course(self, optimizer, epochs, steps)
+        return Scheduler(self, optimizer, epochs, steps)
 
 
-class Course:
-    """A schedule under way. Call `step()` after each step, `epoch(loss)` after each epoch."""
+class Scheduler:
+    """A schedule on an optimizer: the warm-up, then one of PyTorch's schedulers.
+
+    Call `step()` after each step of the optimizer, `end_epoch(loss)` after each epoch.
+    """
 
     def __init__(self, schedule: Schedule, optimizer: Optimizer, epochs: int, steps: int) -> None:
         self.schedule, self.optimizer = schedule, optimizer
-        self.epochs, self.steps = epochs, steps
-        self.done = 0
-        self.warm_steps = max(0, min(round(schedule.warmup * steps), epochs * steps - 1))
-        self.full = [group["lr"] for group in optimizer.param_groups]
-        self.main: Any = None
-        self.warm: Any = None
-        if self.warm_steps:
-            self.warm = lr_scheduler.LinearLR(
-                optimizer, 1 / (self.warm_steps + 1), total_iters=self.warm_steps
-            )
+        self.epochs, self.total = epochs, epochs * steps
+        self.steps_done = self.epochs_done = 0
+        self.warmup_steps = max(0, min(round(schedule.warmup * steps), self.total - 1))
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.warming = self.warmup_steps > 0
+        if self.warming:
+            start = 1 / (self.warmup_steps + 1)
+            self.current = lr_scheduler.LinearLR(optimizer, start, total_iters=self.warmup_steps)
         else:
-            self._begin()
+            self._end_warmup()
 
-    def _begin(self) -> None:
-        """Hand over to the schedule proper: torch's schedulers start at the rate they find."""
-        for group, rate in zip(self.optimizer.param_groups, self.full, strict=True):
-            group["lr"] = rate
+    def _end_warmup(self) -> None:
+        """Replace the warm-up by the schedule, which starts at the peak learning rate."""
+        self.warming, optimizer, options = False, self.optimizer, self.schedule.options
+        for group, peak in zip(optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak
             group.pop("initial_lr", None)
-        per_step = self.schedule.kind.per_step
-        length = self.epochs * self.steps - self.warm_steps if per_step else self.epochs
-        self.main = self.schedule.kind.make(self.optimizer, length, **self.schedule.options)
+        steps = self.total - self.warmup_steps
+        match self.schedule.name:
+            case "constant":
+                self.current = lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+            case "step":
+                every = options["every"] or max(1, self.epochs // 3)
+                self.current = lr_scheduler.StepLR(optimizer, every, options["gamma"])
+                self.current.last_epoch = self.epochs_done  # epochs count from the first one on
+            case "cosine":
+                self.current = lr_scheduler.CosineAnnealingLR(optimizer, steps, options["floor"])
+            case "one-cycle":
+                self.current = lr_scheduler.OneCycleLR(
+                    optimizer, self.peaks, total_steps=steps + 1, **options
+                )
+            case "exponential":
+                self.current = lr_scheduler.ExponentialLR(
+                    optimizer, options["final"] ** (1 / steps)
+                )
+            case "poly":
+                self.current = lr_scheduler.PolynomialLR(optimizer, steps, options["power"])
+            case "plateau":
+                self.current = lr_scheduler.ReduceLROnPlateau(optimizer, "min", **options)
 
     def step(self) -> None:
-        """Move on by one step of the optimizer."""
-        self.done += 1
-        if self.done < self.warm_steps:
-            self.warm.step()
-        elif self.done == self.warm_steps:
-            self._begin()
-        elif self.schedule.kind.per_step:
-            self.main.step()
+        """Update the learning rate after a step of the optimizer."""
+        self.steps_done += 1
+        if self.warming and self.steps_done == self.warmup_steps:
+            self._end_warmup()
+        elif self.warming or self.schedule.per_step:
+            self.current.step()
 
-    def epoch(self, loss: float) -> None:
-        """Move on by one epoch, which ended with this validation (or training) loss."""
-        if self.main is None or self.schedule.kind.per_step:
+    def end_epoch(self, loss: float) -> None:
+        """Update the learning rate after an epoch with this validation (or training) loss."""
+        self.epochs_done += 1
+        if self.warming or self.schedule.per_step:
             return
-        if isinstance(self.main, lr_scheduler.ReduceLROnPlateau):
-            self.main.step(loss)
+        if self.schedule.name == "plateau":
+            self.current.step(loss)
         else:
-            self.main.step()
+            self.current.step()
 
-    def state_dict(self) -> dict:
-        """Return what a checkpoint keeps."""
-        active = self.main or self.warm
-        keep = {k: v for k, v in active.state_dict().items() if not callable(v)}
-        return {"done": self.done, "active": keep}
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds; the optimizer's state holds the learning rates."""
+        current = {k: v for k, v in self.current.state_dict().items() if not callable(v)}
+        return {"steps": self.steps_done, "epochs": self.epochs_done, "current": current}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was taken; the optimizer's own state holds its rates."""
-        self.done = state["done"]
-        if self.main is None and self.done >= self.warm_steps:
-            self._begin()
-        (self.main or self.warm).load_state_dict(state["active"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`. Load the optimizer's state after it."""
+        self.steps_done, self.epochs_done = state["steps"], state["epochs"]
+        if self.warming and self.steps_done >= self.warmup_steps:
+            self._end_warmup()
+        self.current.load_state_dict(state["current"])
 
 
 def curve(
     schedule: Schedule, lr: float, epochs: int, steps: int, losses: list[float] | None = None
 ) -> list[float]:
-    """Return the rate of every step, for a picture. losses: one per epoch, for "plateau"."""
+    """Return the learning rate of every step, for a plot.
+
+    Args:
+        schedule: what to follow.
+        lr: peak learning rate.
+        epochs: number of epochs.
+        steps: steps in an epoch.
+        losses: one per epoch, for "plateau".
+    """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    course = schedule.start(optimizer, epochs, steps)
+    scheduler = schedule.start(optimizer, epochs, steps)
     rates = []
     for epoch in range(epochs):
         for _ in range(steps):
             rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
-            course.step()
-        course.epoch(losses[epoch] if losses else 0.0)
+            scheduler.step()
+        scheduler.end_epoch(losses[epoch] if losses else 0.0)
     return rates
+
+
+def make_optimizer(
+    optimizer: str | Optimizer, model: nn.Module, lr: float, weight_decay: float | None
+) -> Optimizer:
+    """Return the optimizer of that name for the parameters that are not frozen.
+
+    Args:
+        optimizer: "adamw", "adam", "sgd" (momentum 0.9), or an optimizer, which is returned.
+        model: the network, on its device.
+        lr: learning rate.
+        weight_decay: by default PyTorch's.
+
+    Raises:
+        ArgumentError: an unknown name, or every parameter is frozen.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    one_of("optimizer", optimizer, OPTIMIZERS)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ArgumentError("every parameter of the network is frozen: there is nothing to train")
+    options: dict[str, Any] = {"momentum": 0.9} if optimizer == "sgd" else {}
+    if weight_decay is not None:
+        options["weight_decay"] = weight_decay
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return OPTIMIZERS[optimizer](parameters, lr=lr, fused=fused, **options)

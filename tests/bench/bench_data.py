@@ -22,7 +22,7 @@ from rich.table import Table
 from torchvision.datasets import OxfordIIITPet
 
 from segkit.data import load, loader, transforms
-from segkit.data.trimap import from_trimap
+from segkit.data.pets import from_trimap
 from segkit.models import build
 
 ROUNDS = 5

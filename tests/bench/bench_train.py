@@ -10,13 +10,12 @@ It takes up to four minutes on two idle cores; other work beside it spoils the t
 
 import argparse
 import json
-import math
 import os
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -33,16 +32,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import OxfordIIITPet
 
 from segkit import paths, train
-from segkit.data import SegmentationDataset, load
-from segkit.data.trimap import from_trimap
+from segkit.data import SegmentationDataset, load, loader
+from segkit.data.pets import from_trimap
 from segkit.losses import BCELoss, DiceLoss
 from segkit.models import build
-from segkit.train import distributed, loop, setup
-from segkit.train.schedules import Schedule
-from segkit.train.trouble import Guard
+from segkit.train.distributed import pick_device
+from segkit.train.history import device_name, git_revision
 
 SIZE, WIDTH, BATCH, EPOCHS = 128, 16, 16, 3
-ITEMS, VAL_ITEMS, ROUNDS, STEPS = 32, 16, 5, 30
+ITEMS, VAL_ITEMS, ROUNDS, STEPS = 32, 16, 5, 12
 FIT = {"batch_size": BATCH, "device": "cpu", "log": None}
 PRECISIONS = list(dict.fromkeys((train.precision.choose("auto").name, "fp32")))  # of this CPU
 UNMEASURED = "not yet measured"
@@ -120,15 +118,16 @@ def lightning_loop(model: nn.Module, fed: DataLoader) -> None:
         smp.metrics.iou_score(*stats, reduction=reduction).item()
 
 
-def bare(model: nn.Module, machine: loop.Machine, batches: list) -> Callable[[], None]:
+def bare(model: nn.Module, precision: str, batches: list) -> Callable[[], None]:
     """Return an epoch of nothing but forward, backward and step, with the engine's settings."""
-    model.to(machine.device, memory_format=machine.layout).train()
+    model.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    number_format = train.precision.choose(precision, "cpu")
 
     def epoch() -> None:
         for images, masks in batches:
-            images = images.to(memory_format=machine.layout)
-            with machine.precision.autocast():
+            images = images.to(memory_format=torch.channels_last)
+            with number_format.autocast():
                 logits = model(images)
             loss = F.binary_cross_entropy_with_logits(logits[:, 0].float(), masks.float())
             loss.backward()
@@ -139,35 +138,30 @@ def bare(model: nn.Module, machine: loop.Machine, batches: list) -> Callable[[],
 
 
 def engine(
-    model: nn.Module, machine: loop.Machine, batches: list, compile: bool = False
-) -> Callable[[], None]:
-    """Return an epoch of the engine over the same batches."""
-    model.to(machine.device, memory_format=machine.layout)
-    optimizer = setup.optimizer("adamw", model, 1e-3, None)
-    course = Schedule().start(optimizer, 1000, len(batches))
-    called = torch.compile(model) if compile else model
-    guard = Guard(machine.device)
-    run = loop.Run(model, called, BCELoss(), optimizer, course, machine, guard)
-
-    def epoch() -> None:
-        totals = torch.zeros(2, device=machine.device)
-        for _ in loop.train_epoch(run, iter(batches), totals):
-            pass
-
-    return epoch
+    model: nn.Module, batches: list | SegmentationDataset, epochs: int = 1, **options: object
+) -> float:
+    """Return the seconds of the engine's best epoch over the same batches, or over a data set."""
+    if isinstance(batches, list):
+        batches = DataLoader(batches, batch_size=None)
+    history = train.fit(model, batches, epochs=epochs, loss=BCELoss(), log=None, **options)
+    return min(history["seconds"])
 
 
 def in_turns(*works: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
-    """Return the best seconds of each, run in turns: the first round, the slowest, drops out."""
+    """Return the best seconds of each, run in turns: the first round, the slowest, drops out.
+
+    What returns a number has measured itself.
+    """
     times = []
     for _ in range(rounds):
         times.append([])
         for work in works:
             began = time.perf_counter()
-            work()
+            measured = work()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            times[-1].append(time.perf_counter() - began)
+            elapsed = time.perf_counter() - began
+            times[-1].append(measured if isinstance(measured, float) else elapsed)
     return [min(column) for column in zip(*times, strict=True)]
 
 
@@ -204,9 +198,11 @@ def overhead(batches: list) -> list[dict]:
     """Compare the engine with a bare forward, backward and step on the same batch."""
     rows = []
     for precision in PRECISIONS:
-        machine = setup.machine("cpu", precision, True)
+        options = {"device": "cpu", "precision": precision}
         plain, ours = in_turns(
-            bare(unet(), machine, batches), engine(unet(), machine, batches), rounds=STEPS
+            bare(unet(), precision, batches),
+            partial(engine, unet(), batches, **options),
+            rounds=STEPS,
         )
         images = sum(len(masks) for _, masks in batches)
         rows.append(row(f"engine against a bare step, {precision}", images, ours, plain, "≥ 0.97"))
@@ -237,20 +233,6 @@ def row(what: str, images: int, ours: float, theirs: float, aim: str = "") -> di
     """Return a row of the CPU table from the seconds of both sides."""
     speed = {"images_per_second": images / ours, "against": images / theirs}
     return {"what": what, **speed, "ratio": theirs / ours, "aim": aim}
-
-
-class Epochs:
-    """A loader's batches, another epoch each time they are asked for."""
-
-    def __init__(self, fed: DataLoader) -> None:
-        self.fed, self.epoch = fed, 0
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.fed.dataset) / self.fed.batch_size)
-
-    def __iter__(self) -> Iterator:
-        self.epoch += 1
-        return distributed.epoch_batches(self.fed, self.epoch, seed=0)
 
 
 def on_gpu(
@@ -286,28 +268,25 @@ def gpu_epoch(
     if mode == "first loop":
         batches = [{"image": images, "mask": masks[:, None].float()}] * (len(data) // batch)
         return in_turns(lambda: first_loop(model, {"train": batches}, device, 1), rounds=3)[0]
-    machine = setup.machine(device, "fp32" if device == "cpu" else mode.split()[0], True)
-    batches = [(images, masks)] * (len(data) // batch)
-    if loading:
-        workers = max(1, os.cpu_count() - 2)
-        batches = Epochs(distributed.feed(data, batch, 0, workers, training=True))
-    with machine.precision.numerics(deterministic=False):
-        epoch = engine(model, machine, batches, compile="compiled" in mode and device == "cuda")
-        return in_turns(epoch, rounds=3)[0]
+    batches = data if loading else [(images, masks)] * (len(data) // batch)
+    options = {"precision": "fp32" if device == "cpu" else mode.split()[0], "device": device}
+    options |= {"compile": "compiled" in mode and device == "cuda", "deterministic": False}
+    options |= {"batch_size": batch, "workers": max(1, os.cpu_count() - 2) if loading else 0}
+    return engine(model, batches, epochs=3, **options)
 
 
 def hardware() -> dict:
     """Return what the figures were measured on."""
-    machine = setup.machine(None, "auto", True)
+    device = pick_device(None)
     return {
-        "device": setup.device_name(machine.device),
-        "cpu": setup.device_name(torch.device("cpu")),
+        "device": device_name(device),
+        "cpu": device_name(torch.device("cpu")),
         "threads": torch.get_num_threads(),
-        "auto precision": str(machine.precision),
+        "auto precision": str(train.precision.choose("auto", device)),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "segmentation-models-pytorch": smp.__version__},
-        "git": setup.revision(),
+        "git": git_revision(),
         "command": "python " + " ".join(sys.argv),
     }  # fmt: skip
 
@@ -340,8 +319,8 @@ def main() -> None:
         root = Path(real) if real else make_pets(Path(home))
         how = {"border": "pet", "data_dir": root, "cache": False, "transform": None}
         data = load("oxford-pet", "test", SIZE, count=ITEMS, **how)
-        batches = list(distributed.feed(data, BATCH, 0, 0, training=True))
-        cpu = [*end_to_end(root), *overhead(batches[:1]), *against_smp(data)]
+        batches = list(loader(data, BATCH, shuffle=True))
+        cpu = [*end_to_end(root), *overhead(batches[:1] * 4), *against_smp(data)]
     gpu = on_gpu()
     show(cpu, gpu)
     if save:

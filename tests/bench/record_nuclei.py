@@ -21,7 +21,8 @@ from segkit import data, environment, models, paths, plot
 from segkit.files import write_text
 from segkit.losses import BCELoss, Combined, DiceLoss
 from segkit.models import inspect
-from segkit.train import evaluate, fit, load_weights, setup
+from segkit.train import evaluate, fit, load_weights
+from segkit.train.history import device_name, git_revision
 
 SIZE, SEEDS = 96, (0, 1, 2)
 SETTINGS = {"schedule": "one-cycle", "batch_size": 16, "precision": "fp32"}
@@ -97,10 +98,10 @@ def facts() -> dict:
         "weights": "random; best validation epoch kept, test set evaluated once a row",
         "hardware": {
             **environment.hardware(),
-            "cpu": setup.device_name(torch.device("cpu")),
+            "cpu": device_name(torch.device("cpu")),
         },
         "versions": {name: environment.version(name) for name in packages},
-        "git": setup.revision(),
+        "git": git_revision(),
         "command": "python tests/bench/record_nuclei.py",
     }
 
@@ -112,7 +113,7 @@ def draw(file: Path) -> None:
     networks: list[nn.Module] = []
     for name, (build, _) in NETWORKS.items():
         networks.append(build())
-        load_weights(folder(name, SEEDS[0]) / "best.safetensors", networks[-1])
+        load_weights(folder(name, SEEDS[0]) / "best.pt", networks[-1])
     fig, axes = plot.grid(
         4, len(indices), cell=1.2, row_titles=["image", "target", "smp Unet", "segkit unet"]
     )

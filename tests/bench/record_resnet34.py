@@ -18,7 +18,8 @@ import torch
 from segkit import data, environment, models, paths
 from segkit.files import write_text
 from segkit.models import inspect
-from segkit.train import evaluate, fit, setup
+from segkit.train import evaluate, fit
+from segkit.train.history import device_name, git_revision
 
 SIZE, SEEDS = 64, (0, 1, 2)
 SETTINGS = {"epochs": 20, "lr": 1e-2, "schedule": "one-cycle", "batch_size": 16}
@@ -82,12 +83,12 @@ def facts() -> dict:
         },
         "hardware": {
             **environment.hardware(),
-            "cpu": setup.device_name(torch.device("cpu")),
+            "cpu": device_name(torch.device("cpu")),
         },
         "versions": {
             name: environment.version(name) for name in ("segkit", *environment.SHOWN[:3])
         },
-        "git": setup.revision(),
+        "git": git_revision(),
     }
 
 

@@ -1,9 +1,16 @@
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
 
 from segkit import data
+from segkit.data import splits
 from segkit.data.dataset import DataError, SeededSampler, SegmentationDataset, loader
+from segkit.errors import ArgumentError
 
 
 def made(n=10, size=16, channels=3, transform=None):
@@ -32,11 +39,25 @@ def test_classes_is_what_a_network_needs():
     assert (two.classes, three.classes) == (1, 3)
 
 
-def test_images_and_masks_must_match():
-    with pytest.raises(DataError, match="3 images but 2 masks"):
-        SegmentationDataset(np.zeros((3, 4, 4)), np.zeros((2, 4, 4)), ("a", "b"))
-    with pytest.raises(DataError, match="differ"):
-        SegmentationDataset(np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 5)), ("a", "b"))
+UINT8 = np.zeros((2, 4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "options", "message"),
+    [
+        (np.zeros((3, 4, 4), np.uint8), UINT8, {}, "3 images but 2 masks"),
+        (np.zeros((2, 4, 5, 3), np.uint8), UINT8, {}, "differ"),
+        (np.zeros((2, 4, 4, 4), np.uint8), UINT8, {}, "differ"),
+        (np.zeros((2, 4, 4, 3)), UINT8, {}, "images are float64: give 0 to 255 as uint8"),
+        (UINT8, np.zeros((2, 4, 4)), {}, "masks are float64: give class ids as uint8"),
+        (UINT8, np.zeros((2, 4, 4), int), {}, "masks are int64"),
+        (UINT8, UINT8, {"names": ["x"]}, "1 names for 2 images"),
+        (UINT8, UINT8, {"groups": ["x"] * 3}, "3 groups for 2 images"),
+    ],
+)
+def test_what_would_train_a_wrong_model_is_refused(images, masks, options, message):
+    with pytest.raises(DataError, match=message):
+        SegmentationDataset(images, masks, ("a", "b"), **options)
 
 
 def test_a_subset_keeps_its_names_and_groups():
@@ -46,6 +67,91 @@ def test_a_subset_keeps_its_names_and_groups():
     assert part.groups == (whole.groups[4], whole.groups[1])
     assert (part.images[0] == whole.images[4]).all() and len(part) == 2
     assert torch.equal(part[1][0], whole[1][0])
+
+
+@pytest.mark.parametrize("as_array", [list, np.array, torch.tensor])
+def test_a_subset_by_booleans_keeps_the_items_that_are_true(as_array):
+    keep = as_array([True, False, True, False, False, True])
+    assert made(n=6).subset(keep).names == ("00000", "00002", "00005")
+
+
+@pytest.mark.parametrize("indices", [[0.9, 1.7], [True, False], ["a"], [[0, 1]]])
+def test_a_subset_by_anything_else_is_refused(indices):
+    with pytest.raises(ArgumentError, match="whole numbers, or one boolean for each of the 6"):
+        made(n=6).subset(indices)
+
+
+@pytest.mark.parametrize(
+    ("indices", "mapped"),
+    [(range(2, 8), True), (range(1, 10, 3), True), ([4, 1], False), ([1, 1], False), ([3], False)],
+)
+def test_an_evenly_spaced_subset_of_a_memory_map_is_a_view(tmp_path, indices, mapped):
+    whole = made()
+    for name in ("images", "masks"):
+        np.save(tmp_path / f"{name}.npy", getattr(whole, name))
+        setattr(whole, name, np.load(tmp_path / f"{name}.npy", mmap_mode="c"))
+    part = whole.subset(indices)
+    assert np.shares_memory(part.images, whole.images) == mapped
+    assert (part.images == made().images[list(indices)]).all()
+    assert (part.masks == made().masks[list(indices)]).all()
+    assert part.names == tuple(whole.names[i] for i in indices)
+
+
+@pytest.mark.parametrize("transform", [None, data.transforms.build("light")])
+def test_items_count_from_the_end_too_and_beyond_it_there_is_none(transform):
+    dataset = made(n=6, transform=transform)
+    assert torch.equal(dataset[-1, 2][0], dataset[5, 2][0])
+    for i in (6, -7):
+        with pytest.raises(IndexError, match="data set of 6"):
+            dataset[i]
+    assert len(list(dataset)) == 6
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda seed: loader(made(), 4, seed=seed),
+        lambda seed: data.load("toy-xray", count=2, seed=seed),
+        lambda seed: splits.random_split(10, seed=seed),
+        lambda seed: splits.stratified_split([0, 1] * 9, seed=seed),
+        lambda seed: splits.grouped_split(range(9), seed=seed),
+    ],
+)
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_a_seed_that_is_none_is_named(use, seed):
+    with pytest.raises(ArgumentError, match=r"seed=.*whole number of 0 or more"):
+        use(seed)
+
+
+@pytest.mark.parametrize("name", data.names())
+def test_the_options_of_load_are_those_of_the_function_that_opens(name):
+    source = data._SOURCES[name]
+    module, function = source.opener.split(":")
+    known = inspect.signature(getattr(import_module(f"segkit.data.{module}"), function)).parameters
+    taken = {p for p, v in known.items() if v.kind is not v.VAR_KEYWORD} - {"root"}
+    more = {"fractions", "group_by", "count", "seed"} if len(taken) < len(known) - 1 else set()
+    assert taken | more == {*data.options(name)} - {"data_dir", "transform"}
+    assert ("root" in known) == ("data_dir" in data.options(name))
+
+
+def test_a_home_folder_may_be_written_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=str(tmp_path / "pets")):
+        data.load("oxford-pet", border="pet", data_dir="~/pets")
+
+
+def test_albumentations_is_not_imported_before_a_pipeline_needs_it():
+    code = """
+import sys
+from segkit import data
+data.load("toy-pets", count=1, border="pet")
+heavy = {"albumentations", "torchvision"} & {name.partition(".")[0] for name in sys.modules}
+assert not heavy, heavy
+data.load("toy-pets", count=1, border="pet", transform="light")
+assert "albumentations" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def seen(batches):

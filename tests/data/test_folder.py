@@ -8,7 +8,9 @@ from PIL import Image
 
 from segkit.data import folder, load
 from segkit.data.dataset import DataError
-from segkit.data.folder import open_folder, value_rule
+from segkit.data.folder import Example, infer_label_encoding, open_folder
+from segkit.data.issues import KINDS
+from segkit.errors import ArgumentError
 
 REAL = os.environ.get("SEGKIT_REAL_DATA")
 real = pytest.mark.skipif(not REAL, reason="SEGKIT_REAL_DATA is not set")
@@ -95,7 +97,7 @@ def test_a_split_that_is_not_there_is_refused(tmp_path):
     fill(tmp_path / "train", n=3)
     assert len(open_folder(tmp_path, "train", 16)) == 3
     refused(tmp_path, "no split 'val' in this folder, only train", split="val")
-    with pytest.raises(ValueError, match="split='dev': choose one of train, val, test"):
+    with pytest.raises(ArgumentError, match="'dev'; there are: train, val, test"):
         open_folder(tmp_path, "dev", 16)
 
 
@@ -142,7 +144,7 @@ def test_groups_are_not_split_apart(tmp_path, group_by):
 def test_a_group_pattern_that_misses_names_is_refused(root):
     refused(root, "group_by='p01' is found in 1 of 10 names, not in p00", group_by="p01")
     refused(root, "is found in 1 of 10 names, not in p00", group_by="p00|(p01)")
-    with pytest.raises(ValueError, match="is no regular expression"):
+    with pytest.raises(ArgumentError, match="is no regular expression"):
         open_folder(root, "train", 16, group_by="(")
 
 
@@ -161,33 +163,29 @@ def test_the_cache_follows_the_files(root):
     assert after.images[0].min() == 250
     assert np.array_equal(before.images[1:], after.images[1:])
     Image.fromarray(np.full((20, 24), 7, np.uint8)).save(root / "masks" / f"{name}.png")
-    refused(root, f"{name}.png: 7")
+    refused(root, f"masks/{name}.png", "holds 7")
 
 
 # What does not fit
 
 
-def test_missing_and_surplus_masks_are_listed_together(root):
+def test_files_without_their_partner_and_duplicates_are_listed_together(root):
     (root / "masks" / "p03.png").unlink()
     (root / "masks" / "p04.png").unlink()
     (root / "images" / "p07.png").unlink()
-    refused(
-        root,
-        "2 faults",
-        "2 of 9 images have no mask of the same name (p03.png, p04.png)",
-        "add it (all 0 if nothing is there)",
-        "1 of 8 masks have no image of the same name (p07.png)",
-    )
-
-
-def test_two_files_with_one_stem_are_refused(root):
     shutil.copy(root / "images" / "p00.png", root / "images" / "p00.jpg")
-    refused(root, "several files with one stem (p00.jpg, p00.png)", "rename or remove")
+    message = refused(root, "3 faults in", "images/p03.png", "images/p04.png", "p00.jpg", "p00.png")
+    assert f"masks/p07.png: {KINDS['missing-image'][1]}: {KINDS['missing-image'][2]}" in message
+    for code in ("missing-mask", "same-stem"):
+        assert f"2 files: {KINDS[code][1]}: {KINDS[code][2]}" in message
 
 
 def test_empty_and_absent_folders_are_refused(tmp_path):
     fill(tmp_path / "a", n=0)
-    refused(tmp_path / "a", "2 faults", "images: holds no pictures", "masks: holds no pictures")
+    (tmp_path / "a" / "masks").rmdir()
+    (tmp_path / "a" / "images" / "cats").mkdir()
+    found = "2 files: holds no pictures", "it holds cats", "there is no such folder"
+    refused(tmp_path / "a", *found)
     with pytest.raises(FileNotFoundError, match=r"nowhere holds .* no such folder"):
         open_folder(tmp_path / "nowhere", "train", 16)
     (tmp_path / "b" / "pictures").mkdir(parents=True)
@@ -204,14 +202,10 @@ def test_sidecars_other_files_and_folders_are_left_out(root):
     assert sum(len(part) for part in opened(root).values()) == 10
 
 
-def test_a_mask_of_another_size_is_refused(root):
-    Image.fromarray(blob(0, size=(20, 25))).save(root / "masks" / "p03.png")
-    refused(root, "p03.png: is 25×20 pixels, its image 24×20", "export it again")
-
-
-def test_a_transposed_mask_is_refused(root):
-    Image.fromarray(blob(0).T.copy()).save(root / "masks" / "p03.png")
-    refused(root, "p03.png: is 20×24 pixels, its image 24×20")
+@pytest.mark.parametrize("shape", [(20, 25), (24, 20)])
+def test_a_mask_of_another_size_is_refused(root, shape):
+    Image.fromarray(blob(0, size=shape)).save(root / "masks" / "p03.png")
+    refused(root, "p03.png: a mask of another size", f"({shape[1]}×{shape[0]}, image 24×20)")
 
 
 def test_several_bad_files_are_listed_together(root):
@@ -219,7 +213,8 @@ def test_several_bad_files_are_listed_together(root):
     (root / "images" / "p01.png").unlink()
     (root / "masks" / "p02.png").write_bytes(b"nothing")
     Image.new("I;16", (24, 20)).save(root / "masks" / "p03.png")
-    refused(root, "3 faults", "p01.jpg: its colours are CMYK", "p02.png: cannot", "p03.png: a mask")
+    bad = "p01.jpg: its colours", "they are CMYK", "p02.png: cannot", "p03.png: a mask"
+    refused(root, "3 faults", *bad)
 
 
 def test_images_that_come_out_bad_only_when_decoded(root):
@@ -236,8 +231,17 @@ def test_images_that_come_out_bad_only_when_decoded(root):
 # What the values mean
 
 
-def held(*files):
-    return {f"m{i}.png": list(values) for i, values in enumerate(files)}
+def inferred(files, named=0, values="auto"):
+    """Return encoding and number of classes; or the code of the issue and the masks that have it."""
+    examples = [
+        Example(f"m{i}", "", None, Path(f"m{i}"), values=list(found), interior_values=list(found))
+        for i, found in enumerate(files)
+    ]
+    encoding, classes, issues = infer_label_encoding(examples, named, values)
+    if encoding:
+        assert not issues
+        return encoding, classes
+    return issues[0].code, [str(file) for issue in issues for file in issue.files]
 
 
 @pytest.mark.parametrize(
@@ -253,10 +257,28 @@ def held(*files):
         ([(0, 1)], 5, ("ids", 5)),
         ([tuple(range(32))], 0, ("ids", 32)),
         ([tuple(range(40))], 40, ("ids", 40)),
+        ([(1, 2, 3)], 4, ("ids", 4)),
+        ([(0, 1), (0, 5, 9), (0, 2)], 3, ("unknown-ids", ["m1"])),
+        ([tuple(range(33))], 0, ("unknown-ids", ["m0"])),  # more must be named
+        ([(0, 1), (0, 3)], 0, ("id-gap", ["m1"])),
+        ([(1, 2, 3), (1, 2)], 0, ("trimap", ["m0", "m1"])),
+        ([(1, 2), (1, 2)], 0, ("ids-from-one", ["m0", "m1"])),
+        ([(1, 2, 3, 4)], 0, ("ids-from-one", ["m0"])),
+        ([(0, 1), (0, 255), (0,)], 0, ("mixed-values", ["m1"])),
+        ([(0, 255)], 3, ("class-names", ["m0"])),
     ],
 )
 def test_auto_decides_over_all_files(files, named, wanted):
-    assert value_rule(held(*files), named) == wanted
+    assert inferred(files, named) == wanted
+
+
+def test_an_option_overrides_what_the_values_suggest():
+    assert inferred([(0, 255)], 0, "ids") == ("ids", 2)
+    assert inferred([(0, 1), (0, 255)], 0, "ids") == ("ids", 2)
+    assert inferred([(0,)], 0, "0/255") == ("0/255", 2)
+    assert inferred([(0, 1, 255)], 0, "0/255")[1] == ["m0"]
+    with pytest.raises(ArgumentError, match="'masks'; there are: auto, ids, 0/255"):
+        inferred([(0,)], 0, "masks")
 
 
 def test_the_rule_is_not_decided_file_by_file(tmp_path):
@@ -275,51 +297,12 @@ def test_each_rule_has_a_cache_entry_of_its_own(root):
         assert set(np.unique(open_folder(root, "train", 16, values=values).masks)) == held
 
 
-def test_an_option_overrides_what_the_values_suggest():
-    assert value_rule(held((0, 255)), 0, "ids") == ("ids", 2)
-    assert value_rule(held((0,)), 0, "0/255") == ("0/255", 2)
-    with pytest.raises(DataError, match=r"m0.png: 1\n"):
-        value_rule(held((0, 1, 255)), 0, "0/255")
-    with pytest.raises(ValueError, match="values='masks': choose"):
-        value_rule(held((0,)), 0, "masks")
-
-
-def test_values_outside_the_classes_are_listed():
-    with pytest.raises(DataError) as error:
-        value_rule(held((0, 1), (0, 5, 9), (0, 2)), 3)
-    message = str(error.value)
-    assert message.startswith(
-        "1 of 3 masks hold values other than the ids 0 to 2, 255 for ignored:\n- m1.png: 5, 9\n"
-    )
-    assert "give class_names" in message
-
-
-def test_ids_with_a_gap_are_refused_unless_named():
-    with pytest.raises(DataError, match=r"m1.png: 3\n"):
-        value_rule(held((0, 1), (0, 3)), 0)
-    with pytest.raises(DataError, match=r"m0.png: 2, 3\n"):
-        value_rule(held((1, 2, 3)), 0)
-    assert value_rule(held((1, 2, 3)), 4) == ("ids", 4)
-
-
-def test_a_mixture_of_0_1_and_0_255_is_refused():
-    with pytest.raises(DataError) as error:
-        value_rule(held((0, 1), (0, 255), (0,)), 0)
-    assert "1 masks hold 0 and 255 (m1.png), others ids (m0.png)" in str(error.value)
-    assert value_rule(held((0, 1), (0, 255)), 0, "ids") == ("ids", 2)
-
-
-def test_two_values_for_three_classes_are_refused():
-    with pytest.raises(DataError, match='3 classes are named: say values="ids"'):
-        value_rule(held((0, 255)), 3)
-
-
 def test_interpolated_masks_are_refused_with_the_reason(root):
     for i in (2, 5):
         file = root / "masks" / f"p{i:02d}.png"
         small = Image.open(file).resize((12, 10), Image.Resampling.BILINEAR)
         small.resize((24, 20), Image.Resampling.BILINEAR).save(file)
-    refused(root, "2 of 10 masks hold values other than 0 and 255", "p02.png: ", "nearest")
+    refused(root, "2 files: a mask with values", "p02.png (", "interpolation", "use nearest")
 
 
 def test_masks_interpolated_to_every_value_are_refused(tmp_path):
@@ -329,23 +312,23 @@ def test_masks_interpolated_to_every_value_are_refused(tmp_path):
         Image.fromarray(np.vstack([ramp[:10], 255 - ramp[10:]])).save(
             tmp_path / "masks" / f"p{i:02d}.png"
         )
-    refused(tmp_path, "3 of 3 masks", "mixed neighbouring ids")
+    refused(tmp_path, "3 files: a mask with values in between along its edges", "use nearest")
     everything = np.resize(np.arange(256, dtype=np.uint8), (20, 24))
     for i in range(3):
         Image.fromarray(everything).save(tmp_path / "masks" / f"p{i:02d}.png")
-    refused(tmp_path, "3 of 3 masks hold values other than the ids 0 to 31", "32, 33")
+    refused(tmp_path, "3 files: a mask with values that belong to no class")
 
 
 def test_jpeg_masks_are_refused_as_such(root):
     for file in list((root / "masks").iterdir()):
         Image.open(file).save(file.with_suffix(".jpg"), quality=80)
         file.unlink()
-    refused(root, "JPEG changes values near edges")
+    refused(root, "10 files: a mask stored as JPEG, which changes values near edges")
 
 
 @pytest.mark.parametrize("names", ["background", ["one"], ["a", "a"], []])
 def test_class_names_must_be_a_list_of_different_names(root, names):
-    with pytest.raises(ValueError, match="give a list of two or more different names"):
+    with pytest.raises(ArgumentError, match="give a list of two or more different names"):
         open_folder(root, "train", 16, class_names=names)
 
 

@@ -12,7 +12,7 @@ from torchvision.datasets import OxfordIIITPet
 
 from segkit.data import load, splits
 from segkit.data.dataset import DataError
-from segkit.data.pets import open_pets
+from segkit.data.pets import from_trimap, open_pets, trimap_classes
 
 REAL = os.environ.get("SEGKIT_REAL_DATA")
 real = pytest.mark.skipif(not REAL, reason="SEGKIT_REAL_DATA is not set")
@@ -89,19 +89,22 @@ def test_items_are_what_torchvision_gives(root):
 
 
 @pytest.mark.parametrize(
-    ("border", "classes", "values"),
+    ("border", "classes", "ids"),
     [
-        ("ignore", 1, {0, 1, 255}),
-        ("pet", 1, {0, 1}),
-        ("background", 1, {0, 1}),
-        ("class", 3, {0, 1, 2}),
+        ("ignore", 1, [1, 0, 255]),
+        ("pet", 1, [1, 0, 1]),
+        ("background", 1, [1, 0, 0]),
+        ("class", 3, [1, 0, 2]),
     ],
 )
-def test_the_border_rules(root, border, classes, values):
+def test_the_border_rules(root, border, classes, ids):
+    mask = from_trimap(np.array([[1, 2, 3]], np.uint8), border)
+    assert mask.tolist() == [ids] and mask.dtype == np.uint8
     data = open_pets(root, "train", 16, border=border)
-    assert data.classes == classes
-    assert set(np.unique(data.masks)) == values
-    assert data.info["border"] == border
+    assert data.classes == classes and data.info["border"] == border
+    assert set(np.unique(data.masks)) == set(ids)
+    assert data.class_names == trimap_classes(border)
+    assert len(data.class_names) == len({*ids} - {255})
 
 
 def test_the_border_makes_the_pet_larger_or_not(root):
@@ -111,8 +114,10 @@ def test_the_border_makes_the_pet_larger_or_not(root):
 
 def test_a_border_rule_must_be_chosen(root):
     refused(ValueError, root, "no border rule 'skip'", border="skip")
-    with pytest.raises(ValueError, match="split='dev'"):
+    with pytest.raises(ValueError, match="no split 'dev'"):
         open_pets(root, "dev", border="pet")
+    with pytest.raises(DataError, match=r"also \[0, 4\]"):
+        from_trimap(np.array([[0, 4, 1]], np.uint8), "pet")
 
 
 def test_the_folder_itself_its_parent_and_the_default(root, monkeypatch):

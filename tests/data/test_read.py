@@ -144,6 +144,12 @@ def test_truncated_files_are_refused(save, suffix, reader):
         refused(reader, file, "cannot be read", "fetch it again")
 
 
+def test_more_pixels_than_pillow_opens_are_refused_as_that(save, monkeypatch):
+    file = save(noise(9, 9))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    refused(read.image, file, "more pixels than Pillow opens", "MAX_IMAGE_PIXELS")
+
+
 @pytest.mark.parametrize("reader", [read.image, read.mask, read.image_header])
 def test_what_is_no_picture_is_refused(tmp_path, reader):
     for content in (b"", b"<html>404 not found</html>", b"\x89PNG\r\n\x1a\n" + bytes(50)):
@@ -155,8 +161,8 @@ def test_what_is_no_picture_is_refused(tmp_path, reader):
 def test_several_pictures_in_one_file_are_refused(save):
     frames = [Image.fromarray(noise(4, 4) // (i + 1)) for i in range(2)]
     file = save(frames[0], "a.tif", save_all=True, append_images=frames[1:])
-    refused(read.image, file, "holds 2 pictures")
-    refused(read.mask, file, "holds 2 pictures")
+    refused(read.image, file, "holds several pictures", "2 pictures")
+    refused(read.mask, file, "holds several pictures", "2 pictures")
 
 
 def test_header_tells_size_and_channels(save):
@@ -222,7 +228,7 @@ def test_a_stretched_low_bit_grey_png_is_refused(tmp_path):
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     )
     assert read.image(tmp_path / "a.png").tolist() == [[0, 85, 170, 255]]
-    refused(read.mask, tmp_path / "a.png", "less than 8 bits", "8-bit PNG")
+    refused(read.mask, tmp_path / "a.png", "0..255 in 8 bits", "L;2", "8-bit PNG")
 
 
 @pytest.mark.parametrize("size", [(5, 9), (8, 8), (40, 23), (16, 12), (77, 100)])
@@ -253,16 +259,12 @@ def test_images_shrink_with_antialiasing(save):
     assert np.abs(shrunk[:, 1:-1].astype(int) - 127).max() <= 8  # neither all black nor all white
 
 
-def test_values_lists_what_is_there():
-    assert read.values(np.array([[0, 255], [3, 3]], np.uint8)) == [0, 3, 255]
-
-
-def test_faults_are_listed_together():
+def test_messages_are_listed_together():
     read.refuse([], "here")
     with pytest.raises(DataError, match=r"^only one$"):
         read.refuse(["only one"], "here")
     with pytest.raises(DataError) as error:
-        read.refuse([f"fault {i}" for i in range(11)], "here")
+        read.refuse([f"issue {i}" for i in range(11)], "here")
     lines = str(error.value).splitlines()
-    assert lines[:2] == ["11 faults in here:", "- fault 0"]
+    assert lines[:2] == ["11 faults in here:", "- issue 0"]
     assert lines[-1] == "- and 3 more"

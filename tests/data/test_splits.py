@@ -67,6 +67,20 @@ def test_no_group_is_split_and_the_sizes_come_near(sizes, seed):
     assert np.abs([len(part) for part in parts] - wanted).max() <= 9
 
 
+@pytest.mark.parametrize("groups", range(3, 9))
+def test_few_groups_or_items_are_split_as_long_as_every_part_can_have_one(groups):
+    for seed in range(30):
+        sizes = np.random.default_rng(seed).integers(1, 10, groups)
+        for labels in (np.repeat(np.arange(groups), sizes), np.repeat(np.arange(groups), 10)):
+            parts = splits.grouped_split(labels, FRACTIONS, seed)
+            assert everything(parts) == list(range(len(labels))) and min(map(len, parts)) > 0
+            assert splits.leakage(parts, groups=labels).clean
+        for parts in (splits.random_split(groups, FRACTIONS, seed), splits.sorted_split(groups)):
+            assert everything(parts) == list(range(groups)) and min(map(len, parts)) > 0
+    assert [len(part) for part in splits.sorted_split(4)] == [2, 1, 1]
+    assert [len(part) for part in splits.sorted_split(20, (0.5, 0.01, 0.49))] == [10, 1, 9]
+
+
 @pytest.mark.parametrize("fractions", [(0.7, 0.2), (1.2, -0.2), (1.0, 0.0)])
 def test_fractions_must_be_positive_and_add_up(fractions):
     with pytest.raises(ValueError, match="must be positive and add up to 1"):

@@ -28,7 +28,7 @@ def test_a_picture_does_not_depend_on_how_many_are_drawn(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_picture_is_in_two_splits_or_twice(name):
-    pictures = np.concatenate([load(name, split, count=20).images for split in toy.SPLITS])
+    pictures = np.concatenate([load(name, split, count=20).images for split in toy.COUNTS])
     assert len({picture.tobytes() for picture in pictures}) == 60
 
 
@@ -95,7 +95,7 @@ def test_the_border_lies_between_pet_and_background():
         ({"name": "toy-xray", "bones": 3}, "choose 1"),
         ({"name": "toy-xray", "bone": 2}, "it has: bones"),
         ({"border": "edge"}, "there are: ignore, pet"),
-        ({"border": None}, "say what it becomes"),
+        ({"border": None}, "choose what it becomes"),
         ({"transform": "strong"}, "there are: evaluation, light"),
         ({"name": "folder"}, "data_dir"),
     ],

@@ -107,5 +107,5 @@ def test_costs_of_the_full_networks_at_256():
     assert (3 * unet.total("flops") - first) / 1e9 == pytest.approx(288.8, abs=0.05)
     first = 2 * 1 * 40 * 9 * 256 * 256
     assert (3 * pdr.total("flops") - first) / 1e9 == pytest.approx(141.9, abs=0.3)
-    assert unet.total("saved") / MIB == pytest.approx(327, abs=0.5)
-    assert pdr.total("saved") / MIB == pytest.approx(630, abs=0.5)
+    assert unet.total("activation_bytes") / MIB == pytest.approx(327, abs=0.5)
+    assert pdr.total("activation_bytes") / MIB == pytest.approx(630, abs=0.5)

@@ -6,7 +6,7 @@ from nets import net, quick, same, toy, weights
 from torch import nn
 
 from segkit.train import RangeTest, Schedule, curve, lr_range_test
-from segkit.train.schedules import KINDS
+from segkit.train.schedules import OPTIONS
 
 EPOCHS, STEPS = 6, 5
 TOTAL = EPOCHS * STEPS
@@ -30,7 +30,7 @@ def closed_form(name, i):
     }[name]
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_curve_follows_the_formula(name):
     losses = [1 / (1 + e) for e in range(EPOCHS)]
     rates = curve(Schedule(name), 0.3, EPOCHS, STEPS, losses)
@@ -38,12 +38,12 @@ def test_curve_follows_the_formula(name):
     assert rates == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_warmup_rises_linearly_and_hands_over_at_full_height(name):
     warm = 7
     rates = curve(Schedule(name, warmup=warm / STEPS), 0.8, EPOCHS, STEPS)
     assert rates[:warm] == pytest.approx([0.8 * (i + 1) / (warm + 1) for i in range(warm)])
-    rest = curve(Schedule(name), 0.8, 1, TOTAL - warm) if KINDS[name].per_step else [0.8]
+    rest = curve(Schedule(name), 0.8, 1, TOTAL - warm) if Schedule(name).per_step else [0.8]
     assert rates[warm : warm + len(rest)] == pytest.approx(rest)
 
 
@@ -60,7 +60,7 @@ def test_options_reach_the_scheduler():
 
 
 def test_wrong_names_and_options_are_refused():
-    with pytest.raises(ValueError, match="no schedule 'onecycle'; there are: constant, step"):
+    with pytest.raises(ValueError, match=r"no schedule 'onecycle' .*there are: constant, step"):
         Schedule("onecycle")
     with pytest.raises(ValueError, match=r"cosine has no option gamma; it has: floor=0\.0"):
         Schedule("cosine", gamma=2)
@@ -70,21 +70,21 @@ def test_wrong_names_and_options_are_refused():
 
 def test_groups_keep_their_ratio():
     slow, fast = (nn.Parameter(torch.zeros(1)) for _ in range(2))
-    for name in KINDS:
+    for name in OPTIONS:
         groups = [{"params": [slow], "lr": 0.01}, {"params": [fast], "lr": 0.1}]
         optimizer = torch.optim.SGD(groups)
-        course = Schedule(name, warmup=1).start(optimizer, 3, 4)
+        scheduler = Schedule(name, warmup=1).start(optimizer, 3, 4)
         for _ in range(3):
             for _ in range(4):
                 low, high = (group["lr"] for group in optimizer.param_groups)
                 assert high / low == pytest.approx(10)
                 optimizer.step()
-                course.step()
-            course.epoch(1.0)
+                scheduler.step()
+            scheduler.end_epoch(1.0)
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("stop", range(1, TOTAL, 4))
 def test_state_goes_on_where_it_was(name, stop):
     losses = [1.0] * EPOCHS
@@ -95,19 +95,19 @@ def test_state_goes_on_where_it_was(name, stop):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
         return optimizer, schedule.start(optimizer, EPOCHS, STEPS)
 
-    optimizer, course = start()
+    optimizer, scheduler = start()
     rates = []
     for i in range(TOTAL):
         if i == stop:
-            kept, rates_kept = course.state_dict(), optimizer.state_dict()
-            optimizer, course = start()
-            course.load_state_dict(kept)
+            kept, rates_kept = scheduler.state_dict(), optimizer.state_dict()
+            optimizer, scheduler = start()
+            scheduler.load_state_dict(kept)
             optimizer.load_state_dict(rates_kept)
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        course.step()
+        scheduler.step()
         if (i + 1) % STEPS == 0:
-            course.epoch(losses[i // STEPS])
+            scheduler.end_epoch(losses[i // STEPS])
     assert rates == whole
 
 

@@ -1,0 +1,331 @@
+"""`segkit train`, `evaluate`, `predict` and `export`: a model file, and what it is for."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, BadParameter, Exit, Option
+
+from segkit.cli.options import (
+    AsJson,
+    Batch,
+    Border,
+    Data,
+    Device,
+    print_json,
+    progress,
+    stoppable,
+    values,
+)
+
+if TYPE_CHECKING:
+    from segkit.config import Trained
+    from segkit.model_file import ModelMetadata
+    from segkit.predict import Outcome
+
+_Model = Annotated[Path, Argument(help="Model file, as OUT/model.safetensors of train.")]
+_Threshold = Annotated[
+    float | None, Option(help="Of probability. Default: the one in the model file.")
+]
+
+
+def train(
+    config: Annotated[
+        Path | None, Argument(help="YAML or JSON with the parts data, model, fit.")
+    ] = None,
+    data: Data = None,
+    border: Border = None,
+    size: Annotated[int | None, Option(min=1, help="Side of the images, in pixels.")] = None,
+    augment: Annotated[
+        str | None, Option(help="Of the training set: light, geometric or medium.")
+    ] = None,
+    network: Annotated[
+        str | None, Option("--network", "-n", help="As unet (the default) or pdr_unet.")
+    ] = None,
+    epochs: Annotated[int | None, Option(min=1, help="Passes over the images.")] = None,
+    batch_size: Batch = None,
+    lr: Annotated[float | None, Option(help="Learning rate.")] = None,
+    seed: Annotated[int | None, Option(help="Of data, weights, order and augmentation.")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Run folder. Default: runs/DATA-NETWORK.")
+    ] = None,
+    resume: Annotated[bool, Option("--resume", help="Continue the run in the folder.")] = False,
+    device: Device = None,
+    precision: Annotated[str | None, Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
+    threshold: Annotated[
+        float | None, Option(help="Of probability. Default: chosen on validation.")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        Option("--set", "-s", metavar="PART.KEY=VALUE", help="Any other entry of a config."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network and leave a model file that predict, evaluate and export work from.
+
+    The settings come from a config file, from options, or from both: options override the file.
+    The run folder gets model.safetensors, train.yaml (all settings), history.csv, config.json
+    (the machine too) and checkpoints. On several processes:
+    torchrun --nproc_per_node=2 -m segkit train config.yaml.
+    """
+    from segkit import config as configs
+    from segkit.train import distributed
+
+    settings: configs.Config = configs.read(config) if config else {}
+    if data:
+        settings["data"] = configs.source(data)
+    entries = {
+        "data.border": border,
+        "data.size": size,
+        "data.transform": augment,
+        "data.seed": seed,
+        "model.name": network,
+        "model.seed": seed,
+        "fit.seed": seed,
+        "fit.epochs": epochs,
+        "fit.batch_size": batch_size,
+        "fit.lr": lr,
+        "fit.out": None if out is None else str(out),
+        "fit.resume": resume or None,
+        "fit.device": device,
+        "fit.precision": precision,
+        "threshold": threshold,
+    }
+    given = {name: value for name, value in entries.items() if value is not None}
+    settings = configs.apply_overrides(settings, given, values(options))
+    network = (settings.get("model") or {}).get("name") or "unet"
+    folder = (settings.get("fit") or {}).get("out") or str(
+        Path("runs", f"{(settings.get('data') or {}).get('name')}-{network}")
+    )
+    settings = configs.apply_overrides(settings, {"model.name": network, "fit.out": folder})
+    with stoppable():
+        result = configs.from_config(settings, log=_to_stderr if as_json else print)
+    if result.metadata:
+        _print_training(result, as_json)
+    if result.history.stopped.startswith("interrupted"):
+        raise Exit(130)
+    distributed.leave()
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_training(result: "Trained", as_json: bool) -> None:
+    history, metadata = result.history, result.metadata
+    best, last = (history.best, history.last) if len(history) else (None, None)
+    chosen = metadata.notes["threshold chosen"]
+    if as_json:
+        about = {"model": result.file, "epochs": len(history), "stopped": history.stopped}
+        about |= {"best": best, "last": last}
+        print_json(about | {"threshold": metadata.threshold, "threshold_chosen": chosen})
+        return
+    if history.stopped:
+        print(f"Stopped: {history.stopped}")
+    if best:
+        name = history.monitor
+        print(f"Best {name} {best[name]:.4f}, in epoch {best['epoch']} of {len(history)}")
+    print(f"Threshold {metadata.threshold:g} ({chosen})")
+    print(f"Model: {result.file}")
+
+
+def evaluate(
+    model: _Model,
+    data: Data = None,
+    split: Annotated[str, Option(help="train, val or test.")] = "test",
+    border: Border = None,
+    count: Annotated[int | None, Option(min=1, help="Only so many images.")] = None,
+    threshold: _Threshold = None,
+    batch_size: Batch = 16,
+    device: Device = None,
+    options: Annotated[
+        list[str] | None,
+        Option("--set", "-s", metavar="KEY=VALUE", help="Any other option of the data set."),
+    ] = None,
+    report: Annotated[Path | None, Option(help="Write the report card to this HTML file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on held-out images, with 95 % intervals, and by class.
+
+    Without --data it is the data the model was trained on, by the train.yaml beside it: the same
+    split, so that its test set is one that training never used. Images are resized as for training.
+    """
+    from segkit import config as configs
+    from segkit import evaluate as evaluation
+    from segkit.model_file import load_model
+    from segkit.report_card import report_card
+    from segkit.train.distributed import pick_device
+
+    network, metadata = load_model(model)
+    metadata = _with_threshold(metadata, threshold)
+    part = configs.source(data) if data else configs.of_run(model)
+    entries = values(options) | ({"border": border} if border else {})
+    part = configs.for_model(part | entries, metadata)
+    with stoppable():
+        progress(f"evaluating on {part['name']}, {split}")
+        images = configs.open_split(part, split, count)
+        network.to(pick_device(device))
+        if report:
+            found = report_card(report, network, metadata, images, batch_size=batch_size)
+        else:
+            counted = evaluation.evaluate(network, metadata, images, batch_size)
+            found = evaluation.summary(counted)
+    about = {"source": part["name"], "split": split} | images.info
+    if as_json:
+        named = {"model": model, "network": metadata.network, "data": about}
+        print_json(named | found | {"report": report})
+        return
+    _print_scores(found, metadata.network, about)
+    if report:
+        print(f"Report card: {report}")
+
+
+def _with_threshold(metadata: "ModelMetadata", threshold: float | None) -> "ModelMetadata":
+    if threshold is None:
+        return metadata
+    if not 0 < threshold < 1:
+        raise BadParameter(f"{threshold} is not between 0 and 1", param_hint="--threshold")
+    return replace(metadata, threshold=threshold)
+
+
+def _print_scores(found: dict[str, Any], network: str, data: dict[str, Any]) -> None:
+    from segkit.files import text_table
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    rule = "the class of the largest logit"
+    if found["threshold"] is not None:
+        rule = f"foreground above the probability {found['threshold']:g}"
+    where = ", ".join(f"{name} {value}" for name, value in data.items())
+    print(f"{network} on {found['images']} images: {where}")
+    print(f"Rule: {rule}; ignored pixels (255) do not count\n")
+    rows = [
+        (name, number(score["value"]), f"{number(score['low'])} to {number(score['high'])}")
+        for name, score in found["scores"].items()
+    ]
+    print(text_table(("Score", "value", "95 % interval"), rows), end="\n\n")
+    ratios = ("IoU", "Dice", "precision", "recall")
+    classes = [
+        (row["class"], *(number(row[name]) for name in ratios))
+        + (f"{100 * row['pixels']:.1f} %", row["images"])
+        for row in found["classes"]
+    ]
+    print(text_table(("Class", *ratios, "true pixels", "images"), classes))
+
+
+def predict(
+    model: Annotated[Path, Argument(help="Model file, or a network exported as .onnx.")],
+    pictures: Annotated[list[Path], Argument(help="Pictures, or folders of pictures.")],
+    out: Annotated[Path, Option("--out", "-o", help="Folder for the masks.")],
+    form: Annotated[
+        str, Option(help="palette (each class in its colour) or ids (grey).")
+    ] = "palette",
+    overlay: Annotated[
+        bool, Option("--overlay", help="Lay the mask over the picture, NAME_overlay.jpg.")
+    ] = False,
+    tta: Annotated[
+        str, Option(help="Test-time augmentation, the mean over flips: h, v or hv. 2, 2, 4 times.")
+    ] = "",
+    scale: Annotated[
+        list[float] | None, Option(help="Average over sizes too, as --scale 1 --scale 1.25.")
+    ] = None,
+    tile: Annotated[
+        int | None, Option(min=1, help="Slide a window of this side over the picture, full size.")
+    ] = None,
+    overlap: Annotated[float, Option(help="Of neighbouring windows, 0 to below 1.")] = 0.25,
+    threshold: _Threshold = None,
+    min_size: Annotated[
+        int, Option(min=0, help="Remove connected components of fewer pixels.")
+    ] = 0,
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="Replace masks that are there already.")
+    ] = False,
+    batch_size: Batch = 4,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the mask of each picture as a PNG of the picture's own size.
+
+    The pictures themselves are never written to. One that cannot be used is reported on stderr,
+    the rest is done, and the exit code is 1.
+    """
+    from tqdm import tqdm
+
+    from segkit.predict import Predictor, find_pictures, predict_folder
+
+    options = {"window": tile, "overlap": overlap, "batch_size": batch_size, "flips": tta}
+    options |= {"scales": scale or (1.0,), "min_size": min_size}
+    predictor = Predictor.load(model, device, **options)
+    predictor.metadata = _with_threshold(predictor.metadata, threshold)
+    total = sum(len(find_pictures(place)) for place in pictures)
+    with stoppable(), tqdm(total=total, unit="picture", disable=None) as bar:
+
+        def watch(outcome: "Outcome") -> None:
+            bar.update()
+            if outcome.error:
+                tqdm.write(outcome.error, file=sys.stderr)
+            elif not as_json:
+                shares = ", ".join(f"{k} {100 * v:.1f} %" for k, v in outcome.shares.items())
+                tqdm.write(f"{outcome.mask}: {shares}")
+
+        outcomes = predict_folder(
+            predictor, pictures, out, form=form, overlays=overlay, overwrite=overwrite, watch=watch
+        )
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if as_json:
+        print_json([vars(outcome) for outcome in outcomes])
+    else:
+        print(f"{len(outcomes) - len(failed)} of {len(outcomes)} masks are in {out}")
+    raise Exit(1 if failed else 0)
+
+
+def export(
+    model: _Model,
+    out: Annotated[Path, Argument(help="File to write: .onnx, or .pt2 for torch.export.")],
+    size: Annotated[
+        list[int] | None, Option(min=1, help="Side of the images to time; repeat it for more.")
+    ] = None,
+    batch: Annotated[int, Option(min=1, help="Images at a time, in the timing.")] = 1,
+    repeats: Annotated[int, Option(min=2, help="Runs that are timed.")] = 20,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model for use without segkit, after a check that it gives the same logits.
+
+    OUT.onnx takes any batch, height and width; class names, normalisation and threshold are in
+    it, and onnx_predictor.py, all that is needed to predict with it, lies beside it. The table
+    shows how long PyTorch and onnxruntime take on this machine.
+    """
+    from segkit import environment
+    from segkit import export as exports
+    from segkit.model_file import load_model
+    from segkit.train.distributed import pick_device
+
+    if out.suffix.lower() not in (".onnx", ".pt2"):
+        raise BadParameter(f"{out} ends neither in .onnx nor in .pt2", param_hint="OUT")
+    network, metadata = load_model(model)
+    if out.suffix.lower() == ".pt2":
+        exports.save_program(out, network, metadata)
+        print_json({"file": out}) if as_json else print(f"{out}: the program and its metadata")
+        return
+    missing = environment.lacks(environment.requirements()[1]["export"])
+    if missing != "installed":
+        raise exports.ExportError(f"ONNX {missing}: pip install 'segkit[export]'")
+    with stoppable():
+        progress("exporting and comparing")
+        difference = exports.export_onnx(out, network, metadata)
+        if not as_json:
+            print(f"{out}: onnxruntime's logits are within {difference:.1e} of PyTorch's")
+        progress("timing")
+        sides = [(side, side) for side in size or []] or [metadata.size]
+        shapes = [(batch, metadata.in_channels, *side) for side in sides]
+        rows = exports.latency(
+            exports.runners(network.to(pick_device(device)), out), shapes, repeats
+        )
+    if as_json:
+        about = {"file": out, "difference": difference}
+        print_json(about | {"latency": [vars(row) for row in rows]})
+    else:
+        print(exports.table(rows))

@@ -1,0 +1,197 @@
+"""Data sets written anew: a folder split into train, val and test, LabelMe's shapes as masks."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from segkit.data import annotations, read, splits
+from segkit.data.cache import digests, in_threads
+from segkit.data.dataset import DataError
+from segkit.data.folder import SPLITS, SUFFIXES, Example, checked_names, find, groups_of, inspect
+from segkit.data.issues import Issue, IssueError, raise_errors
+from segkit.errors import ArgumentError
+from segkit.files import atomic_folder, csv_text, write_text
+from segkit.image_ops import write_mask
+
+COLUMNS = ("split", "name", "image", "mask", "group")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pairs of each split of a folder, and the rule. groups: by name, where known."""
+
+    root: Path
+    parts: dict[str, list[Example]]
+    rule: str
+    seed: int
+    groups: dict[str, str] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many pairs each split has."""
+        return {split: len(items) for split, items in self.parts.items()}
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return a row per pair; files are relative to the folder."""
+        return [
+            {
+                "split": split,
+                "name": item.name,
+                "image": item.image.relative_to(self.root).as_posix(),
+                "mask": item.mask.relative_to(self.root).as_posix(),
+                "group": self.groups.get(item.name, ""),
+            }
+            for split, items in self.parts.items()
+            for item in items
+        ]
+
+
+def split(
+    root: str | Path,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    group_by: str | None = None,
+    stratify_by: str | None = None,
+) -> Split:
+    """Split a folder with images/ and masks/ into train, val and test; nothing is written.
+
+    Args:
+        root: the folder.
+        fractions: of train, val and test.
+        seed: the same seed gives the same split.
+        group_by: a regular expression on the names; what it finds is not split apart.
+        stratify_by: a regular expression whose finds every split has in the same proportions, or
+            "classes": the classes in the mask.
+
+    Raises:
+        DataError: the folder is split already, or the same image (to the byte) would be in two
+            splits.
+    """
+    root = Path(root)
+    if group_by and stratify_by:
+        raise ArgumentError(
+            "group_by and stratify_by exclude each other: keep groups whole, or mix"
+        )
+    parts = find(root)
+    if "" not in parts:
+        raise DataError(f"{root} is split already, into {', '.join(parts)}")
+    items, groups = parts[""], None
+    if group_by:
+        groups, rule = groups_of(items, group_by), f"grouped by {group_by}"
+        indices = splits.grouped_split(groups, fractions, seed)
+    elif stratify_by:
+        rule = f"stratified by {stratify_by}"
+        if stratify_by == "classes":
+            raise_errors([one for found in in_threads(inspect, items) for one in found], root)
+            labels = [str(item.values) for item in items]
+        else:
+            labels = groups_of(items, stratify_by)
+        indices = splits.stratified_split(labels, fractions, seed)
+    else:
+        rule, indices = "random", splits.random_split(len(items), fractions, seed)
+    content = digests(item.image for item in items)
+    images = [np.frombuffer(content[item.image].encode(), np.uint8) for item in items]
+    leaks = splits.leakage(indices, groups, images)
+    if not leaks.clean:
+        pairs = [f"{items[i].name} = {items[j].name}" for i, j in leaks.duplicates]
+        raise DataError(
+            f"{root}: {len(pairs)} images would be in two splits under two names "
+            f"({', '.join(pairs[:5])}{', …' if len(pairs) > 5 else ''}): remove one of each"
+        )
+    chosen = dict(zip(SPLITS, ([items[i] for i in part] for part in indices), strict=True))
+    named = {
+        item.name: group for item, group in zip(items, groups or [""] * len(items), strict=True)
+    }
+    return Split(root, chosen, rule, seed, named if groups else {})
+
+
+def write_folders(found: Split, out: str | Path) -> None:
+    """Copy the pairs to `out`/SPLIT/images and masks; `out` appears when all is written.
+
+    Raises:
+        FileError: `out` is not a new or empty folder outside of the source.
+    """
+    with atomic_folder(out, found.root) as place:
+        for part in found.parts:
+            for sub in ("images", "masks"):
+                (place / part / sub).mkdir(parents=True)
+        pairs = [(place / part, item) for part, items in found.parts.items() for item in items]
+        for target, item in tqdm(pairs, "copying", leave=False, disable=None, delay=2):
+            shutil.copy2(item.image, target / "images")
+            shutil.copy2(item.mask, target / "masks")
+
+
+def write_list(found: Split, path: str | Path) -> None:
+    """Write which pair is in which split to a `.csv` or `.json` file."""
+    path, rows = Path(path), found.rows()
+    if path.suffix.lower() == ".csv":
+        write_text(path, csv_text(COLUMNS, rows))
+    elif path.suffix.lower() == ".json":
+        about = {"root": str(found.root), "rule": found.rule, "seed": found.seed}
+        about |= {"counts": found.counts(), "items": rows}
+        write_text(path, json.dumps(about, indent=1) + "\n")
+    else:
+        raise ArgumentError(f"{path}: a list is a .csv or a .json file")
+
+
+def from_labelme(
+    root: str | Path, out: str | Path, class_names: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Write LabelMe annotations as `out`[/SPLIT]/images and masks.
+
+    Images that are upright are copied as they are, others become PNG. Masks are PNG whose pixels
+    are the ids, shown in colours. The class names are written to classes.txt, one a line.
+
+    Args:
+        root: the folder of the JSON files.
+        out: a new or empty folder; it appears when all is written.
+        class_names: see `segkit.data.annotations.open_labelme`.
+
+    Returns:
+        The class names in the order of their ids, and how many images each split has.
+
+    Raises:
+        DataError: files cannot be used; the message lists them.
+    """
+    records, issues = annotations.find_records(Path(root))
+    raise_errors(issues, root)
+    ids, names = annotations.label_ids(records, checked_names(class_names))
+
+    with atomic_folder(out, root) as place:
+
+        def write(record: annotations.Record) -> list[Issue]:
+            try:
+                image, mask = annotations.read_record(record, ids)
+            except IssueError as error:
+                return error.issues
+            target = place / record.split
+            write_mask(target / "masks" / f"{record.name}.png", mask)
+            suffix = record.image.suffix
+            if suffix.lower() in SUFFIXES and _upright(record.image):
+                shutil.copy2(record.image, target / "images" / f"{record.name}{suffix}")
+            else:
+                Image.fromarray(image).save(target / "images" / f"{record.name}.png")
+            return []
+
+        counts = {record.split: 0 for record in records}
+        for part in counts:
+            for sub in ("images", "masks"):
+                (place / part / sub).mkdir(parents=True)
+        written = in_threads(write, records)
+        written = tqdm(written, "converting", len(records), leave=False, disable=None, delay=2)
+        for record, found in zip(records, written, strict=True):
+            issues += found
+            counts[record.split] += 1
+        raise_errors(issues, root)
+        write_text(place / "classes.txt", "\n".join(names) + "\n")
+    return names, counts
+
+
+def _upright(file: Path) -> bool:
+    with read.opened(file) as picture:
+        return picture.getexif().get(read.ORIENTATION, 1) in (0, 1)

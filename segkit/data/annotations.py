@@ -1,0 +1,282 @@
+"""LabelMe annotations: one JSON file per image, with polygons and their labels.
+
+The JSON files lie in `root/train`, `root/val`, `root/test`, or all in `root`, which is then split
+here, by seed. The image is the one inside the JSON (`imageData`) or else the file it names.
+Format: https://github.com/wkentaro/labelme
+"""
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+from PIL import Image
+
+from segkit.data import read
+from segkit.data.cache import arrays, digests, in_threads, key
+from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
+from segkit.data.folder import (
+    SPLITS,
+    Example,
+    SplitOptions,
+    by_split,
+    checked_names,
+    choose,
+    listed,
+    pictures,
+)
+from segkit.data.issues import Issue, IssueError, NoDataError, issue, raise_errors
+
+_BACKGROUND = ("background", "_background_")
+_IGNORED = "__ignore__"  # LabelMe's own name for what is not to be evaluated
+_LARGEST = 1e6  # pixels; a coordinate beyond is a mistake
+_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
+
+
+@dataclass
+class Record(Example):
+    """One JSON file, checked: the `mask` is that file, and so is the `image` if it holds it."""
+
+    labels: frozenset[str] = frozenset()
+
+
+def open_labelme(
+    root: str | Path,
+    split: str,
+    size: int | tuple[int, int],
+    *,
+    channels: int | None = None,
+    class_names: Sequence[str] | None = None,
+    cache: bool = True,
+    **choice: Unpack[SplitOptions],
+) -> SegmentationDataset:
+    """Open one split ("train", "val", "test") of LabelMe annotations, resized to `size`.
+
+    What no shape covers is background, shapes labelled `__ignore__` are 255. Images are turned
+    upright as LabelMe shows them.
+
+    Args:
+        class_names: the labels, background first; None takes all labels of all splits in
+            alphabetical order behind "background".
+        root, split, size, channels, cache, choice: see `segkit.data.folder.open_folder`.
+
+    Raises:
+        NoDataError: there are no LabelMe files.
+        DataError: something does not fit; the message lists every issue found.
+    """
+    size, names = read.as_size(size), checked_names(class_names)
+    records, issues = find_records(Path(root))
+    raise_errors(issues, root)
+    ids, names = label_ids(records, names)
+    channels = channels or max(record.channels for record in records)
+    chosen, groups = choose(by_split(records), split, **choice)
+
+    def read_pair(i: int) -> Pair:
+        image, mask = map(Image.fromarray, read_record(chosen[i], ids, channels))
+        return np.array(read.resize_image(image, size)), np.array(read.resize_mask(mask, size))
+
+    content = digests(file for record in chosen for file in record.files)
+    name = key(content.values(), size=size, channels=channels, ids=ids)
+    shape = size if channels == 1 else (*size, 3)
+    return SegmentationDataset(
+        *arrays(name, read_pair, len(chosen), shape, cache),
+        names,
+        [record.name for record in chosen],
+        groups,
+        info={"source": "labelme", "root": str(root), "split": split},
+    )
+
+
+def find_records(root: Path) -> tuple[list[Record], list[Issue]]:
+    """Return the JSON files of all splits in `root` that can be used, and the issues of the rest.
+
+    Raises:
+        NoDataError: there are no LabelMe files.
+    """
+    split_dirs = {split: root / split for split in SPLITS if json_files(root / split)}
+    split_dirs = split_dirs or ({"": root} if json_files(root) else {})
+    if not split_dirs:
+        raise NoDataError(
+            f"{root.absolute()} holds no LabelMe files: *.json are looked for in it, or in train, "
+            "val and test inside it"
+        )
+    records: list[Record] = []
+    issues: list[Issue] = []
+    for split, place in split_dirs.items():
+        files = json_files(place)
+        for found in in_threads(lambda file, split=split: _record(file, split), files):
+            (records if isinstance(found, Record) else issues).append(found)
+        stems = {file.stem for file in files}
+        bare = [same[0] for stem, same in pictures(place).items() if stem not in stems]
+        issues += [issue("missing-mask", file, "no .json") for file in bare]
+    return records, issues
+
+
+def json_files(place: Path) -> list[Path]:
+    """Return the JSON files in a folder, in order; hidden ones are none."""
+    return sorted(place.glob("[!.]*.json"))
+
+
+def label_ids(
+    records: Sequence[Record], names: Sequence[str]
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return the id of each label, and the class names: `names`, or the labels by alphabet.
+
+    Raises:
+        IssueError: a label is not among `names`, or is the first of them; there is no label.
+    """
+    special = {**dict.fromkeys(_BACKGROUND, 0), _IGNORED: IGNORE}
+    labels = sorted({label for record in records for label in record.labels} - special.keys())
+    if not names and not labels:
+        raise IssueError(issue("no-labels", records[0].mask.parent if records else "."))
+    names = tuple(names or ("background", *labels))
+    ids = {**special, **{name: i for i, name in enumerate(names)}}
+    raise_errors(
+        [
+            issue(
+                "labelme-background" if label in ids else "labelme-label",
+                record.mask,
+                f"{label!r}, the classes are {listed(names)}",
+            )
+            for record in records
+            for label in sorted(record.labels - special.keys())
+            if ids.get(label, 0) == 0
+        ],
+        "these LabelMe files",
+    )
+    return ids, names
+
+
+def read_record(record: Record, ids: dict[str, int], channels: int | None = None) -> Pair:
+    """Return image and mask of a record at full size.
+
+    Raises:
+        IssueError: image and shapes do not fit each other.
+    """
+    content = _parse(record.mask)
+    data = _decoded(content["imageData"]) if record.image == record.mask else None
+    image = read.image(record.image, channels, exif="apply", data=data)
+    height, width = image.shape[:2]
+    drawn = content.get("imageWidth"), content.get("imageHeight")
+    if None not in drawn and drawn != (width, height):
+        sizes = f"{drawn[0]}×{drawn[1]} pixels, this one has {width}×{height}"
+        raise IssueError(issue("labelme-size", record.mask, sizes))
+    mask = np.zeros((height, width), dtype=np.uint8)
+    for shape in content["shapes"]:
+        try:
+            left, top, inside = _pixels(shape, height, width)
+            rows = slice(max(-top, 0), max(height - top, 0))
+            columns = slice(max(-left, 0), max(width - left, 0))
+            inside = inside[rows, columns]
+            if not inside.size:
+                raise ValueError("lies outside the image, or has no area")
+        except ValueError as error:
+            problem = f"a {shape['shape_type']} {shape['label']!r} {error}"
+            raise IssueError(issue("labelme-shape", record.mask, problem)) from error
+        top, left = max(top, 0), max(left, 0)
+        place = mask[top : top + inside.shape[0], left : left + inside.shape[1]]
+        place[inside] = ids[shape["label"]]
+    return image, mask
+
+
+def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]:
+    """Return left and top of a shape's bounding box, and which pixels in it belong to it, bool.
+
+    A pixel belongs to an outline if its centre does; the first one reaches from 0 to 1. Where an
+    outline crosses itself, the even-odd rule holds.
+    """
+    points = np.array(shape["points"], dtype=float)
+    if shape["shape_type"] == "mask":
+        with read.opened("its PNG", _decoded(shape.get("mask"))) as picture:
+            return *points[0].astype(int), np.array(picture.convert("L")) > 0
+    (x0, y0), (x1, y1) = points[:2]
+    if shape["shape_type"] == "rectangle":
+        points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    elif shape["shape_type"] == "circle":  # its centre and a point on it
+        turns = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+        radius = math.hypot(x1 - x0, y1 - y0)
+        points = np.stack([x0 + radius * np.cos(turns), y0 + radius * np.sin(turns)], axis=1)
+    from matplotlib.path import Path as Outline  # slow to import
+
+    left, top = np.clip(np.floor(points.min(axis=0)), 0, (width, height)).astype(int)
+    right, bottom = np.clip(np.ceil(points.max(axis=0)), 0, (width, height)).astype(int)
+    y, x = np.mgrid[top:bottom, left:right] + 0.5
+    centres = np.stack([x.ravel(), y.ravel()], axis=1)
+    inside = Outline([*points, points[0]]).contains_points(centres)
+    return left, top, inside.reshape(bottom - top, right - left)
+
+
+def _record(file: Path, split: str) -> Record | Issue:
+    """Return what one JSON file holds, or why it cannot be used."""
+    try:
+        content = _parse(file)
+        image, data = file, None
+        if content.get("imageData"):
+            data = _decoded(content["imageData"])
+        else:
+            named = str(content["imagePath"]).replace("\\", "/")
+            beside = pictures(file.parent).get(file.stem, [])
+            image = next((f for f in (file.parent / named, *beside) if f.is_file()), None)
+            if image is None:
+                return issue("labelme-image", file, content["imagePath"])
+        size, channels = read.image_header(image, "apply", data)
+    except IssueError as error:
+        return error.issues[0]
+    except (OSError, ValueError) as error:  # a path that no file system takes
+        return issue("labelme-file", file, str(error))
+    labels = frozenset(shape["label"] for shape in content["shapes"])
+    return Record(file.stem, split, image, file, size, channels, labels=labels)
+
+
+def _parse(file: Path) -> dict:
+    """Return the content of a JSON file, every field we use checked."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise IssueError(issue("labelme-file", file, f"no readable JSON: {error}")) from error
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise IssueError(issue("labelme-file", file, 'no "shapes"'))
+    kinds = dict.fromkeys(("imageHeight", "imageWidth"), (int, type(None)))  # old files lack them
+    kinds["imageData"] = (str, type(None))
+    if not content.get("imageData"):
+        kinds["imagePath"] = str
+    for field, kind in kinds.items():
+        if not isinstance(content.get(field), kind):
+            raise IssueError(issue("labelme-file", file, f"{field} is {content.get(field)!r}"))
+    for shape in content["shapes"]:
+        problem = _shape_problem(shape)
+        if problem:
+            raise IssueError(issue("labelme-shape", file, problem))
+    return content
+
+
+def _shape_problem(shape: object) -> str:
+    """Return what is wrong with a shape, "" if nothing is; a missing type is a polygon."""
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if not isinstance(label, str) or not label:
+        return "a shape has no label"
+    kind = shape.setdefault("shape_type", "polygon")
+    if kind not in list(_POINTS):  # a list, since kind may be anything
+        return f"a shape {label!r} is a {kind}, which covers no area: use {', '.join(_POINTS)}"
+    try:
+        points = np.array(shape.get("points"))
+    except ValueError:  # rows of different lengths
+        points = np.empty(0)
+    points = points.astype(float) if points.dtype.kind in "iuf" else np.empty(0)
+    fits = points.ndim == 2 and points.shape[1] == 2 and len(points) >= _POINTS[kind]
+    if not fits or (kind != "polygon" and len(points) != _POINTS[kind]):
+        return f"a {kind} {label!r} has not the {_POINTS[kind]} points it needs"
+    if not (np.abs(points) < _LARGEST).all():
+        return f"a {kind} {label!r} has impossible coordinates"
+    return ""
+
+
+def _decoded(data: object) -> bytes:
+    try:
+        return base64.b64decode(data, validate=False)
+    except (TypeError, ValueError) as error:
+        raise IssueError(issue("unreadable", "an embedded picture", str(error))) from error

@@ -1,0 +1,160 @@
+"""How good a model is on a set of images: scores with intervals, by class, and image by image."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segkit import metrics
+from segkit.data.dataset import DataError, SegmentationDataset
+from segkit.data.transforms import Pipeline
+from segkit.metrics import Calibration, Counts, Interval
+from segkit.model_file import ModelMetadata
+from segkit.predict import logits_of
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model got right and wrong: counts of each image, on the CPU.
+
+    boundary: counts near the contours. sweep: counts at each of `metrics.THRESHOLDS`; None for
+    several channels, which have no threshold.
+    """
+
+    metadata: ModelMetadata
+    data: SegmentationDataset
+    counts: Counts
+    boundary: Counts
+    calibration: Calibration
+    sweep: Counts | None
+
+    @property
+    def binary(self) -> bool:
+        """Whether there is one channel."""
+        return self.metadata.classes == 1
+
+
+def evaluate(
+    model: nn.Module, metadata: ModelMetadata, data: SegmentationDataset, batch_size: int = 16
+) -> Evaluation:
+    """Evaluate `model` on `data`, normalised as the metadata say, not augmented.
+
+    Raises:
+        DataError: the data have other classes, channels or another size than the model's.
+    """
+    expected = (metadata.class_names, metadata.in_channels, metadata.size)
+    found = (tuple(data.class_names), data.channels, tuple(data.masks.shape[1:]))
+    for name, ours, theirs in zip(
+        ("class names", "channels", "size"), expected, found, strict=True
+    ):
+        if ours != theirs:
+            raise DataError(
+                f"the model was trained for {name} {ours}, the data have {theirs}: load them alike"
+            )
+    data = data.with_transform(Pipeline([], metadata.in_channels, metadata.mean, metadata.std))
+    pixels, boundary, confidence, thresholds = [], [], [], []
+    for logits, masks in logits_of(model, data, batch_size):
+        logits, masks = logits.cpu(), masks.cpu()
+        pixels.append(metrics.counts(logits, masks, metadata.threshold))
+        boundary.append(metrics.boundary_counts(logits, masks, metadata.threshold))
+        confidence.append(metrics.calibration(logits, masks))
+        if metadata.classes == 1:
+            thresholds.append(metrics.sweep(logits, masks))
+
+    def join(batches: list[Counts]) -> Counts:
+        return Counts(*torch.cat([batch.stacked() for batch in batches], dim=-2))
+
+    confidence = sum(confidence[1:], confidence[0])
+    swept = join(thresholds) if thresholds else None
+    return Evaluation(metadata, data, join(pixels), join(boundary), confidence, swept)
+
+
+def scores(evaluation: Evaluation, resamples: int = 2000, seed: int = 0) -> dict[str, Interval]:
+    """Return the scores by name, each with its 95 % bootstrap interval over images.
+
+    Binary: of the foreground. Several classes: means over the classes but the background, and
+    where the name says so, over all.
+    """
+    counted = evaluation.counts
+    one = {"include_background": evaluation.binary}
+    if evaluation.binary:
+        wanted = {
+            "IoU": (counted, lambda c: c.iou()),
+            "IoU, mean over images": (counted, lambda c: c.iou("micro-imagewise")),
+            "Dice": (counted, lambda c: c.dice()),
+            "Dice, mean over images": (counted, lambda c: c.dice("micro-imagewise")),
+        }
+    else:
+        wanted = {
+            "mean IoU": (counted, lambda c: c.iou("macro", **one)),
+            "mean IoU, with background": (counted, lambda c: c.iou("macro")),
+            "mean IoU, mean over images": (counted, lambda c: c.iou("macro-imagewise", **one)),
+            "mean Dice": (counted, lambda c: c.dice("macro", **one)),
+            "pixel accuracy": (counted, lambda c: c.accuracy()),
+        }
+    wanted |= {
+        "precision": (counted, lambda c: c.precision("macro", **one)),
+        "recall": (counted, lambda c: c.recall("macro", **one)),
+        "boundary IoU": (evaluation.boundary, lambda c: c.iou("macro", **one)),
+    }
+    return {
+        name: metrics.bootstrap(score, data, resamples=resamples, seed=seed)
+        for name, (data, score) in wanted.items()
+    }
+
+
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the numbers of an evaluation, ready for JSON: None stands for NaN.
+
+    "images", "threshold", "scores" (value, low, high), "classes", "calibration error".
+    """
+    numbers = {
+        "images": len(evaluation.data),
+        "threshold": evaluation.metadata.threshold if evaluation.binary else None,
+        "scores": {name: score._asdict() for name, score in scores(evaluation).items()},
+        "classes": by_class(evaluation),
+        "calibration error": float(evaluation.calibration.error()),
+    }
+    return json.loads(json.dumps(numbers), parse_constant=lambda nan: None)
+
+
+def by_class(evaluation: Evaluation) -> list[dict]:
+    """Return a row per class: IoU, Dice, precision, recall, share of the pixels, images with it."""
+    counted = evaluation.counts
+    if evaluation.binary:  # background is what is not foreground, with the roles exchanged
+        tp, fp, fn, tn = counted.stacked()
+        swapped = torch.stack([tn, fn, fp, tp])
+        counted = Counts(*torch.cat([swapped, counted.stacked()], dim=-1))
+    total = counted.total()
+    target = total.tp + total.fn
+    columns = {
+        "class": evaluation.metadata.class_names,
+        "IoU": total.iou("none")[0].tolist(),
+        "Dice": total.dice("none")[0].tolist(),
+        "precision": total.precision("none")[0].tolist(),
+        "recall": total.recall("none")[0].tolist(),
+        "pixels": (target / target.sum())[0].tolist(),
+        "images": (counted.tp + counted.fn > 0).sum(dim=0).tolist(),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def by_image(evaluation: Evaluation) -> Tensor:
+    """Return each image's IoU, float64 (images,): the mean over its classes but the background.
+
+    NaN where neither target nor prediction holds any of them.
+    """
+    return evaluation.counts.iou("none", include_background=False).nanmean(dim=1)
+
+
+def best_and_worst(evaluation: Evaluation, n: int) -> tuple[list[int], list[int]]:
+    """Return the indices of the `n` images with the best IoU, best first, and of the worst.
+
+    No image is in both; images whose IoU is NaN are in neither.
+    """
+    ious = by_image(evaluation)
+    order = [i for i in ious.argsort(stable=True).tolist() if not ious[i].isnan()]
+    n = min(n, len(order) // 2)
+    return order[::-1][:n], order[:n]

@@ -1,0 +1,255 @@
+"""From an image to a network's input, and from its logits to a mask, in numpy and Pillow.
+
+An image is uint8 (H, W, 3) or, grey, (H, W). A *network* is any function from a batch of images
+of one size, uint8 (N, H, W[, 3]), to logits, float32 (N, K, H, W). To bound the memory, logits of
+an image come in *row chunks*, (first row, logits (K, rows, W)), from top to bottom.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from segkit.errors import ArgumentError
+from segkit.files import atomic_file
+
+Network = Callable[[np.ndarray], np.ndarray]
+RowChunks = Iterator[tuple[int, np.ndarray]]
+
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which people with any colour vision
+# can tell apart. From id 8 on, the seven of the classes return, darker; 255, "ignore", is grey.
+_BACKGROUND, *_CLASSES = ((40, 40, 48), (230, 159, 0), (86, 180, 233), (0, 158, 115),
+                          (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))  # fmt: skip
+_SHADED = [np.multiply(_CLASSES[k % 7], 0.75 ** (k // 7)).round() for k in range(254)]
+PALETTE = np.array([_BACKGROUND, *_SHADED, (190, 190, 190)], np.uint8)
+IGNORE_COLOUR, FALSE_POSITIVE, FALSE_NEGATIVE = PALETTE[255], PALETTE[6], PALETTE[2]
+
+ORIENTATION = 0x0112  # the EXIF tag that says how a viewer turns a picture; 1 is upright
+_OPPOSITE = {6: 8, 8: 6}  # quarter turns; every other orientation undoes itself
+_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # Pillow's modes that lose nothing here
+_ROWS = 512  # of a resized mask computed at a time
+
+
+class ImageError(ArgumentError):
+    """An image file that cannot be used."""
+
+
+def read_image(path: str | Path, channels: int) -> tuple[np.ndarray, int]:
+    """Return an upright uint8 image, and the EXIF orientation in which its file holds it.
+
+    Args:
+        path: the file.
+        channels: 3 repeats a grey image, 1 turns colour into luminance.
+
+    Raises:
+        ImageError: the file is unreadable, transparent, CMYK, has more than 8 bits a channel
+            or several frames.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
+            with Image.open(path) as picture:
+                _check_format(path, picture)  # before decoding, which drops the low bytes
+                orientation = picture.getexif().get(ORIENTATION, 1)
+                upright = ImageOps.exif_transpose(picture)
+                if "A" in upright.mode or "transparency" in upright.info:
+                    upright = upright.convert("RGBA")
+                    if upright.getextrema()[3][0] < 255:
+                        raise ImageError(f"{path}: is transparent: lay it on a background first")
+                return np.array(upright.convert("L" if channels == 1 else "RGB")), orientation
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise far more than OSError on damaged files
+        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _check_format(path: str | Path, picture: Image.Image) -> None:
+    """Refuse a picture of which a part would be dropped without notice."""
+    args = picture.tile[0][3] if picture.tile else None
+    raw = args[0] if isinstance(args, tuple) and args else args  # "RGB;16B": how a pixel is stored
+    if picture.mode[0] in "IF" or ";16" in str(raw):
+        raise ImageError(f"{path}: has more than 8 bits a channel; scale it to 0..255 first")
+    if picture.mode not in _EIGHT_BIT:
+        raise ImageError(f"{path}: its colours are {picture.mode}, not RGB or grey: convert it")
+    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # a JPEG and its preview
+        raise ImageError(f"{path}: holds {picture.n_frames} pictures; save each as a file")
+
+
+def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Turn uint8 images (N, H, W[, C]) into float32 (N, C, H, W): (pixel / 255 - mean) / std."""
+    pixels = images[..., None] if images.ndim == 3 else images
+    if pixels.shape[3] != len(mean):
+        raise ArgumentError(
+            f"the network takes {len(mean)} channels, the image has {pixels.shape[3]}"
+        )
+    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    scaled = np.subtract(planes, np.array(mean, np.float32)[:, None, None] * 255, dtype=np.float32)
+    scaled /= np.array(std, np.float32)[:, None, None] * 255
+    return scaled
+
+
+def resize(image: np.ndarray, size: tuple[int, int], box: tuple | None = None) -> np.ndarray:
+    """Resize an image, or one plane of logits, to `size` (H, W), bilinearly with antialiasing.
+
+    box: the part to take, (left, top, right, bottom) in pixels of `image`; None takes all.
+    """
+    picture = Image.fromarray(image)
+    return np.array(picture.resize(size[::-1], Image.Resampling.BILINEAR, box))
+
+
+def predict_resized(network: Network, image: np.ndarray, size: tuple[int, int]) -> RowChunks:
+    """Predict the whole image at `size` (H, W); yield row chunks at the image's own size."""
+    height, width = image.shape[:2]
+    planes = _run(network, resize(image, size)[None])[0]
+    for top in range(0, height, _ROWS):
+        bottom = min(top + _ROWS, height)
+        box = (0, top * size[0] / height, size[1], bottom * size[0] / height)
+        yield top, np.stack([resize(plane, (bottom - top, width), box) for plane in planes])
+
+
+def sliding_window(
+    network: Network, image: np.ndarray, window: int, overlap: float = 0.25, batch_size: int = 4
+) -> RowChunks:
+    """Predict an image of any size through a sliding window; yield row chunks.
+
+    Where windows overlap, logits are averaged with Gaussian weights, sigma an eighth of the
+    window: a prediction is least reliable at the edge of its input (Isensee et al., nnU-Net,
+    2021). Sums are float64, so windows that agree come back to the last bit of float32. Memory:
+    one row of windows.
+
+    Args:
+        network: returns logits of the size of its images.
+        image: uint8 (H, W[, 3]).
+        window: side of the window in pixels; less where the image is smaller.
+        overlap: share of a window that its neighbour covers too, 0 to below 1.
+        batch_size: windows at a time.
+    """
+    height, width = image.shape[:2]
+    tall, wide = min(window, height), min(window, width)
+    tops, lefts = tile_starts(height, tall, overlap), tile_starts(width, wide, overlap)
+    weight = gaussian_window(tall)[:, None] * gaussian_window(wide)
+    sums, weights = 0.0, np.zeros((tall, width))
+    for top, following in zip(tops, [*tops[1:], height], strict=True):
+        for first in range(0, len(lefts), batch_size):
+            batch = lefts[first : first + batch_size]
+            tiles = np.stack([image[top : top + tall, left : left + wide] for left in batch])
+            logits = _run(network, tiles)
+            if np.ndim(sums) == 0:
+                sums = np.zeros((logits.shape[1], tall, width))
+            for left, values in zip(batch, logits, strict=True):
+                sums[:, :, left : left + wide] += weight * values
+                weights[:, left : left + wide] += weight
+        done = following - top
+        sums[:, :done] /= weights[:done]
+        yield top, sums[:, :done].astype(np.float32)
+        for array in (sums, weights):  # the rows that the next windows cover too move up
+            array[..., : tall - done, :] = array[..., done:, :].copy()
+            array[..., tall - done :, :] = 0
+
+
+def tile_starts(length: int, window: int, overlap: float) -> list[int]:
+    """Return where windows begin along a side of `length` pixels; the last one ends with it."""
+    if not (window >= 1 and 0 <= overlap < 1):
+        raise ArgumentError(f"window={window} must be at least 1, overlap={overlap} 0 to below 1")
+    step = max(1, round(window * (1 - overlap)))
+    return [*range(0, length - window, step), length - window]
+
+
+def gaussian_window(length: int) -> np.ndarray:
+    """Return Gaussian weights along one side of a window, 1 at its middle, sigma `length` / 8."""
+    distance = np.arange(length) - (length - 1) / 2
+    return np.exp(-0.5 * (distance / (length / 8)) ** 2)
+
+
+def _run(network: Network, images: np.ndarray) -> np.ndarray:
+    """Return the logits of `images`; refuse logits of another size, or not finite."""
+    logits = network(images)
+    if logits.shape[2:] != images.shape[1:3]:
+        raise ArgumentError(
+            f"the network returns {logits.shape[2]}×{logits.shape[3]} for an image of "
+            f"{images.shape[1]}×{images.shape[2]}: only one that keeps the size can be used"
+        )
+    if not np.isfinite(logits).all():
+        raise ArgumentError("the network returns values that are not finite: check its weights")
+    return logits
+
+
+def logits_to_mask(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Return class ids, uint8 ([N, ]H, W): the class with the largest logit.
+
+    Args:
+        logits: float ([N, ]K, H, W).
+        threshold: where there is one channel, the probability above which a pixel is foreground.
+
+    Raises:
+        ArgumentError: `threshold` is not between 0 and 1, or there are more than 255 classes.
+    """
+    if not 0 < threshold < 1:
+        raise ArgumentError(f"threshold {threshold} is not between 0 and 1")
+    if (classes := logits.shape[-3]) > 255:
+        raise ArgumentError(f"{classes} classes: an 8-bit mask holds at most 255, ids 0 to 254")
+    if classes > 1:
+        return logits.argmax(axis=-3).astype(np.uint8)
+    cut = np.float32(math.log(threshold / (1 - threshold)))
+    return (logits[..., 0, :, :] > cut).astype(np.uint8)
+
+
+def stitch(chunks: RowChunks, shape: tuple[int, int], threshold: float = 0.5) -> np.ndarray:
+    """Return the mask, uint8 of `shape` (H, W), that row chunks of logits add up to."""
+    mask = np.empty(shape, np.uint8)
+    for top, logits in chunks:
+        mask[top : top + logits.shape[1]] = logits_to_mask(logits, threshold)
+    return mask
+
+
+def mask_files(images: Sequence[Path], out: str | Path) -> list[Path]:
+    """Return the file for the mask of each image: its name in the folder `out`, as PNG.
+
+    Images whose names differ in the suffix alone keep it: a.jpg.png, a.png.png.
+
+    Raises:
+        ArgumentError: masks would be written among the images, or two would have one name.
+    """
+    folders = {folder for f in images for folder in (f.parent.resolve(), f.resolve().parent)}
+    if Path(out).resolve() in folders:
+        raise ArgumentError(f"{out} holds the pictures themselves: give another folder for masks")
+    stems = Counter(file.stem for file in images)
+    names: dict[str, Path] = {}
+    for file in images:
+        name = file.stem if stems[file.stem] == 1 else file.name
+        if name in names:
+            raise ArgumentError(
+                f"{names[name]} and {file} have one name: predict their folders separately"
+            )
+        names[name] = file
+    return [Path(out) / f"{name}.png" for name in names]
+
+
+def write_mask(
+    path: str | Path, mask: np.ndarray, orientation: int = 1, form: str = "palette"
+) -> None:
+    """Write a mask as a PNG whose pixels are the class ids.
+
+    Args:
+        path: the file to write.
+        mask: class ids, uint8 (H, W).
+        orientation: of the image's file. The mask is stored in the same EXIF orientation, so it
+            lies on the stored image pixel by pixel, and viewers turn both alike.
+        form: "palette" shows each id in its colour; "ids" is grey, and looks black.
+    """
+    if form not in ("palette", "ids"):
+        raise ArgumentError(f'form={form!r}: choose "palette" or "ids"')
+    picture = Image.fromarray(mask)
+    if form == "palette":
+        picture.putpalette(PALETTE.tobytes())
+    exif = Image.Exif()
+    if orientation in range(2, 9):
+        exif[ORIENTATION] = orientation
+        picture.getexif()[ORIENTATION] = _OPPOSITE.get(orientation, orientation)
+        picture = ImageOps.exif_transpose(picture)
+    with atomic_file(path) as part:
+        picture.save(part, "PNG", exif=exif.tobytes() if len(exif) else None)

@@ -1,0 +1,280 @@
+"""What a training run leaves behind: its history, its metadata, and trackers of each epoch."""
+
+import inspect
+import json
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from segkit.data.dataset import SegmentationDataset
+from segkit.errors import ArgumentError, one_of
+from segkit.files import csv_text, text_table, write_text
+from segkit.train import distributed
+from segkit.train.precision import Precision
+
+COLUMNS = ("epoch", "train_loss", "val_loss", "val_iou", "val_dice", "lr", "seconds")
+Row = dict[str, float | int | None]
+
+
+@dataclass(repr=False)
+class History:
+    """One row per finished epoch; `history["val_iou"]` is a column as a list.
+
+    Args:
+        rows: dicts with the keys `COLUMNS`; without validation data its values are None.
+        monitor: the column that chooses `best`.
+        config: what the run was: settings, data, device, precision and its reason, versions.
+        stopped: why training ended before its last epoch, or "".
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    monitor: str = "val_iou"
+    config: dict = field(default_factory=dict)
+    stopped: str = ""
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no epoch finished)"
+        best, name = self.best, self.monitor
+        return f"History({len(self)} epochs, best {name} {best[name]:.3f} in epoch {best['epoch']})"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __getitem__(self, column: str) -> list:
+        if column not in COLUMNS:
+            raise KeyError(f"no column {column!r}; there are: {', '.join(COLUMNS)}")
+        return [row[column] for row in self.rows]
+
+    @property
+    def last(self) -> Row:
+        """The row of the last finished epoch."""
+        if not self.rows:
+            raise ValueError("no epoch was finished: the history is empty")
+        return self.rows[-1]
+
+    @property
+    def best(self) -> Row:
+        """The first row with the best value of `monitor`; a NaN is worse than any number."""
+        sign = -1 if "loss" in self.monitor else 1
+
+        def goodness(row: Row) -> float:
+            value = row[self.monitor]
+            return float("-inf") if value is None or value != value else sign * value
+
+        return max(self.rows or [self.last], key=goodness)
+
+    def since_best(self) -> int:
+        """Return how many epochs have passed since the best one; 0 without any."""
+        return self.last["epoch"] - self.best["epoch"] if self.rows else 0
+
+    def table(self) -> str:
+        """Return the history as text, one line per epoch, the best one marked with a star."""
+
+        def cell(value: float | int | None) -> object:
+            return f"{value:.4g}" if isinstance(value, float) else value
+
+        rows = [
+            [*(cell(row[name]) for name in COLUMNS), "*" if row is self.best else ""]
+            for row in self.rows
+        ]
+        return text_table([*COLUMNS, ""], rows, left=0)
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Return the history as CSV, and write it to `path` if there is one."""
+        text = csv_text(COLUMNS, self.rows)
+        if path is not None:
+            write_text(path, text)
+        return text
+
+
+def epoch_line(row: Row, epochs: int) -> str:
+    """Return the line printed after an epoch."""
+    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {row['train_loss']:.3f}"]
+    if row["val_loss"] is not None:
+        parts.append(f"val loss {row['val_loss']:.3f}")
+        parts.append(f"val IoU {row['val_iou']:.3f}")
+        parts.append(f"val Dice {row['val_dice']:.3f}")
+    return "  ".join([*parts, f"{row['seconds']:.1f} s"])
+
+
+class Tracker(Protocol):
+    """What `fit` calls, in this order. A tracker that raises is dropped with a warning."""
+
+    def start(self, config: dict, rows: list[Row]) -> None:
+        """Begin a run, or continue after `rows`."""
+
+    def log(self, row: Row) -> None:
+        """Take the row of a finished epoch."""
+
+    def finish(self) -> None:
+        """End the run."""
+
+
+class _TensorBoard:
+    """Curves for `tensorboard --logdir` (extra: tracking)."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out / "tensorboard"
+
+    def start(self, config: dict, rows: list[Row]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.out), purge_step=len(rows) + 1)
+        self.writer.add_text("config", f"```\n{json.dumps(config, indent=1)}\n```")
+
+    def log(self, row: Row) -> None:
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self.writer.add_scalar(name, value, row["epoch"])
+        self.writer.flush()
+
+    def finish(self) -> None:
+        self.writer.close()
+
+
+class _WandB:
+    """Weights & Biases (extra: tracking), offline unless WANDB_MODE names another mode."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out / "wandb"
+
+    def start(self, config: dict, rows: list[Row]) -> None:
+        import wandb
+
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.run = wandb.init(
+            config=config,
+            project="segkit",
+            dir=str(self.out),
+            mode=os.environ.get("WANDB_MODE", "offline"),
+            settings=wandb.Settings(silent=True),
+        )
+
+    def log(self, row: Row) -> None:
+        self.run.log({name: value for name, value in row.items() if value is not None})
+
+    def finish(self) -> None:
+        self.run.finish()
+
+
+def make_trackers(trackers: Iterable[str | Tracker], out: Path | None) -> list[Tracker]:
+    """Return trackers, made from their names where needed; none but in process 0.
+
+    Raises:
+        ArgumentError: there is no tracker of that name, or it needs a folder.
+    """
+    made: list[Tracker] = []
+    kinds = {"tensorboard": _TensorBoard, "wandb": _WandB}
+    for tracker in trackers:
+        if isinstance(tracker, str):
+            kind = kinds[one_of("tracker", tracker, kinds)]
+            if out is None:
+                raise ArgumentError(f'{tracker} needs a folder: fit(..., out="runs/name")')
+            tracker = kind(out)
+        made.append(tracker)
+    return made if distributed.rank() == 0 else []
+
+
+def call_trackers(trackers: list[Tracker], method: str, *arguments: Any) -> None:
+    """Call a method of each tracker; remove one that fails from the list, with a warning."""
+    for tracker in list(trackers):
+        try:
+            getattr(tracker, method)(*arguments)
+        except Exception as error:
+            trackers.remove(tracker)
+            warnings.warn(
+                f"{type(tracker).__name__} failed and is left out from here on, training "
+                f"goes on: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )
+
+
+def run_metadata(
+    settings: dict[str, Any], model: nn.Module, precision: Precision, loader: DataLoader
+) -> dict[str, Any]:
+    """Return what it takes to repeat a run, ready for JSON.
+
+    Args:
+        settings: the arguments of `fit` that change its numbers.
+        model: the network.
+        precision: the number format it computes in, and the device.
+        loader: of the training data.
+    """
+    data, about_data = loader.dataset, {}
+    if isinstance(data, SegmentationDataset):
+        about_data = {
+            "class_names": list(data.class_names),
+            "channels": data.channels,
+            "size": list(data.masks.shape[1:]),
+            "mean": list(getattr(data.transform, "mean", ())),
+            "std": list(getattr(data.transform, "std", ())),
+        }
+    settings = {name: _for_json(value) for name, value in settings.items()}
+    settings |= {
+        "model": type(model).__name__,
+        "train_items": len(data),
+        "processes": distributed.ranks(),
+    }
+    return {
+        "settings": settings,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "data": about_data,
+        "device": device_name(precision.device),
+        "precision": str(precision),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "git": git_revision(),
+        "command": sys.argv,
+    }
+
+
+def _for_json(value: Any) -> Any:
+    """Return a setting as JSON can hold it; a loss by its name and the arguments it stores."""
+    if value is None or isinstance(value, (bool, int, float, str, list)):
+        return value
+    if isinstance(value, nn.Module):
+        names = list(inspect.signature(type(value).__init__).parameters)[1:]
+        arguments = {name: getattr(value, name, None) for name in names}
+        parts = [f"{k}={v.tolist() if isinstance(v, Tensor) else v}" for k, v in arguments.items()]
+        parts += [_for_json(child) for child in value.children()]
+        return f"{type(value).__name__}({', '.join(parts)})"
+    if isinstance(value, Optimizer):
+        return type(value).__name__
+    return getattr(value, "__name__", repr(value))
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device with its maker's name, as far as it is known."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    if device.type == "cpu":
+        return f"cpu: {getattr(torch.cpu, 'get_capabilities', dict)().get('cpu_name', '')}"
+    return device.type
+
+
+def git_revision() -> str | None:
+    """Return the git revision of the code, with "-dirty" if it was edited, or None."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

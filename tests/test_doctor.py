@@ -1,0 +1,555 @@
+"""The data doctor: one fault planted at a time in a set that has none."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from segkit import doctor
+from segkit.data.dataset import DataError
+from segkit.data.folder import open_folder
+from segkit.files import FileError
+
+REAL = os.environ.get("SEGKIT_REAL_DATA")
+real = pytest.mark.skipif(not REAL, reason="SEGKIT_REAL_DATA is not set")
+SPLITS = {"train": 6, "val": 4, "test": 4}
+H, W = 48, 64
+
+
+def picture(i, channels=3):
+    """Return an image like no other: blocks of random colours, smoothed."""
+    rng = np.random.default_rng(i)
+    small = Image.fromarray(rng.integers(0, 255, (6, 8, 3), np.uint8))
+    image = small.resize((W, H), Image.Resampling.BICUBIC)
+    return np.array(image.convert("L" if channels == 1 else "RGB"))
+
+
+def mask(i, ids=(0, 1, 2)):
+    """Return a mask in which every id after the first has a disc."""
+    drawn = Image.new("L", (W, H), ids[0])
+    for k, value in enumerate(ids[1:]):
+        x, y = 6 + 18 * k + i % 5, 8 + 2 * k + i % 7
+        ImageDraw.Draw(drawn).ellipse([x, y, x + 22, y + 20], value)
+    return np.array(drawn)
+
+
+def save(root, split, name, image, its_mask):
+    for folder, content in (("images", image), ("masks", its_mask)):
+        (root / split / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(content).save(root / split / folder / f"{name}.png")
+
+
+def healthy(root, ids=(0, 1, 2), splits=SPLITS):
+    start = 0
+    for split, n in splits.items():
+        for i in range(start, start + n):
+            save(root, split, f"p{i:02d}", picture(i), mask(i, ids))
+        start += n
+    return root
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGKIT_DATA", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    return healthy(tmp_path / "mine")
+
+
+def codes(report):
+    return {finding.code: finding for finding in report.issues}
+
+
+def edit(file, change):
+    """Replace a picture by `change(picture)`."""
+    with Image.open(file) as its:
+        its.load()
+        changed = change(its)
+    changed.save(file)
+
+
+IMAGE, MASK = Path("train/images/p02.png"), Path("train/masks/p02.png")
+
+
+def truncated(root):
+    content = (root / IMAGE).read_bytes()
+    (root / IMAGE).write_bytes(content[: len(content) // 2])
+
+
+def turned(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(root / IMAGE) as its:
+        its.save(root / IMAGE.with_suffix(".jpg"), exif=exif, quality=95)
+    (root / IMAGE).unlink()
+
+
+def cmyk(root):
+    with Image.open(root / IMAGE) as its:
+        its.convert("CMYK").save(root / IMAGE.with_suffix(".jpg"))
+    (root / IMAGE).unlink()
+
+
+def transparent(picture):
+    picture.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, W).astype(np.uint8), (H, 1))))
+    return picture
+
+
+def deep(picture):
+    return Image.fromarray(np.array(picture.convert("L"), np.uint16) * 257)
+
+
+def frames(root):
+    with Image.open(root / IMAGE) as its:
+        pages = [its, its.rotate(90)]
+        its.save(root / IMAGE.with_suffix(".tif"), save_all=True, append_images=pages[1:])
+    (root / IMAGE).unlink()
+
+
+def coloured(picture):
+    table = np.array([(0, 0, 0), (200, 10, 10), (10, 200, 10)], np.uint8)
+    return Image.fromarray(table[np.array(picture)])
+
+
+def smeared(picture):
+    half = picture.resize((W // 2 + 1, H // 2 + 1), Image.Resampling.BILINEAR)
+    return half.resize((W, H), Image.Resampling.BILINEAR)
+
+
+def jpeg_mask(root):
+    with Image.open(root / MASK) as its:
+        its.save(root / MASK.with_suffix(".jpg"), quality=75)
+    (root / MASK).unlink()
+
+
+def copy_image(root, frm, to, change=lambda p: p):
+    with Image.open(root / frm) as its:
+        its.load()
+    change(its).save(root / to)
+
+
+def with_palettes(root, odd=True):
+    for k, file in enumerate(sorted(root.glob("*/masks/*.png"))):
+        with Image.open(file) as its:
+            ids = np.array(its)
+        colours = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
+        if odd and k == 1:
+            ids, colours = np.array([0, 2, 1], np.uint8)[ids], [colours[j] for j in (0, 2, 1)]
+        indexed = Image.fromarray(ids)
+        indexed.putpalette([x for colour in colours for x in colour])
+        indexed.save(file)
+
+
+def black_white(root, only=None):
+    for file in [root / only] if only else root.glob("*/masks/*.png"):
+        edit(file, lambda p: p.point(lambda v: 255 * (v > 0)))
+
+
+def renamed(root):
+    os.rename(root / MASK, root / "train/masks/other.png")
+
+
+# The fault's name, how it is planted (in a set with so many classes), the files it is in.
+THREE = (0, 1, 2)
+TWO = (0, 1)
+PLANTED = {
+    "missing-mask": (THREE, lambda r: (r / MASK).unlink(), [IMAGE]),
+    "missing-image": (THREE, lambda r: (r / IMAGE).unlink(), [MASK]),
+    "same-stem": (
+        THREE,
+        lambda r: copy_image(r, IMAGE, "train/images/p02.bmp"),
+        [IMAGE.with_suffix(".bmp"), IMAGE],
+    ),
+    "unreadable": (THREE, truncated, [IMAGE]),
+    "size-mismatch": (THREE, lambda r: edit(r / MASK, lambda p: p.resize((32, 24), 0)), [MASK]),
+    "exif": (THREE, turned, [IMAGE.with_suffix(".jpg")]),
+    "colour-space": (THREE, cmyk, [IMAGE.with_suffix(".jpg")]),
+    "bit-depth": (THREE, lambda r: edit(r / IMAGE, deep), [IMAGE]),
+    "transparent": (THREE, lambda r: edit(r / IMAGE, transparent), [IMAGE]),
+    "frames": (THREE, frames, [IMAGE.with_suffix(".tif")]),
+    "mode": (THREE, lambda r: edit(r / IMAGE, lambda p: p.convert("RGBA")), [IMAGE]),
+    "mixed-channels": (THREE, lambda r: edit(r / IMAGE, lambda p: p.convert("L")), [IMAGE]),
+    "wrong-suffix": (
+        THREE,
+        lambda r: Image.open(r / IMAGE).save(r / IMAGE, "JPEG", quality=95),
+        [IMAGE],
+    ),
+    "mask-colours": (THREE, lambda r: edit(r / MASK, coloured), [MASK]),
+    "palette-differs": (THREE, with_palettes, [Path("test/masks/p11.png")]),
+    "black-white": (TWO, black_white, 14),
+    "mixed-values": (TWO, lambda r: black_white(r, MASK), [MASK]),
+    "interpolated": (
+        (0, 255),
+        lambda r: edit(r / MASK, lambda p: p.filter(ImageFilter.GaussianBlur(0.8))),
+        [MASK],
+    ),
+    "thin-strips": (THREE, lambda r: edit(r / MASK, smeared), [MASK]),
+    "lossy-mask": ((0, 255), jpeg_mask, [MASK.with_suffix(".jpg")]),
+    "trimap": (THREE, lambda r: [edit(f, lambda p: p.point(lambda v: v + 1))
+                                 for f in r.glob("*/masks/*")], 14),
+    "id-gap": (THREE, lambda r: edit(r / MASK, lambda p: p.point(lambda v: 5 if v == 2 else v)),
+               [MASK]),
+    "unknown-ids": (
+        THREE,
+        lambda r: edit(r / MASK, lambda p: p.point(lambda v: 90 if v == 2 else v)),
+        [MASK],
+    ),
+    "no-foreground": (TWO, lambda r: [edit(f, lambda p: p.point(lambda v: 0))
+                                      for f in r.glob("*/masks/*")], [Path(".")]),
+    "empty-mask": (THREE, lambda r: edit(r / MASK, lambda p: p.point(lambda v: 0)), [MASK]),
+    "rare-class": (
+        THREE,
+        lambda r: [edit(f, lambda p: p.point(lambda v: min(v, 1)))
+                   for f in sorted(r.glob("*/masks/*"))[1:]],
+        [Path(".")],
+    ),
+    "class-not-in-split": (
+        THREE,
+        lambda r: [edit(f, lambda p: p.point(lambda v: min(v, 1))) for f in r.glob("val/masks/*")],
+        [Path("val")],
+    ),
+    "leak-duplicate": (
+        THREE,
+        lambda r: copy_image(r, IMAGE, "val/images/p07.png"),
+        [IMAGE, Path("val/images/p07.png")],
+    ),
+    "leak-near-duplicate": (
+        THREE,
+        lambda r: copy_image(
+            r, IMAGE, "val/images/p07.png",
+            lambda p: p.resize((60, 44)).point(lambda v: min(255, v + 9)).resize((W, H)),
+        ),
+        [IMAGE, Path("val/images/p07.png")],
+    ),
+    "duplicate": (
+        THREE,
+        lambda r: copy_image(r, IMAGE, "train/images/p03.png"),
+        [IMAGE, Path("train/images/p03.png")],
+    ),
+}  # fmt: skip
+# What comes with a fault because it is one, too: 0/255 masks are worth a note wherever they are.
+ALONG = {"interpolated": {"black-white"}, "lossy-mask": {"black-white"}}
+
+
+@pytest.mark.parametrize("ids", [THREE, TWO, (0, 1, 2, 255)])
+def test_a_healthy_folder_has_no_findings(tmp_path, ids):
+    report = doctor.check(healthy(tmp_path / "mine", ids))
+    assert report.issues == [] and report.ok
+    assert report.facts["pairs"] == SPLITS
+    assert report.facts["sizes"] == {"64×48": 14}
+
+
+@pytest.mark.parametrize("code", PLANTED)
+def test_each_planted_fault_is_found_and_nothing_else(tmp_path, code):
+    ids, plant, files = PLANTED[code]
+    root = healthy(tmp_path / "mine", ids)
+    plant(root)
+    found = codes(doctor.check(root))
+    assert set(found) == {code} | ALONG.get(code, set())
+    finding = found[code]
+    if isinstance(files, int):
+        assert len(finding.files) == files
+    else:
+        assert finding.files == tuple(file.as_posix() for file in files)
+    assert finding.what and finding.remedy
+    assert len(finding.details) == len(finding.files)
+
+
+def test_all_faults_at_once_are_all_reported(root):
+    truncated(root)
+    (root / "val/masks/p07.png").unlink()
+    edit(root / "test/masks/p11.png", lambda p: p.resize((32, 24), 0))
+    edit(root / "train/images/p00.png", lambda p: p.convert("CMYK").convert("L"))
+    wanted = {"unreadable", "missing-mask", "size-mismatch", "mixed-channels"}
+    assert set(codes(doctor.check(root))) == wanted
+
+
+def test_a_folder_without_splits_warns_of_what_may_be_split_apart(tmp_path):
+    root = healthy(tmp_path / "mine", splits={".": 12})
+    assert doctor.check(root).issues == []
+    copy_image(root, "images/p02.png", "images/p05.png")
+    copy_image(root, "images/p03.png", "images/p08.png", lambda p: p.point(lambda v: v * 0.95))
+    found = codes(doctor.check(root))
+    assert {code: f.severity for code, f in found.items()} == {
+        "duplicate": "warning",
+        "near-duplicate": "warning",
+    }
+    assert found["near-duplicate"].details == ("as p08", "as p03")
+    together = {"p05": "a", "p02": "a", "p03": "b", "p08": "b"}
+    assert doctor.check(root, group_by=lambda name: together.get(name, name)).issues == []
+
+
+def test_groups_must_keep_to_one_split(root):
+    assert doctor.check(root, group_by=r"p\d\d").issues == []
+    (finding,) = doctor.check(root, group_by=r"p\d(\d)").issues
+    assert (finding.code, finding.severity) == ("leak-group", "error")
+    assert "train/images/p00.png" in finding.files and "test/images/p10.png" in finding.files
+    assert "train/images/p04.png" not in finding.files
+    with pytest.raises(DataError, match="is found in 0 of 14 names"):
+        doctor.check(root, group_by="patient")
+
+
+def test_named_classes_decide_what_is_a_gap(root):
+    edit(root / MASK, lambda p: p.point(lambda v: 4 if v == 2 else v))
+    named = doctor.check(root, class_names=["a", "b", "c", "d", "e"])
+    assert set(codes(named)) == {"absent-class", "rare-class"}
+    assert named.facts["classes"][3] == {"id": 3, "name": "d", "share": 0.0, "images": 0}
+    assert set(codes(doctor.check(root, class_names=["a", "b", "c"]))) == {"unknown-ids"}
+    black_white(root)
+    assert set(codes(doctor.check(root, class_names=["a", "b", "c"]))) == {"class-names"}
+    assert doctor.check(root, values="ids").facts["values"] == "ids"
+
+
+def test_the_doctor_and_the_loader_agree(root):
+    assert doctor.check(root).ok
+    assert len(open_folder(root, "train", 16)) == 6
+    for code in ("unreadable", "exif", "mask-colours", "id-gap", "size-mismatch"):
+        broken = healthy(root.parent / code)
+        PLANTED[code][1](broken)
+        assert not doctor.check(broken).ok
+        with pytest.raises(DataError):
+            open_folder(broken, "train", 16)
+
+
+def test_other_places_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither images/"):
+        doctor.check(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        doctor.check(tmp_path / "nowhere")
+
+
+# The other layouts
+
+
+def test_labelme_files_are_read_too(tmp_path):
+    root = tmp_path / "mine"
+    root.mkdir()
+    for i in range(6):
+        Image.fromarray(picture(i)).save(root / f"a{i}.png")
+        points = [[4 + i, 4], [40 - 2 * i, 6], [30, 40]]
+        content = {
+            "shapes": [{"label": "leaf", "points": points, "shape_type": "polygon"}],
+            "imagePath": f"a{i}.png",
+            "imageHeight": H,
+            "imageWidth": W,
+        }
+        (root / f"a{i}.json").write_text(json.dumps(content))
+    report = doctor.check(root)
+    assert report.layout == "labelme" and report.issues == []
+    assert [c["name"] for c in report.facts["classes"]] == ["background", "leaf"]
+    (root / "a1.json").write_text("{")
+    (root / "a2.json").unlink()
+    (root / "a3.png").unlink()
+    edit(root / "a4.png", lambda p: p.resize((32, 24)))
+    found = codes(doctor.check(root))
+    assert {code: f.files for code, f in found.items()} == {
+        "labelme-file": ("a1.json",),
+        "labelme-image": ("a3.json",),
+        "labelme-size": ("a4.json",),
+        "missing-mask": ("a2.png",),
+    }
+    with pytest.raises(DataError, match="is labelme data"):
+        doctor.fix(report, tmp_path / "out")
+
+
+def test_the_pets_are_read_as_the_loader_does(tmp_path):
+    root = tmp_path / "oxford-iiit-pet"
+    for place in ("images", "annotations/trimaps"):
+        (root / place).mkdir(parents=True)
+    names = [f"Cat_{i}" for i in range(8)]
+    for part, its in (("trainval", names[:5]), ("test", names[5:])):
+        (root / "annotations" / f"{part}.txt").write_text("".join(f"{n} 1 1 1\n" for n in its))
+    for i, name in enumerate(names):
+        Image.fromarray(picture(i)).save(root / "images" / f"{name}.jpg")
+        trimap = mask(i, (2, 1, 3))
+        Image.fromarray(trimap).save(root / "annotations/trimaps" / f"{name}.png")
+    report = doctor.check(tmp_path)
+    assert report.layout == "oxford-pet" and report.issues == []
+    assert report.facts["pairs"] == {"trainval": 5, "test": 3}
+    assert [c["name"] for c in report.facts["classes"]] == ["background", "pet", "border"]
+    Image.fromarray(mask(0, (2, 1, 7))).save(root / "annotations/trimaps/Cat_0.png")
+    (root / "images/Cat_1.jpg").unlink()
+    assert set(codes(doctor.check(root))) == {"unknown-ids", "missing-image"}
+
+
+# What is shown
+
+
+def test_the_report_is_json_a_table_and_a_page(tmp_path, root, capsys):
+    truncated(root)
+    edit(root / "val/masks/p07.png", lambda p: p.resize((32, 24), 0))
+    report = doctor.check(root)
+    told = json.loads(json.dumps(report.to_dict()))
+    assert (told["ok"], told["layout"]) == (False, "folder")
+    assert {f["code"] for f in told["issues"]} == {"unreadable", "size-mismatch"}
+    report.print()
+    shown = capsys.readouterr().out
+    assert "2 errors" in shown and "size-mismatch" in shown
+    report.write_html(tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    assert "train/images/p02.png" in html and "32×24, image 64×48" in html
+    assert html.count("data:image/jpeg") >= 6
+    assert not re.search(r'(src|href)="(?!data:)', html)
+
+
+def test_names_from_the_folder_are_not_html(tmp_path, root):
+    os.rename(root / IMAGE, root / "train/images/<b>.png")
+    doctor.check(root).write_html(tmp_path / "page.html")
+    assert "<b>.png" not in (tmp_path / "page.html").read_text()
+
+
+# Corrected copies
+
+FIXED = {
+    "exif": "turned upright",
+    "mode": "made grey or RGB",
+    "wrong-suffix": "renamed",
+    "palette-differs": "ids made those of the usual palette",
+    "black-white": "255 became 1",
+    "mixed-values": "255 became 1",
+    "interpolated": "edges cut at a half",
+    "lossy-mask": "edges cut at a half",
+}
+KEPT = {
+    "mixed-channels", "thin-strips", "id-gap", "no-foreground", "empty-mask", "rare-class",
+    "class-not-in-split", "leak-duplicate", "leak-near-duplicate", "duplicate",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", sorted(set(PLANTED) - {"trimap"}))
+def test_a_copy_is_corrected_or_lacks_what_cannot_be(tmp_path, code):
+    ids, plant, _ = PLANTED[code]
+    root, out = healthy(tmp_path / "mine", ids), tmp_path / "out"
+    plant(root)
+    before = {file: file.read_bytes() for file in root.rglob("*.*")}
+    report = doctor.check(root)
+    if code == "exif":  # the mask is that of the picture as shown
+        edit(root / MASK, lambda p: p.transpose(Image.Transpose.ROTATE_270))
+        before[root / MASK] = (root / MASK).read_bytes()
+    done = doctor.fix(report, out)
+    assert {file: file.read_bytes() for file in root.rglob("*.*")} == before
+    again = codes(doctor.check(out))
+    left_out = {fix.file for fix in done if fix.written is None}
+    if code in FIXED:
+        assert FIXED[code] in {fix.what for fix in done} and not left_out
+        assert again == {}
+    elif code in KEPT:
+        assert set(again) == {code} and not left_out
+    else:
+        assert again == {} and set(report.issues[0].files) <= left_out
+    written = {fix.written for fix in done if fix.written}
+    assert written == {f.relative_to(out).as_posix() for f in out.rglob("*.*")}
+
+
+@pytest.mark.parametrize("lies_on", ["stored", "shown"])
+def test_a_turned_image_and_its_mask_come_to_lie_on_each_other(tmp_path, root, lies_on):
+    turned(root)
+    upright = picture(2).transpose(1, 0, 2)[:, ::-1]
+    expected = mask(2).T[:, ::-1]
+    if lies_on == "shown":
+        Image.fromarray(np.ascontiguousarray(expected)).save(root / MASK)
+    doctor.fix(doctor.check(root), tmp_path / "out")
+    fixed = np.asarray(Image.open(tmp_path / "out" / IMAGE)).astype(int)
+    assert fixed.shape == upright.shape and np.abs(fixed - upright).mean() < 5
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / MASK)), expected)
+
+
+def test_a_half_turn_is_left_to_the_owner(tmp_path, root):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(root / IMAGE).save(root / IMAGE.with_suffix(".jpg"), exif=exif)
+    (root / IMAGE).unlink()
+    done = doctor.fix(doctor.check(root), tmp_path / "out")
+    told = {fix.file: fix.what for fix in done if fix.written is None}
+    assert set(told) == {IMAGE.with_suffix(".jpg").as_posix(), MASK.as_posix()}
+    assert "cannot be decided" in told[MASK.as_posix()]
+
+
+def test_colour_masks_become_ids(tmp_path, root):
+    for file in root.glob("*/masks/*.png"):
+        edit(file, coloured)
+    out = tmp_path / "out"
+    doctor.fix(doctor.check(root), out)
+    assert doctor.check(out).issues == []
+    held = np.asarray(Image.open(out / MASK))
+    assert np.array_equal(np.unique(held), [0, 1, 2])
+    assert np.array_equal(held == 0, mask(2) == 0)
+
+
+def test_cut_edges_come_back(tmp_path):
+    root = healthy(tmp_path / "mine", (0, 255))
+    edit(root / MASK, lambda p: p.filter(ImageFilter.GaussianBlur(0.8)))
+    doctor.fix(doctor.check(root), tmp_path / "out")
+    fixed = np.asarray(Image.open(tmp_path / "out" / MASK))
+    assert (fixed != (mask(2, (0, 255)) > 0)).mean() < 0.005
+
+
+@pytest.mark.parametrize("place", [".", "copy", "..", "full"])
+def test_the_originals_are_never_written_over(root, place):
+    (root / "full").mkdir()
+    (root / "full" / "here.txt").write_text("mine")
+    before = sorted(root.rglob("*"))
+    with pytest.raises(OSError):
+        doctor.fix(doctor.check(root), root / place)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_copy_appears_whole_or_not_at_all(tmp_path, root, monkeypatch):
+    report = doctor.check(root)
+    (root / "test/masks/p13.png").unlink()
+    with pytest.raises(FileError, match=r"p13\.png"):
+        doctor.fix(report, tmp_path / "out")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine"]
+
+
+def test_nothing_to_write_is_an_error(tmp_path):
+    root = healthy(tmp_path / "mine")
+    PLANTED["trimap"][1](root)
+    with pytest.raises(DataError, match="no pair that could be written"):
+        doctor.fix(doctor.check(root), tmp_path / "out")
+
+
+# Real data. What is reported there is truly odd; nothing else is.
+
+
+def told_in(folder):
+    report = doctor.check(Path(REAL, folder))
+    notes = {finding.code for finding in report.of("note")}
+    return {f.code: f.files for f in report.issues if f.severity != "note"}, notes
+
+
+@real
+def test_the_teeth_x_rays():
+    assert told_in("teeth-xray") == (
+        {
+            "duplicate": ("images/cate4-00101.jpg", "images/cate4-00107.jpg"),
+            "near-duplicate": ("images/cate1-00044.jpg", "images/cate3-00009.jpg"),
+        },
+        {"black-white"},
+    )
+
+
+@real
+def test_the_nuclei():
+    found, notes = told_in("nuclei")
+    (pair,) = found.values()
+    assert set(found) == {"near-duplicate"}
+    assert [Path(file).stem[:4] for file in pair] == ["20b2", "cb4d"]
+    assert notes == {"black-white", "mode"}
+
+
+@real
+def test_the_pets():
+    found, notes = told_in("oxford-iiit-pet")
+    image = "images/Abyssinian_{}.jpg".format
+    assert found == {
+        "leak-near-duplicate": (image(151), image(99)),
+        "near-duplicate": tuple(map(image, (11, 122, 172, 177))),
+    }
+    assert notes == {"mode", "wrong-suffix"}  # an RGBA PNG that is called .jpg

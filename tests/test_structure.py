@@ -1,0 +1,90 @@
+"""Data flows one way: nothing imports upwards, and what looks public is used by somebody."""
+
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+
+import pytest
+from structure import ROOT, Package, Use
+
+PACKAGE = Package()
+# From the bottom to the top. A module may import those of the lines above its own, and of its own
+# line as long as there is no cycle.
+ORDER = """
+    errors profiles paths
+    files image_ops page
+    data.dataset data.transforms data.splits data.cache data.read data.folder data.annotations
+    data.toy data.pets data
+    models.blocks models.dumbnet models.unet models.resnet34_unet models.pdr_unet models.fusionnet
+    models
+    metrics
+    losses
+    models.inspect
+    train.schedules train.precision train.history train.checkpoint train.distributed
+    train train.range_test
+    predict
+    plot
+    environment model_file doctor convert check
+    config evaluate export onnx_predictor
+    report_card experiments course grade
+
+    cli.options
+    cli.course cli.data cli.train cli.use
+    cli
+    __main__
+"""
+LAYER = {name: k for k, line in enumerate(ORDER.splitlines()) for name in line.split()}
+LAYER[""] = LAYER["profiles"]  # `import segkit` itself gives the profiles alone
+CORE = ["data", "models", "losses", "metrics", "train", "predict", "plot", "profiles", "paths"]
+TORCH_ALONE = ("models", "losses", "metrics")
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert set(PACKAGE.files) == set(LAYER)
+
+
+@pytest.mark.parametrize("module", PACKAGE.files)
+def test_nothing_imports_upwards(module):
+    above = {other for other in PACKAGE.imports(module) if LAYER[other] > LAYER[module]}
+    assert not above, f"{module} imports {', '.join(sorted(above))}, which lie above it"
+
+
+def test_there_is_no_cycle():
+    # `import segkit` runs segkit/__init__.py first; it is no arrow of its own
+    graph = {module: PACKAGE.imports(module) - {""} for module in PACKAGE.files}
+    TopologicalSorter(graph).prepare()
+
+
+def test_every_public_name_is_used_outside_its_module():
+    used = set().union(*PACKAGE.used("segkit", "cli", "notebooks", "docs").values())
+    for module in PACKAGE.files:
+        public = PACKAGE.public(module) - PACKAGE.exported(module) - {"app"}
+        unused = {name for name in public if Use(module, name) not in used}
+        assert not unused, f"{module}: {', '.join(sorted(unused))}: give it an underscore, or go"
+
+
+@pytest.mark.parametrize("module", [m for m in PACKAGE.files if m.split(".")[0] in TORCH_ALONE])
+def test_networks_losses_and_metrics_need_torch_alone(module):
+    text = PACKAGE.files[module].read_text("utf-8")
+    for foreign in ("numpy", "PIL", "scipy", "albumentations", "segkit.data", "segkit.train"):
+        assert f"import {foreign}" not in text and f"from {foreign}" not in text
+
+
+def test_the_package_is_small():
+    lines = {module: PACKAGE.lines(module) for module in PACKAGE.files}
+    core = sum(n for module, n in lines.items() if module.split(".")[0] in ("", *CORE))
+    assert core <= 4_700 and sum(lines.values()) <= 8_500 and len(lines) <= 65
+
+
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [
+        ("import segkit", {"torch", "numpy", "matplotlib"}),
+        ("from segkit import data", {"albumentations", "matplotlib", "segkit.train"}),
+        ("from segkit.model_file import load_model", {"albumentations", "segkit.train"}),
+    ],
+)
+def test_an_import_brings_only_what_it_needs(program, absent):
+    code = f"{program}\nimport sys; sys.exit(', '.join({absent!r} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

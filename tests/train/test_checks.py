@@ -1,0 +1,182 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from nets import net, numbers, quick, same, toy, weights
+from torch.utils.data import DataLoader, Dataset
+
+from segkit import train
+from segkit.data.dataset import DataError
+from segkit.losses import BCELoss
+from segkit.train import TrainingError
+
+
+class Breaks(BCELoss):
+    """A loss that is not finite at its `at`-th call in training, in value or in gradient alone."""
+
+    def __init__(self, at, how):
+        super().__init__()
+        self.calls, self.at, self.how = 0, at, how
+
+    def forward(self, logits, target):
+        loss = super().forward(logits, target)
+        self.calls += logits.requires_grad
+        if logits.requires_grad and self.calls == self.at:
+            if self.how == "value":
+                return loss * float("nan")
+            return loss + 0 * (logits.sum() * 0).sqrt()  # 0, but its slope is 0 * inf
+        return loss
+
+
+@pytest.mark.parametrize("how", ["value", "gradient"])
+def test_what_is_not_finite_stops_training_before_it_does_harm(how, tmp_path):
+    data, val = toy(32), toy(8, seed=1)
+    twin, _ = quick(data=data, val=val, epochs=2)
+    model = net()
+    with pytest.raises(TrainingError) as caught:
+        quick(model, data, val, loss=Breaks(at=11, how=how), epochs=4, lr=1e-3, out=tmp_path)
+    message = str(caught.value)
+    assert "in epoch 3, batch 3 of 4, learning rate 0.001" in message
+    assert "a lower learning rate (lr=0.0001), warmup=1, clip=1.0" in message
+    assert f"The last good checkpoint is {tmp_path / 'last.pt'}" in message
+    named = re.search(r"on ([\d, ]+)\. Look", message)[1].split(", ")
+    order = np.arange(32)
+    np.random.default_rng((0, 2)).shuffle(order)
+    assert named == [f"{i:05d}" for i in order[16:24]]
+    assert all(p.isfinite().all() for p in model.parameters())
+    kept = net(seed=5)
+    train.load_weights(tmp_path / "last.pt", kept)
+    assert same(weights(kept), weights(twin))
+
+
+def test_without_a_folder_the_message_says_so():
+    with pytest.raises(TrainingError, match="Nothing was saved"):
+        quick(loss=Breaks(1, "value"), precision="bf16")
+    with pytest.raises(TrainingError, match=r'clip=1\.0, precision="fp32"'):
+        quick(loss=Breaks(1, "value"), precision="bf16")
+
+
+def test_on_an_accelerator_it_is_noticed_late_but_before_any_save(tmp_path, monkeypatch):
+    """Not looking in every step is what an accelerator does; saving what is broken is not."""
+    monkeypatch.setattr(train, "CHECK_EVERY", {"cpu": 1000})
+    model = net()
+    with pytest.raises(TrainingError, match="epoch 1, batch 2 of 4"):
+        quick(model, toy(32), loss=Breaks(2, "value"), out=tmp_path, save_every=3)
+    assert not all(p.isfinite().all() for p in model.parameters())
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_fp16_whose_scale_cannot_help_any_more_stops():
+    with pytest.raises(TrainingError, match="not finite in epoch"):
+        quick(loss=Endless(), precision="fp16", epochs=10, batch_size=4)
+
+
+class Endless(BCELoss):
+    """A loss whose gradient is never finite."""
+
+    def forward(self, logits, target):
+        return super().forward(logits, target) + 0 * (logits.sum() * 0).sqrt()
+
+
+def test_masks_outside_the_classes_are_refused_before_training():
+    data = toy(8, classes=3)
+    with pytest.raises(DataError, match=r"mask 00000 holds class 2, but the network predicts"):
+        quick(net(classes=1), data)
+    with pytest.raises(DataError, match=r"classes 0\.\.1: build it with classes=3"):
+        quick(net(classes=2), data)
+    quick(net(classes=3), data)
+    with pytest.raises(DataError, match="holds class 2"):
+        quick(net(classes=2), toy(8), val=data)
+    data.masks[data.masks == 2] = 255
+    quick(net(classes=2), data)
+
+
+def test_masks_of_0_and_255_are_refused():
+    data = toy(8)
+    data.masks = data.masks * np.uint8(255)
+    with pytest.raises(DataError, match="none of the 8 masks has a foreground pixel, only 0 and"):
+        quick(data=data)
+
+
+def test_a_first_batch_without_foreground_is_no_trouble():
+    data = toy(8)
+    data.masks[:6] = 0
+    data.masks[:, 0] = 255
+    _, history = quick(data=data, batch_size=1, val=data)
+    assert len(history) == 2
+
+
+@pytest.mark.parametrize("wrong", ["2", "-1"])
+def test_a_loader_of_ones_own_is_checked_batch_by_batch(wrong):
+    pairs = [(image, mask.clone()) for image, mask in toy(8)]
+    pairs[5][1][0, 0] = int(wrong)
+    with pytest.raises(ValueError, match=f"target holds the values .*{wrong}.* binary"):
+        quick(data=DataLoader(pairs, batch_size=4))
+
+
+def test_loaders_that_yield_nothing_are_refused():
+    with pytest.raises(DataError, match="the data set is empty"):
+        quick(data=toy(8).subset([]))
+    few = DataLoader(list(toy(3)), batch_size=4, drop_last=True)
+    with pytest.raises(DataError, match="the loader yields nothing"):
+        quick(data=few)
+
+    class Fickle(Dataset):
+        """Says it has batches; after the first look it has none."""
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            return toy(4)[i]
+
+    fickle = DataLoader(Fickle(), batch_size=4)
+    passes = iter([True])
+    fickle.sampler.__class__ = type(
+        "Once", (type(fickle.sampler),), {"__iter__": lambda self: iter([0] * next(passes, 0))}
+    )
+    with pytest.raises(TrainingError, match="ended after 0 batches; its length promised 1"):
+        quick(data=fickle)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_names_the_knobs(error):
+    def loss(logits, target):
+        raise error
+
+    with pytest.raises(TrainingError) as caught:
+        quick(loss=loss, batch_size=16)
+    for knob in ("batch_size=8", "accumulate=2", "checkpointing", "smaller images", "width"):
+        assert knob in str(caught.value)
+
+
+def test_other_errors_pass_unchanged():
+    def loss(logits, target):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        quick(loss=loss)
+
+
+def test_really_out_of_memory():
+    huge = torch.nn.Sequential(net(), torch.nn.Upsample(scale_factor=1_000_000))
+    with pytest.raises(TrainingError, match="out of memory"):
+        quick(huge)
+
+
+def test_an_error_leaves_no_trace_in_the_callers_state(tmp_path):
+    state = torch.get_rng_state()
+    with pytest.raises(TrainingError):
+        quick(loss=Breaks(3, "value"))
+    assert torch.equal(torch.get_rng_state(), state)
+    model, history = quick(out=tmp_path)
+    assert numbers(history) == numbers(quick()[1])
+    assert torch.load(tmp_path / "last.pt")["kind"] == "training" and model is not None
