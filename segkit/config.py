@@ -195,12 +195,8 @@ def fit_arguments(part: Config) -> dict[str, Any]:
             built.append(kind(**_checked("fit.loss", given or {}, hints, f" {name}")))
         options["loss"] = losses.Combined(dict.fromkeys(built, 1.0)) if built[1:] else built[0]
     if isinstance(options.get("schedule"), dict):
-        settings = options["schedule"]
-        if "warmup" in settings and "warmup" in options:
-            raise ConfigError("fit: warmup stands beside schedule and in it: keep one of the two")
-        settings = {"warmup": options.pop("warmup", 0.0)} | settings
-        numbers = dict.fromkeys(settings, int | float | None) | {"name": str}
-        options["schedule"] = _schedule(_checked("fit.schedule", settings, numbers))
+        types = dict.fromkeys(options["schedule"], int | float | None) | {"name": str}
+        options["schedule"] = _schedule(_checked("fit.schedule", options["schedule"], types))
     elif options.get("schedule"):
         _schedule({"name": options["schedule"]})
     return options

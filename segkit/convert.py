@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,16 @@ from tqdm import tqdm
 from segkit.data import annotations, read, splits
 from segkit.data.cache import digests, in_threads
 from segkit.data.dataset import DataError
-from segkit.data.folder import SPLITS, SUFFIXES, Example, checked_names, find, groups_of, inspect
+from segkit.data.folder import (
+    SPLITS,
+    SUFFIXES,
+    Example,
+    checked_names,
+    find,
+    groups_of,
+    inspect,
+    listed,
+)
 from segkit.data.issues import Issue, IssueError, raise_errors
 from segkit.errors import ArgumentError
 from segkit.files import atomic_folder, csv_text, write_text
@@ -24,13 +34,13 @@ COLUMNS = ("split", "name", "image", "mask", "group")
 
 @dataclass(frozen=True)
 class Split:
-    """The pairs of each split of a folder, and the rule. groups: by name, where known."""
+    """The pairs of each split of a folder, and how it was split."""
 
     root: Path
     parts: dict[str, list[Example]]
     rule: str
     seed: int
-    groups: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)  # by name, where known
 
     def counts(self) -> dict[str, int]:
         """Return how many pairs each split has."""
@@ -38,17 +48,13 @@ class Split:
 
     def rows(self) -> list[dict[str, str]]:
         """Return a row per pair; files are relative to the folder."""
-        return [
-            {
-                "split": split,
-                "name": item.name,
-                "image": item.image.relative_to(self.root).as_posix(),
-                "mask": item.mask.relative_to(self.root).as_posix(),
-                "group": self.groups.get(item.name, ""),
-            }
-            for split, items in self.parts.items()
-            for item in items
-        ]
+        rows = []
+        for part, items in self.parts.items():
+            for item in items:
+                image, mask = (file.relative_to(self.root).as_posix() for file in item.files)
+                cells = (part, item.name, image, mask, self.groups.get(item.name, ""))
+                rows.append(dict(zip(COLUMNS, cells, strict=True)))
+        return rows
 
 
 def split(
@@ -80,20 +86,19 @@ def split(
     parts = find(root)
     if "" not in parts:
         raise DataError(f"{root} is split already, into {', '.join(parts)}")
-    items, groups = parts[""], None
+    items, rule, groups = parts[""], "random", None
     if group_by:
-        groups, rule = groups_of(items, group_by), f"grouped by {group_by}"
+        rule, groups = f"grouped by {group_by}", groups_of(items, group_by)
         indices = splits.grouped_split(groups, fractions, seed)
+    elif stratify_by == "classes":
+        rule = "stratified by classes"
+        raise_errors([one for _, found in in_threads(inspect, items) for one in found], root)
+        indices = splits.stratified_split([str(item.values) for item in items], fractions, seed)
     elif stratify_by:
         rule = f"stratified by {stratify_by}"
-        if stratify_by == "classes":
-            raise_errors([one for found in in_threads(inspect, items) for one in found], root)
-            labels = [str(item.values) for item in items]
-        else:
-            labels = groups_of(items, stratify_by)
-        indices = splits.stratified_split(labels, fractions, seed)
+        indices = splits.stratified_split(groups_of(items, stratify_by), fractions, seed)
     else:
-        rule, indices = "random", splits.random_split(len(items), fractions, seed)
+        indices = splits.random_split(len(items), fractions, seed)
     content = digests(item.image for item in items)
     images = [np.frombuffer(content[item.image].encode(), np.uint8) for item in items]
     leaks = splits.leakage(indices, groups, images)
@@ -101,13 +106,11 @@ def split(
         pairs = [f"{items[i].name} = {items[j].name}" for i, j in leaks.duplicates]
         raise DataError(
             f"{root}: {len(pairs)} images would be in two splits under two names "
-            f"({', '.join(pairs[:5])}{', …' if len(pairs) > 5 else ''}): remove one of each"
+            f"({listed(pairs, 5)}): remove one of each"
         )
-    chosen = dict(zip(SPLITS, ([items[i] for i in part] for part in indices), strict=True))
-    named = {
-        item.name: group for item, group in zip(items, groups or [""] * len(items), strict=True)
-    }
-    return Split(root, chosen, rule, seed, named if groups else {})
+    chosen = {part: [items[i] for i in k] for part, k in zip(SPLITS, indices, strict=True)}
+    names = [item.name for item in items]
+    return Split(root, chosen, rule, seed, dict(zip(names, groups, strict=True)) if groups else {})
 
 
 def write_folders(found: Split, out: str | Path) -> None:
@@ -144,8 +147,8 @@ def from_labelme(
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Write LabelMe annotations as `out`[/SPLIT]/images and masks.
 
-    Images that are upright are copied as they are, others become PNG. Masks are PNG whose pixels
-    are the ids, shown in colours. The class names are written to classes.txt, one a line.
+    Images that are upright are copied as they are, others become PNG. Masks are PNG with a
+    palette. The class names are written to classes.txt, one a line.
 
     Args:
         root: the folder of the JSON files.
@@ -158,40 +161,32 @@ def from_labelme(
     Raises:
         DataError: files cannot be used; the message lists them.
     """
-    records, issues = annotations.find_records(Path(root))
+    examples, issues = annotations.find_annotations(Path(root))
     raise_errors(issues, root)
-    ids, names = annotations.label_ids(records, checked_names(class_names))
+    ids, names = annotations.label_ids(examples, checked_names(class_names))
 
     with atomic_folder(out, root) as place:
 
-        def write(record: annotations.Record) -> list[Issue]:
+        def write(example: Example) -> list[Issue]:
             try:
-                image, mask = annotations.read_record(record, ids)
+                image, mask = annotations.read_annotated(example, ids)
             except IssueError as error:
                 return error.issues
-            target = place / record.split
-            write_mask(target / "masks" / f"{record.name}.png", mask)
-            suffix = record.image.suffix
-            if suffix.lower() in SUFFIXES and _upright(record.image):
-                shutil.copy2(record.image, target / "images" / f"{record.name}{suffix}")
+            target, suffix = place / example.split, example.image.suffix
+            write_mask(target / "masks" / f"{example.name}.png", mask)
+            if suffix.lower() in SUFFIXES and read.is_upright(example.image):
+                shutil.copy2(example.image, target / "images" / f"{example.name}{suffix}")
             else:
-                Image.fromarray(image).save(target / "images" / f"{record.name}.png")
+                Image.fromarray(image).save(target / "images" / f"{example.name}.png")
             return []
 
-        counts = {record.split: 0 for record in records}
+        counts = Counter(example.split for example in examples)
         for part in counts:
             for sub in ("images", "masks"):
                 (place / part / sub).mkdir(parents=True)
-        written = in_threads(write, records)
-        written = tqdm(written, "converting", len(records), leave=False, disable=None, delay=2)
-        for record, found in zip(records, written, strict=True):
+        written, n = in_threads(write, examples), len(examples)
+        for found in tqdm(written, "converting", n, leave=False, disable=None, delay=2):
             issues += found
-            counts[record.split] += 1
         raise_errors(issues, root)
         write_text(place / "classes.txt", "\n".join(names) + "\n")
-    return names, counts
-
-
-def _upright(file: Path) -> bool:
-    with read.opened(file) as picture:
-        return picture.getexif().get(read.ORIENTATION, 1) in (0, 1)
+    return names, dict(counts)

@@ -440,14 +440,13 @@ def _run_one(
     if process.returncode:
         late = outcome.seconds > limit
         outcome.status = "timeout" if late else "failed"
-        # where no cell failed, the log ends with papermill's own error
-        last = log.read_text("utf-8", "replace").strip().rpartition("\n")[2]
-        name, _, message = last.partition(": ")
+        # the log ends with papermill's own error, which matters where no cell failed
+        reason = log.read_text("utf-8", "replace").strip().rpartition("\n")[2]
         if late:
-            name, message = "Timeout", f"stopped after {outcome.seconds:.0f} s"
+            reason = f"Timeout: stopped after {outcome.seconds:.0f} s"
         elif process.returncode < 0:
-            name, message = "Killed", f"papermill was ended by signal {-process.returncode}"
-        outcome.error = _error(executed, name.rpartition(".")[2], message)
+            reason = f"Killed: papermill was ended by signal {-process.returncode}"
+        outcome.error = _error(executed, reason)
     return outcome
 
 
@@ -475,14 +474,15 @@ def _kill(process: subprocess.Popen, papermill: bool = True) -> None:
         process.kill()
 
 
-def _error(executed: Path, name: str, message: str) -> dict[str, Any]:
-    """Return the error of a notebook, which is the given one unless the cell that ran last failed.
+def _error(executed: Path, reason: str) -> dict[str, Any]:
+    """Return the error of the cell that ran last, or `reason`, where that cell has no error.
 
-    In that case the notebook is marked as unfinished, or removed where it is half written.
+    In the second case, mark the notebook as unfinished, or remove it where it is half written.
     """
     import nbformat
 
-    error = {"cell": 0, "source": "", "name": name, "message": message}
+    name, _, message = reason.partition(": ")
+    error = {"cell": 0, "source": "", "name": name.rpartition(".")[2], "message": message}
     try:
         notebook = nbformat.read(executed, as_version=4)
     except (OSError, ValueError):
@@ -495,8 +495,8 @@ def _error(executed: Path, name: str, message: str) -> dict[str, Any]:
             failed = [output for output in cell.outputs if output.output_type == "error"]
     if error["cell"] and failed and name != "Timeout":
         return error | {"name": failed[-1].ename, "message": failed[-1].evalue}
-    text = f"**Not run to its end.** {name}: {message}"
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(text))
+    mark = nbformat.v4.new_markdown_cell(f"**Not run to its end.** {reason}")
+    notebook.cells.insert(0, mark)
     nbformat.write(notebook, executed)
     return error
 

@@ -17,55 +17,38 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from segkit.data import annotations, folder, read, splits
+from segkit.data import annotations, folder, read
 from segkit.data.cache import in_threads
 from segkit.data.dataset import IGNORE, DataError, Pair
-from segkit.data.folder import Example, GroupBy, between, listed
-from segkit.data.issues import SEVERITIES, Issue, IssueError, grouped, issue
-from segkit.data.pets import FOLDER as PETS
-from segkit.data.pets import from_trimap, trimap_classes
+from segkit.data.folder import Example, GroupBy, listed
+from segkit.data.issues import KINDS, SEVERITIES, Issue, IssueError, grouped, issue
+from segkit.data.pets import FOLDER, from_trimap, trimap_classes
 from segkit.files import atomic_folder, text_table, write_text
 from segkit.image_ops import PALETTE
 from segkit.page import picture, render
 
-__all__ = ["Fix", "Report", "check", "fix"]
-
-FRINGE = 5  # pixels across which interpolation may have smeared an edge
-NEAR, ALIKE = 40, 0.9  # bits of 256 that may differ, and correlation of the thumbnails
-SKIPPED = 0.1  # share of the steps between ids that leaves one out, where ids meet freely
-STRIPS = 16  # pixels between two ids, below which an edge shows nothing
-RARE, FEW = 0.001, 3  # share of the pixels, images
-UNSPLIT = ("", "trainval")  # parts that are yet to be split
-HASH, THUMBNAIL = 16, 32  # bits and pixels a side
-SHOWN = 6  # thumbnails and details of an issue, on the page
-MOST_COLOURS = 32
-FIXABLE = {"black-white", "mode", "wrong-suffix", "exif", "mask-colours", "palette-differs"}
-FIXABLE_BINARY = {"interpolated", "lossy-mask", "mixed-values"}
-LEFT_OUT = {  # only the owner knows what is right here
-    "unreadable", "too-large", "bit-depth", "mask-depth", "colour-space", "frames", "transparent",
-    "same-stem", "missing-mask", "missing-image", "size-mismatch", "trimap", "ids-from-one",
-    "unknown-ids", "class-names",
-}  # fmt: skip
+_NEAR, _ALIKE = 40, 0.9  # bits of 256 that may differ, and correlation of the thumbnails
+_SKIPPED = 0.1  # share of the steps between ids that skips one, where ids meet freely
+_FRINGE, _STRIPS = 5, 16  # pixels across a smeared edge; pixels, below which it shows nothing
+_RARE, _FEW = 0.001, 3  # share of the pixels, images
+_UNSPLIT = ("", "trainval")  # parts that are yet to be split
+_HASH, _THUMBNAIL = 16, 32  # bits and pixels a side
+_SHOWN = 6  # thumbnails and details of an issue, on the page
+_MOST_COLOURS = 32  # of masks whose colours can be numbered
 
 
 @dataclass
 class _Details:
-    """What the doctor measures of an example.
+    """What the doctor measures of an example."""
 
-    mode: how the image's file stores a pixel. digest: of the image's pixels. phash: perceptual
-    hash, bool (256,). thumbnail: the image in small, normalised, float (1024,). counts: pixels of
-    each mask value, int (256,). skipped_steps, strip_pixels: see `_steps`. colours: of the mask's
-    values, if it has a palette.
-    """
-
-    mode: str = ""
-    digest: bytes = b""
-    phash: np.ndarray | None = None
-    thumbnail: np.ndarray | None = None
-    counts: np.ndarray | None = None
-    skipped_steps: float = np.nan
+    mode: str = ""  # how the image's file stores a pixel
+    digest: bytes = b""  # of the image's pixels
+    phash: np.ndarray | None = None  # perceptual hash, bool (256,)
+    thumbnail: np.ndarray | None = None  # normalised, float (1024,)
+    counts: np.ndarray | None = None  # pixels of each mask value, int (256,)
+    skipped_steps: float = np.nan  # see `_steps`
     strip_pixels: int = 0
-    colours: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    colours: dict[int, tuple[int, ...]] = field(default_factory=dict)  # of a mask's values
 
 
 @dataclass
@@ -83,7 +66,7 @@ class Report:
     issues: list[Issue] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list, repr=False)
-    read: Callable[[Example], Pair] = field(default=None, repr=False)
+    read: Callable[[Example, list[Issue]], tuple] = field(default=None, repr=False)
 
     def of(self, severity: str) -> list[Issue]:
         """Return the issues of one severity: "error", "warning" or "note"."""
@@ -129,22 +112,18 @@ class Report:
     def write_html(self, path: str | Path) -> None:
         """Write the report as one page that needs no other file, with thumbnails."""
         of = {self.relative(file): e for e in self.examples for file in e.files}
-        thumbnails = {
-            one.code: [
-                _thumbnail(self, example)
-                for example in {id(of[f]): of[f] for f in one.files[:SHOWN] if f in of}.values()
-            ]
-            for one in self.issues
-        }
-        samples = self.examples[:: max(1, len(self.examples) // SHOWN)][:SHOWN]
+        sections = []
+        for one in self.issues:
+            examples = {id(of[file]): of[file] for file in one.files[:_SHOWN] if file in of}
+            sections.append((one, one.places(_SHOWN), [*map(self._thumbnail, examples.values())]))
+        samples = self.examples[:: max(1, len(self.examples) // _SHOWN)][:_SHOWN]
         page = render(
             "doctor.html",
             title=f"Data: {self.verdict}",
             report=self,
+            sections=sections,
             facts=self._facts(),
-            thumbnails=thumbnails,
-            samples=[_thumbnail(self, example) for example in samples],
-            shown=SHOWN,
+            samples=[*map(self._thumbnail, samples)],
         )
         write_text(path, page)
 
@@ -158,6 +137,32 @@ class Report:
             share = f"{100 * c['share']:.2f} % of all pixels, in {c['images']} images"
             lines.append((f"class {c['id']}, {c['name']}", share))
         return lines
+
+    def _thumbnail(self, example: Example, side: int = 150) -> dict | None:
+        """Return the example's name, and a picture of the image and the mask over it."""
+        from segkit import plot  # matplotlib is slow to import, and only a page needs it
+
+        image, mask = self.read(example, [])
+        try:
+            image = _rgb(example.image) if image is None else image
+        except DataError:
+            return None
+        small = Image.fromarray(plot.rgb(image))
+        small.thumbnail((side, side))
+        panels = [small]
+        if mask is not None:
+            ids = np.array(read.resize_mask(Image.fromarray(mask), small.size[::-1]))
+            if not set(np.unique(ids)) - {0, IGNORE}:
+                ids[ids == IGNORE] = 1
+            panels.append(Image.fromarray(plot.overlay(np.array(small), ids)))
+        strip = Image.new("RGB", (len(panels) * (small.width + 6) - 6, small.height), "white")
+        for k, panel in enumerate(panels):
+            strip.paste(panel, (k * (small.width + 6), 0))
+        content = io.BytesIO()
+        strip.save(content, "JPEG", quality=85)
+        name = f"{example.split}/{example.name}".strip("/")
+        alt = f"{name}: image, and its mask over it"
+        return {"name": name, "picture": picture(content.getvalue(), "jpeg", alt, strip.width)}
 
 
 def check(
@@ -176,34 +181,36 @@ def check(
     Raises:
         NoDataError: there is none of these layouts.
     """
-    names, root = folder.checked_names(class_names), Path(root)
-    layout, root, examples, issues, names, reader = _layout(root, names)
+    names = folder.checked_names(class_names)
+    layout, root, examples, issues, names, reader = _source(Path(root), names)
 
     def look(example: Example) -> list[Issue]:
         if layout == "folder":
-            return folder.inspect(example, _measure_files)
-        image, mask, found = reader(example)
-        if mask is not None:
-            folder.describe_mask(example, mask)
-        return found + _measure(example, image, mask)
+            mask, found = folder.inspect(example)
+            image = _attempt(found, read.image, example.image) if example.size else None
+        else:
+            found = []
+            image, mask = reader(example, found)
+            if mask is not None:
+                folder.describe_mask(example, mask)
+        example.details = _measure(example, image, mask, found)
+        return found
 
-    progress = tqdm(in_threads(look, examples), "checking", len(examples), leave=False,
-                    disable=None, delay=2)  # fmt: skip
-    for found in progress:
+    looks, n = in_threads(look, examples), len(examples)
+    for found in tqdm(looks, "checking", n, leave=False, disable=None, delay=2):
         issues += found
     encoding = "ids"
     if layout == "folder":
         encoding, classes, found = folder.infer_label_encoding(examples, len(names), values)
         issues += found + _palettes(examples)
-        if encoding == "0/255":
-            issues += [issue("black-white", e.mask) for e in examples if 255 in e.values
-                       and not (e.lossy and len(e.values) > 2)]  # fmt: skip
-        elif encoding == "ids":
-            issues += _strips([e for e in examples if e.values and not e.lossy], classes)
         names = names or (folder.default_names(classes) if encoding else ())
+        clean = [e for e in examples if e.values and not (e.lossy and len(e.values) > 2)]
+        if encoding == "0/255":
+            issues += [issue("black-white", e.mask) for e in clean if 255 in e.values]
+        elif encoding == "ids":
+            issues += _strips([e for e in clean if set(e.values) <= {*range(classes), IGNORE}])
     classes = _classes(examples, encoding, names)
-    if encoding:
-        issues += _balance(examples, encoding, classes, root)
+    issues += _balance(examples, encoding, classes, root) if encoding else []
     issues += _duplicates(examples, group_by) + _leaking_groups(examples, group_by)
     issues += _modes(examples)
     report = Report(root, layout, examples=examples, read=reader)
@@ -215,65 +222,66 @@ def check(
         "classes": classes,
     }
     for one in grouped(issues):
-        binary = encoding == "0/255" or one.code == "mixed-values"
-        fixable = one.code in FIXABLE or (one.code in FIXABLE_BINARY and binary)
+        how = KINDS[one.code].get("fix")
+        binary = how == "binary" and (encoding == "0/255" or one.code == "mixed-values")
+        fixable = layout == "folder" and (how == "correct" or binary)
         files = tuple(report.relative(file) for file in one.files)
-        report.issues.append(replace(one, files=files, fixable=fixable and layout == "folder"))
+        report.issues.append(replace(one, files=files, fixable=fixable))
     return report
 
 
 # ------------------------------------------------------------------ the three layouts
 
 
-def _layout(root: Path, names: tuple[str, ...]) -> tuple:
-    """Return layout, folder, examples, issues, class names, and what reads an example's files."""
-    for place in (root, root / PETS):
+def _source(root: Path, names: tuple[str, ...]) -> tuple:
+    """Return layout, folder, examples, issues, class names, and what reads an example.
+
+    That returns image and mask at full size as the loader has them, None where they are refused,
+    and adds the reasons to a list.
+    """
+    for place in (root, root / FOLDER):
         if (place / "annotations" / "trimaps").is_dir():
-            examples, issues = _find_pets(place)
-            return "oxford-pet", place, examples, issues, trimap_classes("class"), _read_pet
+            return "oxford-pet", place, *_find_pets(place), trimap_classes("class"), _read_pet
     for place in (root, *(root / split for split in folder.SPLITS)):
         if annotations.json_files(place) and not (place / "images").is_dir():
-            return "labelme", root, *_find_labelme(root, names)
-    return "folder", root, *folder.find_pairs(root), names, _read_files
+            break
+    else:
+        return "folder", root, *folder.find_pairs(root), names, _read_files
+    examples, issues = annotations.find_annotations(root)
+    ids = None
+    if examples or not issues:  # else what is wrong with the files is all there is to report
+        ids, names = _attempt(issues, annotations.label_ids, examples, names) or (None, names)
+
+    def read_annotated(example: Example, issues: list[Issue]) -> tuple:
+        return (ids and _attempt(issues, annotations.read_annotated, example, ids)) or (None, None)
+
+    return "labelme", root, examples, issues, names, read_annotated
 
 
-def _read(*readers: Callable[[], np.ndarray | None]) -> tuple:
-    """Return what the readers of image and mask return, None where they refuse, and the issues."""
-    found, issues = [], []
-    for reader in readers:
-        try:
-            found.append(reader())
-        except IssueError as error:
-            found.append(None)
-            issues += error.issues
-    return *found, issues
+def _attempt(issues: list[Issue], reader: Callable, *args: Any) -> Any:
+    """Return `reader(*args)`; where it refuses, add the reasons to `issues` and return None."""
+    try:
+        return reader(*args)
+    except IssueError as error:
+        issues += error.issues
 
 
-def _read_files(example: Example) -> tuple:
-    return _read(
-        lambda: example.image and read.image(example.image),
-        lambda: example.mask and read.mask(example.mask),
-    )
+def _read_files(example: Example, issues: list[Issue]) -> tuple:
+    mask = example.mask and _attempt(issues, read.mask, example.mask)
+    return _attempt(issues, read.image, example.image), mask
 
 
-def _read_pet(example: Example) -> tuple:
-    def rgb() -> np.ndarray:  # as torchvision reads it
-        with read.opened(example.image) as picture:
-            return np.array(picture.convert("RGB"))
-
-    def ids() -> np.ndarray:
-        try:
-            return from_trimap(read.mask(example.mask), "class")
-        except IssueError:
-            raise
-        except DataError as error:
-            raise IssueError(issue("unknown-ids", example.mask, str(error))) from error
-
-    image, mask, issues = _read(rgb, ids)
-    if image is not None and mask is not None and image.shape[:2] != mask.shape:
+def _read_pet(example: Example, issues: list[Issue]) -> tuple:
+    image = _attempt(issues, _rgb, example.image)  # as torchvision reads it
+    mask = _attempt(issues, read.mask, example.mask)
+    example.size = None if image is None else image.shape[:2]
+    if image is not None and mask is not None and mask.shape != example.size:
         issues.append(issue("size-mismatch", example.mask))
-    example.size = image.shape[:2] if image is not None else None
-    return image, mask, issues
+    try:
+        return image, None if mask is None else from_trimap(mask, "class")
+    except DataError as error:
+        issues.append(issue("unknown-ids", example.mask, str(error)))
+        return image, None
 
 
 def _find_pets(root: Path) -> tuple[list[Example], list[Issue]]:
@@ -293,68 +301,42 @@ def _find_pets(root: Path) -> tuple[list[Example], list[Issue]]:
     return examples, issues
 
 
-def _find_labelme(root: Path, names: tuple[str, ...]) -> tuple:
-    records, issues = annotations.find_records(root)
-    ids = None
-    try:
-        if records or not issues:  # else what is wrong with the files is all there is to report
-            ids, names = annotations.label_ids(records, names)
-    except IssueError as error:
-        issues += error.issues
-
-    def reader(record: annotations.Record) -> tuple:
-        if ids is None:
-            return None, None, []
-        pair, found = _read(lambda: annotations.read_record(record, ids))
-        return *(pair or (None, None)), found
-
-    return records, issues, names, reader
-
-
 # ------------------------------------------------------------------ one example
 
 
-def _measure_files(example: Example, mask: np.ndarray | None) -> list[Issue]:
-    """Measure an image and a mask that are files of their own."""
-    if example.size is None:
-        return _measure(example, None, mask)
-    image, issues = _read(lambda: read.image(example.image))
-    return issues + _measure(example, image, mask)
-
-
-def _measure(example: Example, image: np.ndarray | None, mask: np.ndarray | None) -> list[Issue]:
-    """Fill in the details of an example; return issues of how its files are stored."""
+def _measure(
+    example: Example, image: np.ndarray | None, mask: np.ndarray | None, issues: list[Issue]
+) -> _Details:
+    """Return the details of an example; what is unusual about its files goes to `issues`."""
     import imagehash
 
-    found, issues = _Details(), []
+    details = _Details()
     if image is not None:
-        found.digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes()).digest()
+        details.digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes()).digest()
         grey = Image.fromarray(image).convert("L")
-        found.phash = imagehash.phash(grey, HASH).hash.ravel()
-        small = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        details.phash = imagehash.phash(grey, _HASH).hash.ravel()
+        small = grey.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
         small = np.asarray(small, dtype=np.float32).ravel()
         small = small - small.mean()
         norm = np.linalg.norm(small)
-        found.thumbnail = small / norm if norm > 1 else small * 0
+        details.thumbnail = small / norm if norm > 1 else small * 0
     if mask is not None:
-        found.counts = np.bincount(mask.ravel(), minlength=256)
-        found.skipped_steps, found.strip_pixels = _steps(mask)
+        details.counts = np.bincount(mask.ravel(), minlength=256)
+        details.skipped_steps, details.strip_pixels = _steps(mask)
     for file, content in ((example.image, image), (example.mask, mask)):
         if content is None or file.suffix == ".json":
+            details.mode = details.mode or ("in JSON" if content is not None else "")
             continue
         with read.opened(file) as stored:
             named = Image.registered_extensions().get(file.suffix.lower())
             if stored.format != named and not {stored.format, named} <= set(folder.LOSSY):
                 issues.append(issue("wrong-suffix", file, f"is {stored.format}, {stored.mode}"))
             if file == example.image:
-                found.mode = stored.mode
+                details.mode = stored.mode
             elif stored.mode == "P":
                 colours = dict(enumerate(zip(*[iter(stored.getpalette())] * 3, strict=False)))
-                found.colours = {v: colours[v] for v in example.values if v in colours}
-    if image is not None and example.image.suffix == ".json":
-        found.mode = "in JSON"
-    example.details = found
-    return issues
+                details.colours = {v: colours[v] for v in example.values if v in colours}
+    return details
 
 
 def _steps(mask: np.ndarray) -> tuple[float, int]:
@@ -372,25 +354,23 @@ def _steps(mask: np.ndarray) -> tuple[float, int]:
         steps.append(np.abs(one[meet].astype(int) - other[meet]))
     steps = np.concatenate(steps)
     share = float((steps > 1).mean()) if steps.size else np.nan
-    return share, int(between(mask, ids, FRINGE).sum())
+    return share, int(folder.between(mask, ids, _FRINGE).sum())
 
 
 # ------------------------------------------------------------------ all examples
 
 
-def _strips(examples: list[Example], classes: int) -> list[Issue]:
+def _strips(clean: list[Example]) -> list[Issue]:
     """Find masks where hardly an edge skips an id, as interpolation has it, and others do."""
-    allowed = {*range(classes), IGNORE}
-    clean = [e for e in examples if set(e.values) <= allowed]
     shares = np.array([e.details.skipped_steps for e in clean])
     usual = np.median(shares[~np.isnan(shares)]) if (~np.isnan(shares)).any() else 0
+    if usual <= _SKIPPED:
+        return []
     text = "{:.0%} of the steps at its edges leave out an id, usual are {:.0%}"
     return [
         issue("thin-strips", e.mask, text.format(e.details.skipped_steps, usual))
         for e in clean
-        if usual > SKIPPED
-        and e.details.skipped_steps < SKIPPED / 2
-        and e.details.strip_pixels >= STRIPS
+        if e.details.skipped_steps < _SKIPPED / 2 and e.details.strip_pixels >= _STRIPS
     ]
 
 
@@ -437,14 +417,17 @@ def _balance(examples: list[Example], encoding: str, classes: list, root: Path) 
         return [issue("no-foreground", root)]
     issues = [issue("empty-mask", file) for file in empty]
     for c in classes[1:] if readable else []:
-        value = 255 if encoding == "0/255" else c["id"]
         text = f"{c['name']}: {100 * c['share']:.2g} % of the pixels, in {c['images']} images"
         if c["images"] == 0:
             issues.append(issue("absent-class", root, c["name"]))
-        elif c["share"] < RARE or c["images"] < min(FEW, len(readable)):
+        elif c["share"] < _RARE or c["images"] < min(_FEW, len(readable)):
             issues.append(issue("rare-class", root, text))
         else:
-            without = {e.split for e in readable} - {e.split for e in readable if value in e.values}
+            white = encoding == "0/255"
+            have = {
+                e.split for e in readable if (e.values[-1] > 127 if white else c["id"] in e.values)
+            }
+            without = {e.split for e in readable} - have
             issues += [issue("class-not-in-split", root / part, c["name"]) for part in without]
     return issues
 
@@ -465,10 +448,10 @@ def _duplicates(examples: list[Example], group_by: GroupBy) -> list[Issue]:
     ones = hashes.sum(axis=1)
     issues: dict[tuple[str, Path], Issue] = {}
     for i, e in enumerate(seen):  # row by row: for many images the whole table would not fit
-        near = ones[i] + ones - 2 * hashes @ hashes[i] <= NEAR
-        near &= thumbnails @ thumbnails[i] >= ALIKE
+        near = ones[i] + ones - 2 * hashes @ hashes[i] <= _NEAR
+        near &= thumbnails @ thumbnails[i] >= _ALIKE
         same, apart = content == content[i], part != part[i]
-        counts = (same | near & (apart | (e.split in UNSPLIT))) & (apart | (groups != groups[i]))
+        counts = (same | near & (apart | (e.split in _UNSPLIT))) & (apart | (groups != groups[i]))
         for j in np.flatnonzero(counts):
             code = ("leak-" if apart[j] else "") + ("duplicate" if same[j] else "near-duplicate")
             other = f"as {seen[j].split}/{seen[j].name}".replace("as /", "as ")
@@ -478,16 +461,14 @@ def _duplicates(examples: list[Example], group_by: GroupBy) -> list[Issue]:
 
 def _leaking_groups(examples: list[Example], group_by: GroupBy) -> list[Issue]:
     """Find groups that are in several splits."""
-    groups = np.array(folder.groups_of(examples, group_by))
-    parts = [
-        np.flatnonzero([e.split == split for e in examples])
-        for split in dict.fromkeys(e.split for e in examples)
-    ]
-    leaking = splits.leakage(parts, groups).groups if group_by else []
+    split_of: dict[str, set[str]] = {}
+    groups = folder.groups_of(examples, group_by) if group_by else []
+    for e, group in zip(examples, groups, strict=bool(group_by)):
+        split_of.setdefault(group, set()).add(e.split)
     return [
-        issue("leak-group", e.image or e.mask, f"group {group}")
-        for e, group in zip(examples, groups, strict=True)
-        if group in leaking
+        issue("leak-group", e.image, f"group {group}")
+        for e, group in zip(examples, groups, strict=bool(group_by))
+        if len(split_of[group]) > 1
     ]
 
 
@@ -502,39 +483,10 @@ def _modes(examples: list[Example]) -> list[Issue]:
     return issues
 
 
-def _thumbnail(report: Report, example: Example, side: int = 150) -> dict | None:
-    """Return a name and a picture of the image and its mask over it, as far as they can be read."""
-    from segkit import plot  # matplotlib is slow to import, and a check without a page needs none
-
-    image, mask, _ = report.read(example)
-    try:
-        if image is None:
-            with read.opened(example.image) as stored:
-                image = np.array(stored.convert("RGB"))
-    except DataError:
-        return None
-    small = Image.fromarray(plot.rgb(image))
-    small.thumbnail((side, side))
-    panels = [small]
-    if mask is not None:
-        ids = np.array(read.resize_mask(Image.fromarray(mask), small.size[::-1]))
-        if not set(np.unique(ids)) - {0, IGNORE}:
-            ids[ids == IGNORE] = 1
-        panels.append(Image.fromarray(plot.overlay(np.array(small), ids)))
-    strip = Image.new("RGB", (len(panels) * (small.width + 6) - 6, small.height), "white")
-    for k, panel in enumerate(panels):
-        strip.paste(panel, (k * (small.width + 6), 0))
-    content = io.BytesIO()
-    strip.save(content, "JPEG", quality=85)
-    name = f"{example.split}/{example.name}".strip("/")
-    alt = f"{name}: image, and its mask over it"
-    return {"name": name, "picture": picture(content.getvalue(), "jpeg", alt, strip.width)}
-
-
 # ------------------------------------------------------------------ corrected copies
 
 
-class CannotFix(Exception):
+class _CannotFix(Exception):
     """Why a pair cannot be corrected without guessing."""
 
 
@@ -579,9 +531,12 @@ class _Fixer:
     def __init__(self, report: Report, out: Path) -> None:
         self.report, self.out = report, out
         self.codes: dict[str, set[str]] = {}
+        self.left_out: dict[str, list[str]] = {}
         for one in report.issues:
             for file in one.files:
                 self.codes.setdefault(file, set()).add(one.code)
+                if KINDS[one.code].get("fix") == "leave out":
+                    self.left_out.setdefault(file, []).append(one.code)
         self.usual = _majority_palette(report.examples)
         self.ids = self.ids_of_colours()
 
@@ -590,59 +545,56 @@ class _Fixer:
         done = [fix for e in self.report.examples if e.image and e.mask for fix in self.pair(e)]
         if not any(fix.written for fix in done):
             raise DataError(f"{self.report.folder}: holds no pair that could be written")
-        alone = {f for f, codes in self.codes.items() if codes & LEFT_OUT} - {f.file for f in done}
-        return done + [Fix(file, None, self.why(file)) for file in sorted(alone)]
+        alone = sorted(self.left_out.keys() - {fix.file for fix in done})
+        return done + [Fix(file, None, self.why(file)) for file in alone]
 
     def why(self, name: str) -> str:
-        return f"{name}: {', '.join(sorted(self.codes[name] & LEFT_OUT))}"
+        return f"{name}: {', '.join(sorted(self.left_out[name]))}"
 
     def pair(self, example: Example) -> list[Fix]:
         """Write one pair, each file as it is if nothing about it changes."""
         names = [self.report.relative(file) for file in example.files]
-        image_codes, mask_codes = (self.codes.get(name, set()) for name in names)
-        image, image_change = None, "made grey or RGB"
+        codes = [self.codes.get(name, set()) for name in names]
+        image, changes = None, ["made grey or RGB", ""]
         try:
-            for name, codes in zip(names, (image_codes, mask_codes), strict=True):
-                if codes & LEFT_OUT:
-                    raise CannotFix(self.why(name))
-            mask, mask_change = self.mask(example, mask_codes)
-            if "exif" in image_codes | mask_codes:
+            for name in names:
+                if name in self.left_out:
+                    raise _CannotFix(self.why(name))
+            mask, changes[1] = self.mask(example, codes[1])
+            if "exif" in codes[0] | codes[1]:
                 image, mask = _upright(example, mask)
-                image_change, mask_change = "turned upright", mask_change or "turned as its image"
-            elif "mode" in image_codes:
+                changes = ["turned upright", changes[1] or "turned as its image"]
+            elif "mode" in codes[0]:
                 image = read.image(example.image)
-        except (CannotFix, DataError) as error:
+        except (_CannotFix, DataError) as error:
             return [Fix(name, None, str(error)) for name in names]
-        if image is not None:
-            image = Image.fromarray(image)
-        if mask is not None:
-            mask = Image.fromarray(mask)
-            colours = PALETTE.ravel().tolist()
-            for value, colour in self.usual.items():
-                colours[3 * value : 3 * value + 3] = colour
-            mask.putpalette(colours)
         fixes = []
-        for sub, file, name, new, change in zip(
-            ("images", "masks"),
-            example.files,
-            names,
-            (image, mask),
-            (image_change, mask_change),
-            strict=True,
+        for k, (sub, file, content) in enumerate(
+            (("images", example.image, image), ("masks", example.mask, mask))
         ):
             target = self.out / example.split / sub / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if new is not None:
-                target = target.with_suffix(".png")
+            if content is not None:
+                new, target = Image.fromarray(content), target.with_suffix(".png")
+                if sub == "masks":
+                    new.putpalette(self.palette())
                 new.save(target)
             else:
-                change = "copied"
-                if "wrong-suffix" in self.codes.get(name, set()):
+                changes[k] = "copied"
+                if "wrong-suffix" in codes[k]:
                     with read.opened(file) as stored:
-                        target, change = target.with_suffix(f".{stored.format.lower()}"), "renamed"
+                        target = target.with_suffix(f".{stored.format.lower()}")
+                    changes[k] = "renamed"
                 shutil.copy2(file, target)
-            fixes.append(Fix(name, target.relative_to(self.out).as_posix(), change))
+            fixes.append(Fix(names[k], target.relative_to(self.out).as_posix(), changes[k]))
         return fixes
+
+    def palette(self) -> list[int]:
+        """Return the colours that the other masks have, if they have any."""
+        colours = PALETTE.ravel().tolist()
+        for value, colour in self.usual.items():
+            colours[3 * value : 3 * value + 3] = colour
+        return colours
 
     def mask(self, example: Example, codes: set[str]) -> tuple[np.ndarray | None, str]:
         """Return the mask as ids and what was done to it, or None if it stays as it is."""
@@ -651,7 +603,7 @@ class _Fixer:
             mask = np.zeros(rgb.shape[:2], np.uint8)
             for colour in _colours(rgb):
                 if colour not in self.ids:
-                    raise CannotFix(f"which ids its colours are is not known, {colour} for one")
+                    raise _CannotFix(f"which ids its colours are is not known, {colour} for one")
                 mask[(rgb == colour).all(axis=-1)] = self.ids[colour]
             return mask, f"colours became ids: {self.ids}"
         if "palette-differs" in codes:
@@ -659,12 +611,12 @@ class _Fixer:
             ids = {colour: value for value, colour in reversed(self.usual.items())}
             for value, colour in example.details.colours.items():
                 if colour not in ids:
-                    raise CannotFix(f"its palette has {colour}, which is no id in the usual one")
+                    raise _CannotFix(f"its palette has {colour}, which is no id in the usual one")
                 table[value] = ids[colour]
             return table[read.mask(example.mask)], "ids made those of the usual palette"
         if codes & {"interpolated", "lossy-mask"}:
             if self.report.facts["values"] != "0/255" or not example.binary:
-                raise CannotFix("its values lie between several ids, or mostly between 0 and 255")
+                raise _CannotFix("its values lie between several ids, or mostly between 0 and 255")
             return (read.mask(example.mask) >= 128).astype(np.uint8), "edges cut at a half"
         if codes & {"black-white", "mixed-values"} and set(example.values) <= {0, 255}:
             return (read.mask(example.mask) == 255).astype(np.uint8), "255 became 1"
@@ -678,11 +630,11 @@ class _Fixer:
         """
         if self.usual or any(set(e.values) - {0} for e in self.report.examples):
             return {colour: value for value, colour in self.usual.items()}
-        colours: set[tuple[int, ...]] = set()
+        colours = {(0, 0, 0)} if any(e.values for e in self.report.examples) else set()
         for e in self.report.examples:
             if e.mask and "mask-colours" in self.codes.get(self.report.relative(e.mask), set()):
                 colours |= set(_colours(_rgb(e.mask)))
-            if len(colours) > MOST_COLOURS:
+            if len(colours) > _MOST_COLOURS:
                 return {}
         return {colour: i for i, colour in enumerate(sorted(colours))}
 
@@ -699,7 +651,7 @@ def _upright(example: Example, mask: np.ndarray | None) -> Pair:
     image = read.image(example.image, exif="apply")
     shown = image.shape[:2]
     if stored == shown or mask.shape not in (stored, shown):
-        raise CannotFix(
+        raise _CannotFix(
             "it cannot be decided whether its mask lies on the image as stored or shown"
         )
     if mask.shape == shown:

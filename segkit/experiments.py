@@ -25,23 +25,24 @@ from math import prod
 from pathlib import Path
 from statistics import median
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import psutil
 import torch
-from matplotlib.figure import Figure
-from scipy.stats import bootstrap
 from tqdm import tqdm
 
-from segkit import data, environment, paths, plot
+from segkit import data, environment, paths
 from segkit.config import Config, apply_overrides, build_model, fit_arguments, open_split
 from segkit.data import SegmentationDataset, splits
-from segkit.errors import ArgumentError, SegkitError, one_of
+from segkit.errors import ArgumentError, one_of
 from segkit.files import write_text
 from segkit.metrics import Counts, boundary_counts, counts
 from segkit.predict import logits_of
 from segkit.train import evaluate, fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Record = dict[str, Any]
 MADE_WITH = ("device", "precision", "threads", "python", "torch", "git")
@@ -61,11 +62,12 @@ SCORES: dict[str, tuple[str, Callable[[Counts], torch.Tensor]]] = {
 
 @cache
 def load(name: str) -> ModuleType:
-    """Return the module "claims", "designs" or "ledger", from figures/results of the repository."""
-    try:
-        file = paths.root() / "figures" / "results" / f"{name}.py"
-    except FileNotFoundError as error:
-        raise SegkitError(f"{name}.py of figures/results is not installed: {error}") from error
+    """Return the module "claims", "designs" or "ledger", from figures/results of the repository.
+
+    Raises:
+        CourseMissingError: there is no repository around segkit.
+    """
+    file = paths.root() / "figures" / "results" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"segkit_results_{name}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -170,11 +172,11 @@ def run(
         train, val = _split_by_name(train, val, open_split(source, "test"))
     model = build_model(config["model"], train.channels, train.classes)
     options = {"keep": "best"} | fit_arguments(config["fit"])
-    with _interrupt_after(seconds):
-        try:
+    try:
+        with _interrupt_after(seconds):
             history = fit(model, train, val, out=work, resume=True, log=None, **options)
-        except KeyboardInterrupt:
-            raise Unfinished from None
+    except KeyboardInterrupt:
+        raise Unfinished from None
     if history.stopped.startswith("interrupted"):
         raise Unfinished
     precision = options.get("precision", "auto")
@@ -234,9 +236,9 @@ def _split_by_name(*parts: SegmentationDataset) -> list[SegmentationDataset]:
 @contextmanager
 def _interrupt_after(seconds: float | None) -> Iterator[None]:
     """Raise SIGINT in this process after `seconds`; `fit` then saves and returns."""
-    timer = threading.Timer(max(seconds or 0, 0), signal.raise_signal, [signal.SIGINT])
+    timer = threading.Timer(seconds or 0, signal.raise_signal, [signal.SIGINT])
+    timer.daemon = True
     if seconds is not None:
-        timer.daemon = True
         timer.start()
     try:
         yield
@@ -297,13 +299,15 @@ def run_all(
     if jobs is None:
         room = psutil.virtual_memory().available // RUN_MEMORY
         jobs = 1 if cuda else max(1, min(environment.cores(), room))
+    threads = None if cuda else torch.set_num_threads
     context = multiprocessing.get_context("spawn")
     if "forkserver" in multiprocessing.get_all_start_methods() and not cuda:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["segkit.experiments", "segkit.data.toy"])  # once for all
+        # the last is what torch's optimizers import: slow, and else repeated by every run
+        context.set_forkserver_preload(["segkit.experiments", "segkit.data.toy", "torch._dynamo"])
     with (
         tqdm(total=len(waiting), unit="run", file=sys.stderr) as bar,
-        ProcessPoolExecutor(jobs, context, _one_thread, max_tasks_per_child=1) as pool,
+        ProcessPoolExecutor(jobs, context, threads, (1,), max_tasks_per_child=1) as pool,
     ):
         try:
             while waiting or running:
@@ -334,11 +338,6 @@ def run_all(
             raise
     outcome.left += waiting
     return outcome
-
-
-def _one_thread() -> None:
-    if not torch.cuda.is_available():
-        torch.set_num_threads(1)
 
 
 # ---------------------------------------------------------------- records
@@ -421,6 +420,8 @@ def contrast(
     each = by_seed(seeds, images)
     low, high = each.min(), each.max()
     if min(len(seeds), len(images)) > 1:
+        from scipy.stats import bootstrap  # here, so that no run waits for it
+
         low, high = bootstrap(
             (seeds, images), statistic, n_resamples=resamples, batch=100, method="percentile", rng=0
         ).confidence_interval
@@ -458,8 +459,12 @@ def effects(
     }
 
 
-def plot_effects(design: Design, records: Mapping[str, Record], score: str = "test IoU") -> Figure:
+def plot_effects(
+    design: Design, records: Mapping[str, Record], score: str = "test IoU"
+) -> "Figure":
     """Draw main effects and interactions of two-level factors with their intervals."""
+    from segkit import plot
+
     found = effects(design, records, score)
     fig, ax = plot.figure(6.5, 0.6 + 0.32 * len(found))
     titles = []
@@ -479,11 +484,13 @@ def plot_effects(design: Design, records: Mapping[str, Record], score: str = "te
 
 def plot_interactions(
     design: Design, records: Mapping[str, Record], score: str = "test IoU"
-) -> Figure:
+) -> "Figure":
     """Draw, for each pair of factors, the mean score at each pair of levels.
 
     Parallel lines show that the factors do not interact.
     """
+    from segkit import plot
+
     pairs, cells = list(combinations(design.factors, 2)), design.cells()
     fig, axes = plot.figure(2.9 * len(pairs), 2.9, ncols=len(pairs), sharey=True, squeeze=False)
     for ax, (across, lines) in zip(axes.flat, pairs, strict=True):

@@ -4,8 +4,10 @@ It runs code that others wrote: do that as a user, or on a machine, that it cann
 """
 
 import ast
+import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,19 +29,15 @@ from segkit.errors import SegkitError
 
 
 class Marks(NamedTuple):
-    """The marks of one notebook.
-
-    marks: exercise -> "passed", "failed", "todo", or "not run" where its check was not reached.
-    error: why there are no marks, or "".
-    """
+    """The marks of one notebook."""
 
     notebook: Path
-    marks: dict[str, str]
-    error: str = ""
+    marks: dict[str, str]  # exercise -> "passed", "failed", "todo", or "not run": no check reached
+    error: str = ""  # why there are no marks
 
 
 def grade_all(notebooks: Sequence[Path], jobs: int = 1, timeout: float = 120) -> list[Marks]:
-    """Return the marks of each notebook, in order, and show a bar on a terminal.
+    """Return the marks of each notebook, in order.
 
     Args:
         notebooks: learners' files. They are not changed; each runs in an empty folder of its own.
@@ -69,19 +67,19 @@ def grade(path: Path, timeout: float = 120) -> Marks:
 
 
 def _exercise_cells(cells: list[NotebookNode]) -> list[NotebookNode]:
-    """Return the cells that only import, the parameters, and all from the exercises on."""
-    texts = [cell.source if cell.cell_type == "markdown" else "" for cell in cells]
-    start = next((k for k, text in enumerate(texts) if "## Exercises" in text), len(cells))
-    needed = (c for c in cells[:start] if "parameters" in c.metadata.get("tags", []) or _imports(c))
-    return [*needed, *cells[start:]]
-
-
-def _imports(cell: NotebookNode) -> bool:
-    try:
-        lines = ast.parse(cell.source).body if cell.cell_type == "code" else []
-    except SyntaxError:
-        return False
-    return bool(lines) and all(isinstance(line, ast.Import | ast.ImportFrom) for line in lines)
+    """Return the parameters, what the lesson imports, its checks, and all after "Exercises"."""
+    kept, reached = [], False
+    for cell in cells:
+        reached |= cell.cell_type == "markdown" and "## Exercises" in cell.source
+        parameters = "parameters" in cell.metadata.get("tags", [])
+        if reached or parameters or re.search(r"\bcheck\.\w+\(", cell.source):
+            kept.append(cell)
+        elif cell.cell_type == "code":
+            with contextlib.suppress(SyntaxError):  # a magic command, or a learner's slip
+                lines = ast.parse(cell.source).body
+                lines = [line for line in lines if isinstance(line, ast.Import | ast.ImportFrom)]
+                kept.append(nbformat.v4.new_code_cell("\n".join(map(ast.unparse, lines))))
+    return kept
 
 
 def _run(cells: list[NotebookNode], timeout: float) -> tuple[dict[str, str], bool]:
@@ -96,5 +94,7 @@ def _run(cells: list[NotebookNode], timeout: float) -> tuple[dict[str, str], boo
         client.execute(cleanup_kc=True, cwd=work, env=os.environ | {"SEGKIT_CHECK_LOG": str(log)})
         checks = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     raised = [one["raised"] for one in checks]
-    raised += [output.get("ename") for cell in cells for output in cell.get("outputs", [])]
+    for cell in cells:  # what only draws, beside the checks, may do without the lesson
+        if "check." in cell.source:
+            raised += [output.get("ename") for output in cell.get("outputs", [])]
     return {one["exercise"]: one["status"] for one in checks}, "NameError" in raised

@@ -206,6 +206,24 @@ def stitch(chunks: RowChunks, shape: tuple[int, int], threshold: float = 0.5) ->
     return mask
 
 
+def colours(mask: np.ndarray) -> np.ndarray:
+    """Return a mask of class ids `(H, W)` in colours, uint8 `(H, W, 3)`; "ignore" is grey."""
+    return PALETTE[np.asarray(mask).astype(np.uint8)]
+
+
+def rgb(image: np.ndarray) -> np.ndarray:
+    """Return a uint8 image as `(H, W, 3)`, whether it is grey or in colour."""
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, alpha: float = 0.55) -> np.ndarray:
+    """Lay the classes of `mask` over the image, uint8 `(H, W, 3)`; the background stays clear."""
+    picture = rgb(image).astype(np.float32)
+    marked = np.asarray(mask) != 0
+    picture[marked] = (1 - alpha) * picture[marked] + alpha * colours(mask)[marked]
+    return picture.round().astype(np.uint8)
+
+
 def mask_files(images: Sequence[Path], out: str | Path) -> list[Path]:
     """Return the file for the mask of each image: its name in the folder `out`, as PNG.
 

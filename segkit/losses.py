@@ -81,7 +81,7 @@ def _pixel_weights(weights: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     classes = max(2, logits.shape[1])
     if len(weights) != classes:
         raise ArgumentError(f"{len(weights)} class weights for {classes} classes: give one a class")
-    return weights.to(logits)[labels]
+    return weights.to(logits).index_select(0, labels.flatten()).view_as(labels)
 
 
 class BCELoss(_Loss):
@@ -259,7 +259,7 @@ class FocalLoss(_Loss):
 
     def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         if logits.shape[1] == 1:
-            margin = logits[:, 0] * (2 * labels - 1)  # p = sigmoid(margin)
+            margin = logits[:, 0] * (2 * labels.to(logits.dtype) - 1)  # p = sigmoid(margin)
             log_p, rest = F.logsigmoid(margin), (-margin).sigmoid()
         else:
             log_p = logits.log_softmax(dim=1).gather(1, labels[:, None])[:, 0]

@@ -86,8 +86,7 @@ class Counts:
     def total(self) -> "Counts":
         """Return the sum over the images, as counts of one image.
 
-        Micro, macro and weighted averages stay the same. Processes all-reduce
-        `total().stacked()`, four integers a class.
+        Processes all-reduce `total().stacked()`, four integers a class.
         """
         return Counts(*self.stacked().sum(dim=-2, keepdim=True))
 
@@ -283,15 +282,14 @@ def _boundary_band(mask: Tensor, width: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How often a network is right at each level of confidence: equal bins from 0 to 1.
+    """How often a network is right at each level of confidence, in equal bins from 0 to 1.
 
-    pixels: how many fell into each bin; confidence: the sum of their confidences; right: how many
-    of them were correct. Adds up over batches with `+`.
+    Adds up over batches with `+`.
     """
 
-    pixels: Tensor
-    confidence: Tensor
-    right: Tensor
+    pixels: Tensor  # how many fell into each bin
+    confidence: Tensor  # the sum of their confidences
+    right: Tensor  # how many of them were correct
 
     def __add__(self, other: "Calibration") -> "Calibration":
         return Calibration(
@@ -373,15 +371,13 @@ def bootstrap(
         seed: seeds the drawing.
     """
     images = len(data[0])
-    if any(len(d) != images for d in data):
-        raise ArgumentError(
-            f"data have {[len(d) for d in data]} images; they must be the same images"
-        )
+    lengths = [len(d) for d in data]
+    if set(lengths) != {images}:
+        raise ArgumentError(f"data have {lengths} images; they must be the same images")
     if images < 2:
         raise ArgumentError(f"{images} image(s) have no spread between images: give two or more")
-    drawn = torch.randint(
-        images, (resamples, images), generator=torch.Generator().manual_seed(seed)
-    )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(images, (resamples, images), generator=generator)
     # Most scores of counts need no more than each resample's sums, and one matrix product gives
     # these. A score that also depends on single images differs on the first resamples.
     first = drawn[: max(8, 256 // images)]
@@ -450,30 +446,30 @@ def validate_target(
             logits lack. Reading values of another device would wait for it: there it is for
             the caller to check the masks once, as `fit` does.
     """
+    shape, expected = tuple(target.shape), (logits.shape[0], *logits.shape[2:])
     if logits.ndim != 4 or not logits.is_floating_point():
-        raise ArgumentError(
+        problem = (
             f"logits are {logits.dtype} of shape {tuple(logits.shape)}; "
             "expected what a model returns, floats (N, C, H, W)"
         )
-    if target.dtype != torch.int64:
-        raise ArgumentError(
+    elif target.dtype != torch.int64:
+        problem = (
             f"target is {target.dtype}; expected class ids as torch.int64. From a 0/1 mask: "
             "target.long(); from 0/255: (target > 127).long(). Fractions mean that the mask was "
             "interpolated: resize masks with nearest"
         )
-    shape, expected = tuple(target.shape), (logits.shape[0], *logits.shape[2:])
-    if target.ndim == 4 and target.shape[1] == 1:
-        raise ArgumentError(f"target has shape {shape}; drop the channel: target[:, 0]")
-    if shape != expected:
-        raise ArgumentError(
-            f"target has shape {shape}; logits {tuple(logits.shape)} need {expected}"
-        )
-    if target.device != logits.device:
-        raise ArgumentError(
-            f"target is on {target.device}, logits on {logits.device}: target.to(logits.device)"
-        )
-    if target.numel() == 0:
-        raise ArgumentError(f"target has shape {shape}: there is no pixel in it")
+    elif target.ndim == 4 and target.shape[1] == 1:
+        problem = f"target has shape {shape}; drop the channel: target[:, 0]"
+    elif shape != expected:
+        problem = f"target has shape {shape}; logits {tuple(logits.shape)} need {expected}"
+    elif target.device != logits.device:
+        problem = f"target is on {target.device}, logits on {logits.device}: use target.to(device)"
+    elif target.numel() == 0:
+        problem = f"target has shape {shape}: there is no pixel in it"
+    else:
+        problem = None
+    if problem:
+        raise ArgumentError(problem)
     last = max(2, logits.shape[1]) - 1
     on_cpu = _on_cpu(target)
     low, high = target.aminmax() if on_cpu else (None, None)
@@ -486,12 +482,14 @@ def validate_target(
     if on_cpu and (low < 0 or high > last):
         values = target.unique().tolist()
         shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
+        known = "one channel is binary (0 and 1)"
+        if logits.shape[1] > 1:
+            known = f"{logits.shape[1]} channels know the classes 0 to {last}"
         remedy = f"{values[-1] + 1} classes need as many channels"
         if values[-1] == 255:
             remedy = "a 0/255 mask becomes (mask > 127).long()"
         raise ArgumentError(
-            f"target holds the values {shown}, but logits of {logits.shape[1]} channel(s) know the "
-            f"classes 0 to {last} (ignored: {ignore_index}): {remedy}"
+            f"target holds the values {shown}, but {known}, ignored is {ignore_index}: {remedy}"
         )
     return labels, valid
 

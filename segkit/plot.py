@@ -20,7 +20,7 @@ from PIL import Image
 from segkit import image_ops
 from segkit.data.dataset import IGNORE, SegmentationDataset
 from segkit.errors import ArgumentError
-from segkit.image_ops import FALSE_NEGATIVE, FALSE_POSITIVE, IGNORE_COLOUR, PALETTE
+from segkit.image_ops import IGNORE_COLOUR, PALETTE, colours, overlay, rgb
 
 STYLE = {
     "figure.facecolor": "white",
@@ -40,24 +40,6 @@ STYLE = {
     ),
 }
 plt.rcParams.update(STYLE)
-
-
-def colours(mask: np.ndarray) -> np.ndarray:
-    """Return a mask of class ids `(H, W)` in colours, uint8 `(H, W, 3)`; "ignore" is grey."""
-    return PALETTE[np.asarray(mask).astype(np.uint8)]
-
-
-def rgb(image: np.ndarray) -> np.ndarray:
-    """Return a uint8 image as `(H, W, 3)`, whether it is grey or in colour."""
-    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-
-
-def overlay(image: np.ndarray, mask: np.ndarray, alpha: float = 0.55) -> np.ndarray:
-    """Lay the classes of `mask` over the image, uint8 `(H, W, 3)`; the background stays clear."""
-    picture = rgb(image).astype(np.float32)
-    marked = np.asarray(mask) != 0
-    picture[marked] = (1 - alpha) * picture[marked] + alpha * colours(mask)[marked]
-    return picture.round().astype(np.uint8)
 
 
 def grid(
@@ -101,9 +83,9 @@ def error_map(
     binary: whether foreground that was missed (false negatives) is blue instead.
     """
     picture = (rgb(image) * 0.35).astype(np.uint8)
-    picture[pred != target] = FALSE_POSITIVE
+    picture[pred != target] = image_ops.FALSE_POSITIVE
     if binary:
-        picture[(pred == 0) & (target == 1)] = FALSE_NEGATIVE
+        picture[(pred == 0) & (target == 1)] = image_ops.FALSE_NEGATIVE
     picture[target == IGNORE] = IGNORE_COLOUR
     return picture
 

@@ -298,11 +298,11 @@ def _predict_file(
 
 
 def _write_overlay(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
-    from segkit.plot import overlay  # matplotlib takes a second to import
-
     scale = min(1.0, _OVERLAY / max(mask.shape))
     height, width = (max(1, round(side * scale)) for side in mask.shape)
     small = np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
     with atomic_file(path) as part:
-        picture = Image.fromarray(overlay(image_ops.resize(image, (height, width)), small))
+        picture = Image.fromarray(
+            image_ops.overlay(image_ops.resize(image, (height, width)), small)
+        )
         picture.save(part, "JPEG", quality=90, subsampling=0)

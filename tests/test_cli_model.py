@@ -280,3 +280,21 @@ def test_a_bug_of_ours_shows_its_traceback(monkeypatch, run, pictures, tmp_path)
 def test_what_a_user_caused_is_an_error_of_segkit(function):
     with pytest.raises(SegkitError):
         function()
+
+
+@pytest.mark.parametrize(
+    ("words", "network", "out"),
+    [
+        ([], "unet", "runs/toy-xray-unet"),
+        (["-n", "dumbnet"], "dumbnet", "runs/toy-xray-dumbnet"),
+        (["-o", "here"], "unet", "here"),
+    ],
+)
+def test_training_has_a_network_and_a_run_folder_by_default(monkeypatch, words, network, out):
+    asked = []
+    monkeypatch.setattr(config, "from_config", lambda full, **_: asked.append(full) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call("train", "--data", "toy-xray", *words)
+    assert asked == [
+        {"data": {"name": "toy-xray"}, "model": {"name": network}, "fit": {"out": out}}
+    ]

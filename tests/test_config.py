@@ -10,8 +10,8 @@ import yaml
 from segkit import config, losses
 from segkit.config import ConfigError
 from segkit.data.dataset import DataError
+from segkit.errors import SegkitError
 from segkit.model_file import ModelMetadata, load_model
-from segkit.train import Schedule, curve
 
 SMALL = {
     "data": {"name": "toy-embryo", "size": 32, "count": 16, "val_count": 6},
@@ -73,10 +73,6 @@ def changed(threshold="validation", **parts):
             "fit.schedule: poly has no option",
         ),
         (changed(fit={"schedule": {"name": "poly", "power": "x"}}), "fit.schedule.power: 'x' is n"),
-        (
-            changed(fit={"schedule": {"name": "poly", "warmup": 1}, "warmup": 2}),
-            "fit: warmup stands beside schedule and in it",
-        ),
         (SMALL | {"threshold": 1.5}, "threshold: 1.5 is neither"),
         (SMALL | {"threshold": "best"}, "threshold: 'best' is neither"),
     ],
@@ -180,19 +176,21 @@ def test_losses_are_built_from_their_names():
     assert config.checked(changed(fit={"loss": "dice"}))["fit"]["loss"] == {"dice": {}}
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"schedule": {"name": "cosine", "floor": "1e-5"}, "warmup": 2},
-        {"schedule": {"name": "cosine", "floor": 1e-5, "warmup": "2"}},
-    ],
-)
-def test_a_schedule_with_options_of_its_own_has_the_warm_up_too(part):
-    found = config.fit_arguments(part)
-    assert "warmup" not in found
-    assert curve(found["schedule"], 1e-3, 4, 5) == curve(
-        Schedule("cosine", floor=1e-5, warmup=2), 1e-3, 4, 5
-    )
+def test_a_schedule_with_options_has_the_warm_up_too():
+    part = {"schedule": {"name": "cosine", "floor": "1e-5"}, "warmup": 2.0, "epochs": 3}
+    trained = [
+        config.from_config(changed(fit=part | entries), log=None).history["lr"]
+        for entries in (
+            {},
+            {"schedule": part["schedule"] | {"warmup": 2}, "warmup": 0.0},
+            {"warmup": 0.0},
+        )
+    ]
+    assert trained[0] == trained[1] != trained[2]
+    with pytest.raises(SegkitError, match=r"warmup=1\.0, but the schedule has its own: 2"):
+        config.from_config(
+            changed(fit=part | {"schedule": {"name": "poly", "warmup": 2}, "warmup": 1.0})
+        )
 
 
 def test_a_network_of_another_library_is_built_with_its_own_seed():

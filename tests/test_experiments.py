@@ -261,13 +261,13 @@ def test_names_that_do_not_exist_are_refused_before_anything_runs():
     assert "quality" not in [d.name for d in designs.select("full")]
 
 
-def test_outside_a_checkout_the_message_names_what_is_missing(monkeypatch):
-    def nowhere():
-        raise FileNotFoundError("clone the repository")
-
-    monkeypatch.setattr(paths, "root", nowhere)
-    with pytest.raises(SegkitError, match=r"designs\.py of figures/results.*clone the repository"):
-        experiments.load.__wrapped__("designs")
+def test_outside_a_checkout_the_message_says_what_to_do(monkeypatch, tmp_path):
+    experiments.load.cache_clear()
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "segkit" / "paths.py"))
+    monkeypatch.chdir(tmp_path)
+    done = call("--out", tmp_path)
+    assert isinstance(done.exception, SegkitError)
+    assert "clone the repository" in str(done.exception)
 
 
 def test_every_run_of_the_ledger_sets_its_precision_and_none_of_the_miniature_is_missing():

@@ -228,31 +228,19 @@ def test_autocast_does_not_reach_into_a_loss():
         assert Product()(*random_batch(2, 3)).dtype == torch.float32
 
 
-def test_float16_sums_do_overflow_without_this_care():
-    p = torch.full((1, 1, 300, 300), 0.9, dtype=torch.float16)
-    assert p.sum().isinf()
-    assert DiceLoss()(torch.full_like(p, 9), torch.ones(1, 300, 300).long()) < 0.01
-
-
 @every_loss
 @pytest.mark.parametrize(
-    ("spoil", "cure"),
+    ("spoil", "message"),
     [
-        (lambda t: t.float(), "int64.*nearest"),
         (lambda t: t / 2, "int64.*nearest"),
-        (lambda t: t.to(torch.uint8) * 255, r"\(target > 127\)\.long\(\)"),
-        (lambda t: t.bool(), r"target\.long\(\)"),
-        (lambda t: t[:, None], r"target\[:, 0\]"),
-        (lambda t: t[:, :-1], r"need \(2, 7, 8\)"),
         (lambda t: t[:1], r"need \(2, 7, 8\)"),
-        (lambda t: t * 254, "holds the values"),
         (lambda t: t - 1, "holds the values"),
         (lambda t: t + 7, "as many channels"),
     ],
 )
-def test_targets_that_cannot_be_right_are_refused(make, classes, spoil, cure):
+def test_targets_that_cannot_be_right_are_refused(make, classes, spoil, message):
     logits, target = random_batch(2, classes, ignored=0)
-    with pytest.raises(ValueError, match=cure):
+    with pytest.raises(ArgumentError, match=message):
         make()(logits, spoil(target))
 
 
@@ -279,8 +267,7 @@ def test_logits_under_ignored_pixels_may_hold_anything(make, classes, value):
 
 def test_a_class_that_is_switched_off_costs_nothing_beside_ignored_pixels():
     logits, target = random_batch(2, 3)
-    logits[:, 0] = -math.inf
-    target = target.clamp(min=1)  # 255 stays
+    logits[:, 0], target = -math.inf, target.clamp(min=1)  # 255 stays
     expected = torch.nn.functional.cross_entropy(logits, target, ignore_index=255)
     torch.testing.assert_close(CrossEntropyLoss()(logits, target), expected)
     assert all(make()(logits, target).isfinite() for make in EXCLUSIVE.values())

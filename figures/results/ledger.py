@@ -3,7 +3,8 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ claims, designs = experiments.load("claims"), experiments.load("designs")
 
 MADE = "<!-- made by `segkit reproduce`: edit nothing here -->"
 BEGIN, END = "<!-- results: made by `segkit reproduce` -->", "<!-- end of results -->"
+MADE_WITH = "{device}, torch {torch}, Python {python}, {precision}"
+HOW_TO_READ = (
+    "A figure is a mean over seeds ± their standard deviation, with a 95 % bootstrap interval "
+    "over seeds and images in brackets, which for three seeds is rather too narrow. Of what is "
+    "not counted on images (epochs, losses, seconds, memory) the brackets hold the range over "
+    "the seeds. A claim about a difference holds if the whole interval lies on the claimed "
+    "side of zero, does not hold if it lies on the other, and is undecided otherwise. `quick` "
+    "is a miniature on procedural data, and so are its verdicts. `full` is a claim's own size."
+)
 SHOWN = (
     "test IoU",
     "test IoU per image",
@@ -80,7 +90,7 @@ def _profile(group: Mapping[str, Design], records: Records) -> dict[str, Any]:
         "missing": sum(missing.values()),
         "seconds": _short(sum(run["seconds"] for run in runs) + 0.0),
         "cpu_seconds": _short(sum(run["cpu_seconds"] for run in runs) + 0.0),
-        "made_with": sorted({_made_with(run) for run in runs}),
+        "made_with": sorted({MADE_WITH.format(**run["made_with"]) for run in runs}),
         "scores": {design.name: _scores(design, records) for design in done},
         "effects": {
             design.name: {
@@ -94,11 +104,6 @@ def _profile(group: Mapping[str, Design], records: Records) -> dict[str, Any]:
             if len(design.factors) > 1
         },
     }
-
-
-def _made_with(run: Record) -> str:
-    made = run["made_with"]
-    return f"{made['device']}, torch {made['torch']}, Python {made['python']}, {made['precision']}"
 
 
 def _scores(design: Design, records: Records) -> dict[str, Any]:
@@ -117,24 +122,17 @@ def _scores(design: Design, records: Records) -> dict[str, Any]:
 def run_rows(records: Records) -> Iterator[dict[str, Any]]:
     """Yield a row of runs.csv for each run that is done: design, factors, seed, costs, scores."""
     for design in (design for group in designs.GROUPS.values() for design in group()):
-        for cell in design.cells():
-            for seed in design.seeds:
-                run = records.get(config_hash(design.config(cell, seed)))
-                if run:
-                    costs = {
-                        name: run[name] for name in ("selected_epoch", "parameters", "seconds")
-                    }
-                    yield {
-                        "design": design.name,
-                        **cell,
-                        "seed": seed,
-                        "run": run["name"],
-                        **costs,
-                    } | {
-                        name: f"{function(Counts(*torch.tensor(run[part]))).item():.5f}"
-                        for name, (part, function) in SCORES.items()
-                        if run[part]
-                    }
+        for cell, seed in product(design.cells(), design.seeds):
+            run = records.get(config_hash(design.config(cell, seed)))
+            if run:
+                costs = {name: run[name] for name in ("selected_epoch", "parameters", "seconds")}
+                scores = {
+                    name: f"{function(Counts(*torch.tensor(run[part]))).item():.5f}"
+                    for name, (part, function) in SCORES.items()
+                    if run[part]
+                }
+                row = {"design": design.name, **cell, "seed": seed, "run": run["name"]}
+                yield row | costs | scores
 
 
 def results() -> Path:
@@ -178,7 +176,7 @@ def read(folder: Path | None = None) -> Ledger:
 
 def markdown(ledger: Ledger) -> str:
     """Return the ledger as a page: the claims, then what each design measured, then the effects."""
-    lines = [MADE, "", "# What is claimed, and what was measured", "", *_how_to_read(), ""]
+    lines = [MADE, "", "# What is claimed, and what was measured", "", HOW_TO_READ, ""]
     lines += ["## Claims", ""]
     for claim in ledger["claims"]:
         lines += [f'<a id="{claim["key"]}"></a>', f"**{claim['who']}**: {claim['what']}  "]
@@ -193,17 +191,6 @@ def markdown(ledger: Ledger) -> str:
     for profile, found in ledger["profiles"].items():
         lines += _profile_page(profile, found)
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _how_to_read() -> list[str]:
-    return [
-        "A figure is a mean over seeds ± their standard deviation, with a 95 % bootstrap interval "
-        "over seeds and images in brackets, which for three seeds is rather too narrow. Of what is "
-        "not counted on images (epochs, losses, seconds, memory) the brackets hold the range over "
-        "the seeds. A claim about a difference holds if the whole interval lies on the claimed "
-        "side of zero, does not hold if it lies on the other, and is undecided otherwise. `quick` "
-        "is a miniature on procedural data, and so are its verdicts. `full` is a claim's own size.",
-    ]
 
 
 def _profile_page(profile: str, found: Mapping[str, Any]) -> Iterator[str]:
@@ -221,20 +208,18 @@ def _profile_page(profile: str, found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     for design, cells in found["scores"].items():
         scores = list(next(iter(cells.values())))
-        yield f'<a id="{anchor(profile, design)}"></a>'
-        yield ""
-        yield f"| {design} | {' | '.join(scores)} |"
-        yield "|---" * (1 + len(scores)) + "|"
-        for cell, row in cells.items():
-            yield f"| {cell} | {' | '.join(figure_text(row[score]) for score in scores)} |"
-        yield ""
+        rows = {cell: [figure_text(row[score]) for score in scores] for cell, row in cells.items()}
+        yield f'<a id="{anchor(profile, design)}"></a>\n\n{_table(design, scores, rows)}\n'
     for design, scored in found["effects"].items():
         names = list(next(iter(scored.values())))
-        yield f"| effects in {design} | {' | '.join(scored)} |"
-        yield "|---" * (1 + len(scored)) + "|"
-        for name in names:
-            yield f"| {name} | {' | '.join(figure_text(row[name]) for row in scored.values())} |"
-        yield ""
+        rows = {name: [figure_text(row[name]) for row in scored.values()] for name in names}
+        yield f"{_table(f'effects in {design}', list(scored), rows)}\n"
+
+
+def _table(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    lines = [[corner, *columns], *([name, *cells] for name, cells in rows.items())]
+    head, *body = (f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+    return "\n".join([head, "|---" * (1 + len(columns)) + "|", *body])
 
 
 def figure_text(figure: Mapping[str, Any] | float) -> str:
@@ -258,19 +243,14 @@ def number(value: float | None) -> str:
 
 
 def summary(ledger: Ledger) -> str:
-    """Return the few lines that the README shows: how many claims have which verdict."""
-    rows = ["| | " + " | ".join(claims.VERDICTS) + " |", "|---" * (1 + len(claims.VERDICTS)) + "|"]
+    """Return the README's table: how many claims have which verdict."""
     names = {"always": "needs no training", "quick": "in miniature", "full": "at full size"}
-    for profile in ("always", *designs.PROFILES):
-        found = Counter(
-            claim["results"][profile]["verdict"]
-            for claim in ledger["claims"]
-            if profile in claim["results"]
-        )
-        rows.append(
-            f"| {names[profile]} | " + " | ".join(str(found[v]) for v in claims.VERDICTS) + " |"
-        )
-    return "\n".join(rows)
+    rows = {}
+    for profile, name in names.items():
+        results = [c["results"][profile] for c in ledger["claims"] if profile in c["results"]]
+        found = Counter(result["verdict"] for result in results)
+        rows[name] = [str(found[verdict]) for verdict in claims.VERDICTS]
+    return _table("", claims.VERDICTS, rows)
 
 
 def with_summary(text: str, ledger: Ledger) -> str:

@@ -1,47 +1,29 @@
 """LabelMe annotations: one JSON file per image, with polygons and their labels.
 
 The JSON files lie in `root/train`, `root/val`, `root/test`, or all in `root`, which is then split
-here, by seed. The image is the one inside the JSON (`imageData`) or else the file it names.
-Format: https://github.com/wkentaro/labelme
+here, by seed. The image is the one inside the JSON (`imageData`), the file it names, or the one of
+the same name beside it. Format: https://github.com/wkentaro/labelme
 """
 
 import base64
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
 from PIL import Image
 
-from segkit.data import read
+from segkit.data import folder, read
 from segkit.data.cache import arrays, digests, in_threads, key
 from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
-from segkit.data.folder import (
-    SPLITS,
-    Example,
-    SplitOptions,
-    by_split,
-    checked_names,
-    choose,
-    listed,
-    pictures,
-)
+from segkit.data.folder import Example, SplitOptions
 from segkit.data.issues import Issue, IssueError, NoDataError, issue, raise_errors
 
-_BACKGROUND = ("background", "_background_")
-_IGNORED = "__ignore__"  # LabelMe's own name for what is not to be evaluated
+_SPECIAL = {"background": 0, "_background_": 0, "__ignore__": IGNORE}  # labels LabelMe names so
 _LARGEST = 1e6  # pixels; a coordinate beyond is a mistake
 _POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
-
-
-@dataclass
-class Record(Example):
-    """One JSON file, checked: the `mask` is that file, and so is the `image` if it holds it."""
-
-    labels: frozenset[str] = frozenset()
 
 
 def open_labelme(
@@ -68,52 +50,54 @@ def open_labelme(
         NoDataError: there are no LabelMe files.
         DataError: something does not fit; the message lists every issue found.
     """
-    size, names = read.as_size(size), checked_names(class_names)
-    records, issues = find_records(Path(root))
+    size, names = read.as_size(size), folder.checked_names(class_names)
+    examples, issues = find_annotations(Path(root))
     raise_errors(issues, root)
-    ids, names = label_ids(records, names)
-    channels = channels or max(record.channels for record in records)
-    chosen, groups = choose(by_split(records), split, **choice)
+    ids, names = label_ids(examples, names)
+    channels = channels or max(example.channels for example in examples)
+    chosen, groups = folder.choose(folder.by_split(examples), split, **choice)
 
     def read_pair(i: int) -> Pair:
-        image, mask = map(Image.fromarray, read_record(chosen[i], ids, channels))
+        image, mask = map(Image.fromarray, read_annotated(chosen[i], ids, channels))
         return np.array(read.resize_image(image, size)), np.array(read.resize_mask(mask, size))
 
-    content = digests(file for record in chosen for file in record.files)
+    content = digests(file for example in chosen for file in example.files)
     name = key(content.values(), size=size, channels=channels, ids=ids)
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
         *arrays(name, read_pair, len(chosen), shape, cache),
         names,
-        [record.name for record in chosen],
+        [example.name for example in chosen],
         groups,
         info={"source": "labelme", "root": str(root), "split": split},
     )
 
 
-def find_records(root: Path) -> tuple[list[Record], list[Issue]]:
-    """Return the JSON files of all splits in `root` that can be used, and the issues of the rest.
+def find_annotations(root: Path) -> tuple[list[Example], list[Issue]]:
+    """Return an example for each JSON file in `root` that can be used, and the issues of the rest.
+
+    The mask of an example is the JSON file, and so is its image where the file holds it.
 
     Raises:
         NoDataError: there are no LabelMe files.
     """
-    split_dirs = {split: root / split for split in SPLITS if json_files(root / split)}
+    split_dirs = {split: root / split for split in folder.SPLITS if json_files(root / split)}
     split_dirs = split_dirs or ({"": root} if json_files(root) else {})
     if not split_dirs:
         raise NoDataError(
             f"{root.absolute()} holds no LabelMe files: *.json are looked for in it, or in train, "
             "val and test inside it"
         )
-    records: list[Record] = []
+    examples: list[Example] = []
     issues: list[Issue] = []
     for split, place in split_dirs.items():
         files = json_files(place)
-        for found in in_threads(lambda file, split=split: _record(file, split), files):
-            (records if isinstance(found, Record) else issues).append(found)
+        for found in in_threads(lambda file, split=split: _example(file, split), files):
+            (examples if isinstance(found, Example) else issues).append(found)
         stems = {file.stem for file in files}
-        bare = [same[0] for stem, same in pictures(place).items() if stem not in stems]
+        bare = [same[0] for stem, same in folder.pictures(place).items() if stem not in stems]
         issues += [issue("missing-mask", file, "no .json") for file in bare]
-    return records, issues
+    return examples, issues
 
 
 def json_files(place: Path) -> list[Path]:
@@ -122,64 +106,56 @@ def json_files(place: Path) -> list[Path]:
 
 
 def label_ids(
-    records: Sequence[Record], names: Sequence[str]
+    examples: Sequence[Example], names: Sequence[str]
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return the id of each label, and the class names: `names`, or the labels by alphabet.
 
     Raises:
         IssueError: a label is not among `names`, or is the first of them; there is no label.
     """
-    special = {**dict.fromkeys(_BACKGROUND, 0), _IGNORED: IGNORE}
-    labels = sorted({label for record in records for label in record.labels} - special.keys())
+    labels = sorted({label for example in examples for label in example.labels} - _SPECIAL.keys())
     if not names and not labels:
-        raise IssueError(issue("no-labels", records[0].mask.parent if records else "."))
+        raise IssueError(issue("no-labels", examples[0].mask.parent if examples else "."))
     names = tuple(names or ("background", *labels))
-    ids = {**special, **{name: i for i, name in enumerate(names)}}
-    raise_errors(
-        [
-            issue(
-                "labelme-background" if label in ids else "labelme-label",
-                record.mask,
-                f"{label!r}, the classes are {listed(names)}",
-            )
-            for record in records
-            for label in sorted(record.labels - special.keys())
-            if ids.get(label, 0) == 0
-        ],
-        "these LabelMe files",
-    )
+    ids = {**_SPECIAL, **{name: i for i, name in enumerate(names)}}
+    issues = []
+    for example in examples:
+        for label in sorted(example.labels - _SPECIAL.keys()):
+            if not ids.get(label):
+                code = "labelme-background" if label in ids else "labelme-label"
+                detail = f"{label!r}, the classes are {folder.listed(names)}"
+                issues.append(issue(code, example.mask, detail))
+    raise_errors(issues, "these LabelMe files")
     return ids, names
 
 
-def read_record(record: Record, ids: dict[str, int], channels: int | None = None) -> Pair:
-    """Return image and mask of a record at full size.
+def read_annotated(example: Example, ids: dict[str, int], channels: int | None = None) -> Pair:
+    """Return image and mask of an example at full size; later shapes lie on top.
 
     Raises:
         IssueError: image and shapes do not fit each other.
     """
-    content = _parse(record.mask)
-    data = _decoded(content["imageData"]) if record.image == record.mask else None
-    image = read.image(record.image, channels, exif="apply", data=data)
+    content = _parse(example.mask)
+    data = _decoded(content["imageData"]) if example.image == example.mask else None
+    image = read.image(example.image, channels, exif="apply", data=data)
     height, width = image.shape[:2]
     drawn = content.get("imageWidth"), content.get("imageHeight")
     if None not in drawn and drawn != (width, height):
         sizes = f"{drawn[0]}×{drawn[1]} pixels, this one has {width}×{height}"
-        raise IssueError(issue("labelme-size", record.mask, sizes))
+        raise IssueError(issue("labelme-size", example.mask, sizes))
     mask = np.zeros((height, width), dtype=np.uint8)
     for shape in content["shapes"]:
+        what = f"a {shape['shape_type']} {shape['label']!r}"
         try:
             left, top, inside = _pixels(shape, height, width)
-            rows = slice(max(-top, 0), max(height - top, 0))
-            columns = slice(max(-left, 0), max(width - left, 0))
-            inside = inside[rows, columns]
-            if not inside.size:
-                raise ValueError("lies outside the image, or has no area")
-        except ValueError as error:
-            problem = f"a {shape['shape_type']} {shape['label']!r} {error}"
-            raise IssueError(issue("labelme-shape", record.mask, problem)) from error
+        except IssueError as error:
+            raise IssueError(issue("labelme-shape", example.mask, f"{what}: {error}")) from error
+        inside = inside[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+        if not inside.size:
+            problem = f"{what} lies outside the image, or has no area"
+            raise IssueError(issue("labelme-shape", example.mask, problem))
         top, left = max(top, 0), max(left, 0)
-        place = mask[top : top + inside.shape[0], left : left + inside.shape[1]]
-        place[inside] = ids[shape["label"]]
+        mask[top:, left:][: inside.shape[0], : inside.shape[1]][inside] = ids[shape["label"]]
     return image, mask
 
 
@@ -205,31 +181,30 @@ def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]
     left, top = np.clip(np.floor(points.min(axis=0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0)), 0, (width, height)).astype(int)
     y, x = np.mgrid[top:bottom, left:right] + 0.5
-    centres = np.stack([x.ravel(), y.ravel()], axis=1)
-    inside = Outline([*points, points[0]]).contains_points(centres)
+    inside = Outline([*points, points[0]]).contains_points(np.stack([x.ravel(), y.ravel()], 1))
     return left, top, inside.reshape(bottom - top, right - left)
 
 
-def _record(file: Path, split: str) -> Record | Issue:
-    """Return what one JSON file holds, or why it cannot be used."""
+def _example(file: Path, split: str) -> Example | Issue:
+    """Return the example in a JSON file, or why it cannot be used."""
     try:
         content = _parse(file)
         image, data = file, None
         if content.get("imageData"):
             data = _decoded(content["imageData"])
         else:
-            named = str(content["imagePath"]).replace("\\", "/")
-            beside = pictures(file.parent).get(file.stem, [])
-            image = next((f for f in (file.parent / named, *beside) if f.is_file()), None)
+            named = file.parent / content["imagePath"].replace("\\", "/")
+            beside = folder.pictures(file.parent).get(file.stem, [])
+            image = next((picture for picture in (named, *beside) if picture.is_file()), None)
             if image is None:
                 return issue("labelme-image", file, content["imagePath"])
         size, channels = read.image_header(image, "apply", data)
     except IssueError as error:
         return error.issues[0]
     except (OSError, ValueError) as error:  # a path that no file system takes
-        return issue("labelme-file", file, str(error))
+        return issue("labelme-image", file, str(error))
     labels = frozenset(shape["label"] for shape in content["shapes"])
-    return Record(file.stem, split, image, file, size, channels, labels=labels)
+    return Example(file.stem, split, image, file, size, channels, labels)
 
 
 def _parse(file: Path) -> dict:
@@ -240,8 +215,8 @@ def _parse(file: Path) -> dict:
         raise IssueError(issue("labelme-file", file, f"no readable JSON: {error}")) from error
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise IssueError(issue("labelme-file", file, 'no "shapes"'))
-    kinds = dict.fromkeys(("imageHeight", "imageWidth"), (int, type(None)))  # old files lack them
-    kinds["imageData"] = (str, type(None))
+    none = type(None)  # files from before 2018 hold no size
+    kinds = {"imageData": (str, none), "imageHeight": (int, none), "imageWidth": (int, none)}
     if not content.get("imageData"):
         kinds["imagePath"] = str
     for field, kind in kinds.items():

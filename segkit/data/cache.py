@@ -67,11 +67,7 @@ def arrays(
             with a DataError is gathered and reported together.
         n: how many items.
         image_shape: `(H, W)` or `(H, W, 3)`.
-        keep: whether to keep the arrays on disk. They are then memory-mapped: pages are read as
-            needed, and writing to the arrays does not reach the file.
-
-    Raises:
-        FileError: the disk has no room or may not be written.
+        keep: whether to keep the arrays on disk, memory-mapped and copied on writing.
     """
     if not keep:
         return _decode(name, read_pair, n, image_shape)

@@ -18,10 +18,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 class DataError(SegkitError, ValueError):
     """Data that would train a wrong model; the message names the file and the remedy.
 
-    Args:
-        message: the sentence that is shown.
-        code: a word for the kind of fault, for the data doctor.
-        files: those that have it.
+    `code` is a word for the kind of fault and `files` those that have it, for the data doctor.
     """
 
     def __init__(self, message: str, code: str = "", files: Sequence[str] = ()) -> None:
@@ -58,9 +55,6 @@ class SegmentationDataset(Dataset):
             the image to 0..1.
         seed: of the augmentation.
         info: where the data come from, for the record of a run.
-
-    Raises:
-        DataError: arrays, names or groups that do not fit each other, or are not uint8.
     """
 
     images: np.ndarray
@@ -123,11 +117,8 @@ class SegmentationDataset(Dataset):
         """Return the chosen items as a data set of its own.
 
         Args:
-            indices: item numbers, in the order wanted, or one boolean per item. Of memory-mapped
-                arrays evenly spaced numbers (a range) stay memory-mapped.
-
-        Raises:
-            ArgumentError: neither whole numbers nor one boolean per item.
+            indices: item numbers, in the order wanted, or one boolean per item. A range of
+                memory-mapped arrays stays memory-mapped.
         """
         indices = np.asarray(indices)
         if indices.dtype == bool and indices.shape == (len(self),):
@@ -157,17 +148,10 @@ class SegmentationDataset(Dataset):
 
 
 class SeededSampler(Sampler):
-    """Yields `(index, epoch)`: a seeded order, new in each epoch, shared out over `ranks`.
+    """Yields `(index, epoch)`: a seeded order of `length` items, new in each epoch.
 
-    With several ranks the order is padded from its own beginning, so that all ranks get equally
-    many.
-
-    Args:
-        length: how many items there are.
-        shuffle: whether the order is random, else it is 0, 1, 2, ...
-        seed: of the order.
-        rank: which process this is.
-        ranks: how many processes share the items.
+    It is shared out over `ranks` processes, of which this is `rank`, and padded from its own
+    beginning, so that all get equally many.
     """
 
     def __init__(
@@ -178,12 +162,7 @@ class SeededSampler(Sampler):
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch whose order comes next, as torch's DistributedSampler does.
-
-        Args:
-            epoch: its number.
-            start: how many of this rank's items to leave out, to resume an interrupted epoch.
-        """
+        """Choose the epoch, and how many of its items, already done, to leave out."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
@@ -214,8 +193,6 @@ def loader(
     `loader.sampler.set_epoch(e)` at each epoch.
 
     Args:
-        dataset: what to load.
-        batch_size: how many items a batch holds.
         shuffle: whether to draw a new order in each epoch.
         seed: of the order.
         workers: processes that load; 0 is this process, best for data in memory.

@@ -32,41 +32,31 @@ Named = TypeVar("Named")
 
 
 class SplitOptions(TypedDict, total=False):
-    """Which items of a folder make up a split: options of `open_folder` and `open_labelme`.
+    """Which items of a folder make up a split: options of `open_folder` and `open_labelme`."""
 
-    seed, fractions (default 0.7, 0.15, 0.15): of the split, where the folder brings none.
-    group_by: what belongs together and is not split apart, a function of the file's stem or a
-    regular expression, whose first group or whole match it is.
-    count: a seeded choice of so many of the split (default: all).
-    """
-
-    seed: int
-    fractions: tuple[float, float, float]
-    group_by: GroupBy
-    count: int | None
+    seed: int  # of the split, where the folder brings none, and of `count`
+    fractions: tuple[float, float, float]  # of train, val and test; default 0.7, 0.15, 0.15
+    group_by: GroupBy  # what is not split apart: a function of a file's stem, or a regular
+    # expression, whose first group or whole match it is
+    count: int | None  # a seeded choice of so many of the split; default: all
 
 
 @dataclass
 class Example:
-    """An image and its mask, and what reading them has shown.
-
-    image, mask: the files, None where one is missing. size: (H, W) of the image. channels: 1 or
-    3. values: those in the mask, in order. interior_values: those that are not only found along
-    edges. lossy: whether the mask is a JPEG. binary: whether its pixels are nearly black or white.
-    details: what the data doctor has measured.
-    """
+    """An image and its mask, and what reading them has shown."""
 
     name: str
     split: str
-    image: Path | None
+    image: Path | None  # None where it is missing
     mask: Path | None
-    size: tuple[int, int] | None = None
-    channels: int = 1
-    values: list[int] = field(default_factory=list)
-    interior_values: list[int] = field(default_factory=list)
-    lossy: bool = False
-    binary: bool = False
-    details: Any = None
+    size: tuple[int, int] | None = None  # (H, W) of the image
+    channels: int = 1  # of the image, 1 or 3
+    labels: frozenset[str] = frozenset()  # of a LabelMe file
+    values: list[int] = field(default_factory=list)  # in the mask, in order
+    interior_values: list[int] = field(default_factory=list)  # those not only found along edges
+    lossy: bool = False  # whether the mask is a JPEG
+    binary: bool = False  # whether most pixels of the mask are nearly 0 or 255
+    details: Any = None  # what the data doctor measures
 
     @property
     def files(self) -> list[Path]:
@@ -108,7 +98,7 @@ def open_folder(
     facts = ("channels", "values", "interior_values", "lossy", "binary")
 
     def look() -> dict:
-        for found in in_threads(inspect, examples):
+        for _, found in in_threads(inspect, examples):
             issues.extend(found)
         raise_errors(issues, root)
         return {"facts": [[getattr(example, fact) for fact in facts] for example in examples]}
@@ -207,17 +197,12 @@ def pictures(place: Path) -> dict[str, list[Path]]:
     return found
 
 
-def inspect(
-    example: Example, measure: Callable[[Example, np.ndarray | None], list[Issue]] | None = None
-) -> list[Issue]:
-    """Read the files of an example, write what they hold into it, and return the issues.
+def inspect(example: Example) -> tuple[np.ndarray | None, list[Issue]]:
+    """Read the files of an example and write what they hold into its fields.
 
-    The mask is decoded, of the image only the header is read.
-
-    Args:
-        example: its fields from `size` to `binary` are filled in.
-        measure: called with the example and its mask, None where it cannot be read, to look
-            further; it returns more issues.
+    Returns:
+        The mask, None where it cannot be read, and the issues. Of the image only the header is
+        read.
     """
     issues: list[Issue] = []
     mask = None
@@ -238,7 +223,7 @@ def inspect(
         (height, width), (rows, columns) = example.size, mask.shape
         sizes = f"{columns}×{rows}, image {width}×{height}"
         issues.append(issue("size-mismatch", example.mask, sizes))
-    return issues + (measure(example, mask) if measure else [])
+    return mask, issues
 
 
 def describe_mask(example: Example, mask: np.ndarray) -> None:
@@ -292,11 +277,12 @@ def infer_label_encoding(
     if white and not clean and named in (0, 2) and all(example.binary for example in lossy):
         return "0/255", 2, issues
     held = {example.mask: example.values for example in clean}
-    encoding, classes, problem, files = _encoding(held, named, values)
-    if problem:  # perhaps because of smeared edges alone
-        interior = {example.mask: example.interior_values for example in clean}
-        encoding, classes, problem, files = _encoding(interior, named, values)
-    if problem:
+    interior = {example.mask: example.interior_values for example in clean}
+    for found in (held, interior):  # perhaps smeared edges alone are the problem
+        encoding, classes, problem, files = _encoding(found, named, values)
+        if not problem:
+            break
+    else:
         issues += [issue(problem, file, f"holds {listed(held[file])}") for file in files]
         return None, named, issues
     allowed = {0, 255} if encoding == "0/255" else {*range(classes), IGNORE}

@@ -117,6 +117,12 @@ def mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
         return np.array(picture, dtype=np.uint8)
 
 
+def is_upright(path: str | Path) -> bool:
+    """Return whether an image is stored as it is to be seen, without a rotation in EXIF."""
+    with opened(path) as picture:
+        return picture.getexif().get(ORIENTATION, 1) in (0, 1)
+
+
 def resize_image(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return an image at `size`, `(H, W)`: each pixel averages those it covers."""
     return Image.fromarray(image_ops.resize(np.asarray(picture), size))

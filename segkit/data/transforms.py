@@ -56,11 +56,10 @@ def _steps(name: str, channels: int) -> list:
     if name == "geometric":
         return [flip, affine(degrees=15, zoom=0.15, shift=0.08)]
     elastic = A.ElasticTransform(alpha=30, sigma=6, p=0.3, **resampling)
-    hue = A.HueSaturationValue(
-        hue_shift_limit=10, sat_shift_limit=25, val_shift_limit=0, p=0.4
-    )  # of colour images only
     steps = [flip, affine(degrees=20, zoom=0.2, shift=0.1), elastic, *light(0.2)]
-    return [*steps, hue] if channels == 3 else steps
+    if channels == 3:
+        steps.append(A.HueSaturationValue(10, sat_shift_limit=25, val_shift_limit=0, p=0.4))
+    return steps
 
 
 @dataclass
@@ -69,12 +68,7 @@ class Pipeline:
 
     image: uint8 `(H, W, 3)` or `(H, W)`; mask: uint8 `(H, W)`. Returned: float32 `(C, H, W)`,
     normalised, and int64 `(H, W)`. The same seed gives the same result in any process.
-
-    Args:
-        steps: albumentations.
-        channels: of the images, 1 or 3.
-        mean: per channel, of 0..1; by default ImageNet's.
-        std: per channel; by default ImageNet's.
+    `mean` and `std` are per channel, of 0..1, and by default ImageNet's.
     """
 
     steps: list

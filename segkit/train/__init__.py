@@ -32,27 +32,16 @@ from segkit.train.history import (
     Tracker,
     call_trackers,
     epoch_line,
-    make_trackers,
     run_metadata,
+    started_trackers,
 )
 from segkit.train.range_test import RangeTest, lr_range_test
 from segkit.train.schedules import Schedule, curve, make_optimizer
 
-__all__ = [
-    "COLUMNS",
-    "CheckpointError",
-    "History",
-    "RangeTest",
-    "Schedule",
-    "TrainingError",
-    "curve",
-    "evaluate",
-    "fit",
-    "load_weights",
-    "lr_range_test",
-    "predict_batches",
-    "save_weights",
-]
+__all__ = [  # noqa: RUF022
+    "fit", "evaluate", "predict_batches", "History", "Schedule", "curve", "load_weights",
+    "save_weights", "RangeTest", "lr_range_test", "CheckpointError", "TrainingError",
+]  # fmt: skip
 
 # Arguments of `fit` that do not change its numbers, or that are recorded under other names.
 _NOT_RECORDED = {
@@ -153,9 +142,8 @@ def fit(
         TrainingError: the loss is not finite, or memory ran out.
         CheckpointError: the run in `out` cannot be continued.
     """
-    monitor = monitor or ("train_loss" if val is None else "val_iou")
-    schedule = _with_warmup(schedule, warmup)
     settings = _checked_settings(locals())
+    schedule, monitor = settings["schedule"], settings["monitor"]
     out = Path(out) if out else None
     with ExitStack() as stack:
         # Processes, device, number format, random state.
@@ -190,29 +178,25 @@ def fit(
         parts = {"model": model, "average": average, "optimizer": optimizer}
         parts |= {"scheduler": scheduler, "scaler": number_format.scaler}
         progress = checkpoint.begin(out, resume, parts, history, not schedule.needs_epochs)
-        trackers = make_trackers(trackers, out)
         if log:
             log(f"{device}, {number_format}")
-        call_trackers(trackers, "start", config, history.rows)
-        stack.callback(call_trackers, trackers, "finish")
+        trackers = stack.enter_context(started_trackers(trackers, out, history))
         interrupted = stack.enter_context(_interruptible(log))
 
-        save_every = save_every or math.inf
-        check_every = CHECK_EVERY.get(device.type, 50)
+        save_every, check_every = save_every or math.inf, CHECK_EVERY.get(device.type, 50)
         for epoch in range(progress.epoch, epochs):
             if interrupted.is_set() or (patience and history.since_best() >= patience):
                 break
             started, done = time.perf_counter() - progress.seconds, progress.batch
             totals = progress.totals.to(device)  # sum of the images' losses, number of images
-            first_bad = torch.full((), -1, device=device)  # first batch that is not finite, or -1
+            first_bad = torch.full((), -1, device=device)  # batch of the first bad step, or -1
             network.train()
             loader = epoch_batches(train, epoch, seed, done, progress.random)
             bar = tqdm(loader, None, batches, False, initial=done, disable=None if log else True)
             for batch, (images, masks) in enumerate(bar, start=done):
                 # Forward and backward; the gradients of a group of batches add up to one step.
-                first = batch - batch % accumulate
-                group = min(accumulate, batches - first)
-                completes_group = batch == first + group - 1
+                group = min(accumulate, batches - (batch - batch % accumulate))
+                completes_group = batch % accumulate == group - 1
                 images = images.to(device, memory_format=layout, non_blocking=True)
                 masks = masks.to(device, non_blocking=True)
                 with distributed.no_sync(network, skip=not completes_group):
@@ -231,13 +215,12 @@ def fit(
                 number_format.scaler.unscale_(optimizer)
                 norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
                 watched = totals[0] if number_format.overflow_allowed else totals[0] + norm
-                first_bad = torch.where(watched.isfinite() | (first_bad >= 0), first_bad, first)
-                if (saving or done == batches or steps % check_every == 0) and first_bad >= 0:
-                    step = (epoch, int(first_bad), batches, accumulate, learning_rate)
-                    raise _not_finite(train, *step, number_format.name, out)
+                first_bad = torch.where(watched.isfinite() | (first_bad >= 0), first_bad, batch)
+                if saving or done == batches or steps % check_every == 0:
+                    place = (int(first_bad), epoch, batches, accumulate, learning_rate)
+                    _check_finite(*place, train, out)
                 if clip:
                     nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-
                 if number_format.step(optimizer):
                     scheduler.step()
                     if average:
@@ -254,8 +237,7 @@ def fit(
                 break  # interrupted
 
             # Validation, checkpoint, trackers.
-            summed, images_seen = all_sum(totals).tolist()
-            row = {"epoch": epoch + 1, "train_loss": summed / images_seen}
+            row = {"epoch": epoch + 1, "train_loss": _mean(totals)}
             evaluated = result if average else compiled
             row |= _validation(evaluated, val, loss, device, precision, channels_last)
             row |= {"lr": learning_rate, "seconds": time.perf_counter() - started}
@@ -275,27 +257,29 @@ def fit(
             history.stopped = f"no better {monitor} in {history.since_best()} epochs"
             if interrupted.is_set():
                 history.stopped = f"interrupted in epoch {len(history) + 1}"
-        if keep == "best" and best_weights:
-            model.load_state_dict(best_weights)
-        elif keep == "best" and history.rows:  # the best epoch was before resuming
-            load_weights(out / BEST, model)
+        if keep == "best" and history.rows:  # its file alone has them if it was before resuming
+            model.load_state_dict(best_weights or checkpoint.read_weights(out / BEST)[0])
         elif average:
             model.load_state_dict(result.state_dict())
     return history
 
 
-def _with_warmup(schedule: str | Schedule, warmup: float) -> Schedule:
-    if not isinstance(schedule, Schedule):
-        return Schedule(schedule, warmup=warmup)
-    if not warmup or warmup == schedule.warmup:
-        return schedule
-    if schedule.warmup:
-        raise ArgumentError(f"warmup={warmup}, but the schedule has its own: {schedule.warmup}")
-    return Schedule(schedule.name, warmup=warmup, **schedule.options)
-
-
 def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `fit` that change its numbers. Raises ArgumentError."""
+    schedule, warmup = arguments["schedule"], arguments["warmup"]
+    if not isinstance(schedule, Schedule):
+        schedule = Schedule(schedule, warmup=warmup)
+    elif warmup and schedule.warmup not in (0, warmup):
+        raise ArgumentError(f"warmup={warmup}, but the schedule has its own, {schedule.warmup}")
+    elif warmup:
+        schedule = Schedule(schedule.name, warmup=warmup, **schedule.options)
+    columns = COLUMNS[1:2] if arguments["val"] is None else COLUMNS[1:5]
+    monitor = arguments["monitor"] or ("val_iou" if "val_iou" in columns else "train_loss")
+    if monitor not in columns:
+        raise ArgumentError(
+            f"monitor={monitor!r} is not a score or loss of this run; there are: "
+            f"{', '.join(columns)}"
+        )
     for name in ("epochs", "batch_size", "accumulate", "patience", "save_every"):
         if arguments[name] is not None and arguments[name] < 1:
             raise ArgumentError(f"{name}={arguments[name]}: give at least 1")
@@ -308,22 +292,16 @@ def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
         raise ArgumentError(f"ema={ema} is not a decay: give 0 to below 1, such as 0.99")
     if keep not in ("last", "best"):
         raise ArgumentError(f'keep={keep!r}: choose "last" or "best"')
-    columns = COLUMNS[1:2] if arguments["val"] is None else COLUMNS[1:5]
-    if arguments["monitor"] not in columns:
-        raise ArgumentError(
-            f"monitor={arguments['monitor']!r} is not a score or loss of this run; there are: "
-            f"{', '.join(columns)}"
-        )
     if not arguments["out"] and (arguments["resume"] or arguments["save_every"]):
         raise ArgumentError('resume and save_every need a folder: out="runs/name"')
     settings = {name: value for name, value in arguments.items() if name not in _NOT_RECORDED}
-    settings["warmup"] = arguments["schedule"].warmup
+    settings |= {"schedule": schedule, "warmup": schedule.warmup, "monitor": monitor}
     if isinstance(arguments["optimizer"], Optimizer):
         groups = arguments["optimizer"].param_groups
         own = {name: [group.get(name) for group in groups] for name in ("lr", "weight_decay")}
-        defaults = {"lr": inspect.signature(fit).parameters["lr"].default, "weight_decay": None}
         for name, values in own.items():
-            if arguments[name] not in (defaults[name], *values):
+            default = inspect.signature(fit).parameters[name].default
+            if arguments[name] not in (default, *values):
                 raise ArgumentError(
                     f"{name}={arguments[name]} has no effect on an optimizer of your own: give it "
                     "to the optimizer"
@@ -344,32 +322,31 @@ def _summed(loss: Tensor, images: Tensor) -> Tensor:
     return torch.stack([loss * len(images), loss.new_tensor(len(images))])
 
 
-def _not_finite(
-    loader: DataLoader,
-    epoch: int,
-    batch: int,
-    batches: int,
-    count: int,
-    lr: float,
-    precision: str,
-    out: Path | None,
-) -> TrainingError:
-    """Return the error for a step over `count` batches, from number `batch` of `batches` on."""
-    names = []
+def _mean(totals: Tensor) -> float:
+    """Return the mean loss over the images of all processes."""
+    summed, images = all_sum(totals).tolist()
+    return summed / images
+
+
+def _check_finite(
+    batch: int, epoch: int, batches: int, accumulate: int, lr: float, loader: DataLoader, out: Path
+) -> None:
+    """Raise TrainingError if `batch` is not -1: it belongs to the first step that is not finite."""
+    if batch < 0:
+        return
+    batch, images = batch - batch % accumulate, ""
     if isinstance(loader.sampler, SeededSampler):
         loader.sampler.set_epoch(epoch, start=batch * loader.batch_size)
-        indices = islice(loader.sampler, count * loader.batch_size)
-        names = [loader.dataset.names[index] for index, _ in indices]
-    remedies = [f"a lower learning rate (lr={lr / 10:.1g})", "warmup=1", "clip=1.0"]
-    if precision in ("fp16", "bf16"):
-        remedies.append('precision="fp32"')
+        indices = islice(loader.sampler, accumulate * loader.batch_size)
+        images = " on " + ", ".join(loader.dataset.names[index] for index, _ in indices)
     saved = 'Nothing was saved: out="runs/name" keeps the last good checkpoint'
     if out and (out / LAST).exists():
         saved = f"The last good checkpoint is {out / LAST}"
-    return TrainingError(
+    raise TrainingError(
         f"the loss or its gradient is not finite in epoch {epoch + 1}, batch {batch + 1} of "
-        f"{batches}, learning rate {lr:.3g}{' on ' if names else ''}{', '.join(names)}. "
-        f"Look at these images; if they are right, try {', '.join(remedies)}. {saved}"
+        f"{batches}, learning rate {lr:.3g}{images}. Look at these images; if they are right, try "
+        f"a lower learning rate (lr={lr / 10:.1g}), warmup=1, clip=1.0 or, instead of 16 bits, "
+        f'precision="fp32". {saved}'
     )
 
 
@@ -499,7 +476,6 @@ def _validation(model: nn.Module, loader: DataLoader | None, *options: Any) -> d
     if loader is None:
         return {"val_loss": None, "val_iou": None, "val_dice": None}
     totals, counted = _evaluate(model, loader, *options)
-    summed, images = all_sum(totals).tolist()
     pooled = Counts(*all_sum(counted.total().stacked()))
     iou, dice = pooled.iou("macro").item(), pooled.dice("macro").item()
-    return {"val_loss": summed / images, "val_iou": iou, "val_dice": dice}
+    return {"val_loss": _mean(totals), "val_iou": iou, "val_dice": dice}

@@ -27,32 +27,19 @@ _FREE = {"workers", "patience", "keep", "model"}
 
 @dataclass
 class Progress:
-    """How far training has come.
+    """How far training has come."""
 
-    Args:
-        epoch: epochs finished.
-        batch: batches done of the epoch under way.
-        seconds: time spent in that epoch.
-        totals: in that epoch, [sum of the images' losses, number of images].
-        random: the state of every process's random generators; None at the start of an epoch,
-            which seeds them anew.
-    """
-
-    epoch: int = 0
-    batch: int = 0
+    epoch: int = 0  # epochs finished; the rest is about the one under way
+    batch: int = 0  # batches done
     seconds: float = 0.0
-    totals: Tensor = field(default_factory=lambda: torch.zeros(2))
-    random: list[dict[str, Tensor]] | None = None
+    totals: Tensor = field(default_factory=lambda: torch.zeros(2))  # sum of losses, images
+    random: list[dict[str, Tensor]] | None = None  # None: seeded anew as the epoch starts
 
 
 def save(out: Path | None, parts: Mapping[str, Any], progress: Progress, history: History) -> None:
-    """Write all that training needs to continue, and history.csv, from process 0.
+    """Write last.pt and history.csv into the run's folder, if there is one, from process 0.
 
-    Args:
-        out: the run's folder; without one nothing is written.
-        parts: network, average, optimizer, scheduler and scaler by name; what is None is left out.
-        progress: how far training has come.
-        history: its rows and config.
+    `parts`: network, average, optimizer, scheduler and scaler by name, or None.
     """
     if out is None or distributed.rank() > 0:
         return
@@ -71,17 +58,10 @@ def save_best(out: Path | None, model: nn.Module, history: History) -> None:
 def begin(
     out: Path | None, resume: bool, parts: Mapping[str, Any], history: History, epochs_free: bool
 ) -> Progress:
-    """Begin or resume the run in `out`: write config.json and history.csv, return the progress.
+    """Begin a run or, if there is one in `out`, load it into `parts` and `history`.
 
-    Args:
-        out: the run's folder; without one, or with nothing in it, training starts anew.
-        resume: whether to continue a run that is there.
-        parts: as for `save`; what the checkpoint holds is loaded into them.
-        history: of this run, without rows; it gets those of the checkpoint.
-        epochs_free: whether the run may now have another number of epochs.
-
-    Raises:
-        CheckpointError: the run cannot be continued, or is there although `resume` is False.
+    Writes config.json and history.csv. `epochs_free`: the number of epochs may have changed.
+    Raises CheckpointError if the run cannot be continued, or `resume` is False.
     """
     if out is None:
         return Progress()
@@ -148,14 +128,19 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
     Raises:
         CheckpointError: the file is missing, damaged, or holds another network.
     """
-    state, metadata = _read(Path(path))
-    weights = state["model"]
-    if "average" in state:
-        average = state["average"]
-        weights = {k.removeprefix("module."): v for k, v in average.items() if k != "n_averaged"}
+    weights, metadata = read_weights(path)
     _check_same_network(path, model, weights, metadata)
     model.load_state_dict(weights)
     return metadata
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Return the weights in `path`, as `load_weights` loads them, and the metadata."""
+    state, metadata = _read(Path(path))
+    if "average" not in state:
+        return state["model"], metadata
+    average = state["average"].items()
+    return {k.removeprefix("module."): v for k, v in average if k != "n_averaged"}, metadata
 
 
 def _write(path: Path, kind: str, state: dict[str, Any], metadata: dict) -> None:

@@ -18,16 +18,8 @@ def check_and_default_loss(
 ) -> Loss:
     """Return the loss, on the network's device, once network, batches and masks fit together.
 
-    Args:
-        model: the network, on its device.
-        loss: by default binary cross-entropy for one channel of logits, cross-entropy for more.
-        loaders: of the data that will be used; the first one's batches may be trained on.
-        training: whether they are.
-
-    Raises:
-        ArgumentError: the network cannot take the images, or returns something else than logits;
-            a batch is something else than images and masks; the last batch is too small.
-        DataError: a mask holds a class that the network does not predict.
+    By default it is binary cross-entropy for one channel of logits, cross-entropy for more.
+    `training`: whether the first loader's batches are trained on. Raises ArgumentError, DataError.
     """
     loaders = [loader for loader in loaders if loader is not None]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -122,17 +122,8 @@ def no_sync(model: nn.Module, skip: bool) -> AbstractContextManager:
 def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: bool) -> DataLoader:
     """Return a loader of this process's share of `data`; a DataLoader is used as it is.
 
-    Args:
-        data: a data set, or a DataLoader of (images, masks).
-        batch_size: images in a batch of all processes together.
-        seed: of the order and the augmentation.
-        workers: processes that load; 0 loads in this one.
-        training: shuffle, and give each process equally many images. In evaluation every image
-            is in exactly one share.
-
-    Raises:
-        ArgumentError: `data` cannot be used, or cannot be shared among the processes.
-        DataError: there is nothing to load.
+    In training the order is shuffled, and all processes get equally many images. In evaluation
+    every image is in exactly one share. Raises ArgumentError and DataError.
     """
     if isinstance(data, DataLoader):
         if ranks() > 1 and not isinstance(data.sampler, SeededSampler | range):
@@ -187,17 +178,8 @@ def epoch_batches(
     """Return the batches of an epoch from number `start` on.
 
     The global random state and the loader's own generator are set from seed, epoch and rank, so
-    that order and dropout are the same whatever came before.
-
-    Args:
-        loader: of the training data.
-        epoch: number of the epoch, from 0.
-        seed: of the run.
-        start: batches to leave out.
-        random: the `random_states` after those; None seeds anew.
-
-    Raises:
-        TrainingError: when the loader yields fewer batches than its length promises.
+    that order and dropout are the same whatever came before; `random`: the `random_states` after
+    the batches left out. Raises TrainingError where the loader ends early.
     """
     sequence = np.random.SeedSequence((seed, epoch, rank()))
     epoch_seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -172,22 +173,26 @@ class _WandB:
         self.run.finish()
 
 
-def make_trackers(trackers: Iterable[str | Tracker], out: Path | None) -> list[Tracker]:
-    """Return trackers, made from their names where needed; none but in process 0.
-
-    Raises:
-        ArgumentError: there is no tracker of that name, or it needs a folder.
-    """
-    made: list[Tracker] = []
+@contextmanager
+def started_trackers(
+    trackers: Iterable[str | Tracker], out: Path | None, history: History
+) -> Iterator[list[Tracker]]:
+    """Start the trackers, made from their names where needed, and finish them in the end."""
     kinds = {"tensorboard": _TensorBoard, "wandb": _WandB}
+    running: list[Tracker] = []
     for tracker in trackers:
         if isinstance(tracker, str):
             kind = kinds[one_of("tracker", tracker, kinds)]
             if out is None:
                 raise ArgumentError(f'{tracker} needs a folder: fit(..., out="runs/name")')
             tracker = kind(out)
-        made.append(tracker)
-    return made if distributed.rank() == 0 else []
+        running.append(tracker)
+    running = running if distributed.rank() == 0 else []
+    call_trackers(running, "start", history.config, history.rows)
+    try:
+        yield running
+    finally:
+        call_trackers(running, "finish")
 
 
 def call_trackers(trackers: list[Tracker], method: str, *arguments: Any) -> None:
@@ -209,11 +214,7 @@ def run_metadata(
 ) -> dict[str, Any]:
     """Return what it takes to repeat a run, ready for JSON.
 
-    Args:
-        settings: the arguments of `fit` that change its numbers.
-        model: the network.
-        precision: the number format it computes in, and the device.
-        loader: of the training data.
+    `settings`: the arguments of `fit` that change its numbers.
     """
     data, about_data = loader.dataset, {}
     if isinstance(data, SegmentationDataset):

@@ -178,14 +178,7 @@ def make_optimizer(
 ) -> Optimizer:
     """Return the optimizer of that name for the parameters that are not frozen.
 
-    Args:
-        optimizer: "adamw", "adam", "sgd" (momentum 0.9), or an optimizer, which is returned.
-        model: the network, on its device.
-        lr: learning rate.
-        weight_decay: by default PyTorch's.
-
-    Raises:
-        ArgumentError: an unknown name, or every parameter is frozen.
+    SGD has momentum 0.9; an optimizer is returned as it is. Raises ArgumentError.
     """
     if isinstance(optimizer, Optimizer):
         return optimizer

@@ -2,7 +2,7 @@
 
 `SEGKIT_REAL_DATA=... python tests/bench/record_nuclei.py [--rows 2]`. Trains the Unet of
 segmentation-models-pytorch and segkit's own, three seeds each, on 320 grey images of the 2018
-Data Science Bowl (folder `nuclei`, split at random), and judges each once on the test images.
+Data Science Bowl (folder `nuclei`, split at random), and evaluates each once on the test images.
 Each row is saved to figures/results/nuclei_record.json when it is there, so the script may be
 stopped and started again; `--rows` does only so many. The last draws nuclei_record.png.
 """
@@ -45,8 +45,8 @@ def load(split: str, transform: str = "evaluation") -> data.SegmentationDataset:
     if not os.environ.get("SEGKIT_REAL_DATA"):
         sys.exit("Set SEGKIT_REAL_DATA to the folder that holds nuclei/images and nuclei/masks.")
     root = Path(os.environ["SEGKIT_REAL_DATA"]) / "nuclei"
-    how = {"channels": 1, "class_names": ["background", "nucleus"], "values": "0/255"}
-    return data.load("folder", split, SIZE, data_dir=root, transform=transform, **how)
+    options = {"channels": 1, "class_names": ["background", "nucleus"], "values": "0/255"}
+    return data.load("folder", split, SIZE, data_dir=root, transform=transform, **options)
 
 
 def folder(name: str, seed: int) -> Path:
@@ -95,7 +95,7 @@ def facts() -> dict:
         "items": {split: len(load(split)) for split in ("train", "val", "test")},
         "settings": {"loss": "BCE + Dice", "transform": "light", **SETTINGS},
         "seconds": "wall clock, on a machine with other work",
-        "weights": "random; best validation epoch kept, test set judged once a row",
+        "weights": "random; best validation epoch kept, test set evaluated once a row",
         "hardware": {
             **environment.hardware(),
             "cpu": device_name(torch.device("cpu")),
@@ -107,21 +107,21 @@ def facts() -> dict:
 
 
 def draw(file: Path) -> None:
-    """Draw evenly spaced test images, the truth, and what the networks of the first seed say."""
+    """Draw evenly spaced test images, their targets, and the predictions of the first seed."""
     test = load("test")
     indices = range(0, len(test), len(test) // 5)[:5]
-    rows: list[nn.Module] = []
+    networks: list[nn.Module] = []
     for name, (build, _) in NETWORKS.items():
-        rows.append(build())
-        load_weights(folder(name, SEEDS[0]) / "best.pt", rows[-1])
+        networks.append(build())
+        load_weights(folder(name, SEEDS[0]) / "best.pt", networks[-1])
     fig, axes = plot.grid(
-        4, len(indices), cell=1.2, row_titles=["image", "truth", "smp Unet", "segkit unet"]
+        4, len(indices), cell=1.2, row_titles=["image", "target", "smp Unet", "segkit unet"]
     )
-    said = [plot.predict_masks(model, test, indices) for model in rows]
+    predicted = [plot.predict_masks(model, test, indices) for model in networks]
     for column, i in enumerate(indices):
         image, mask = test.raw(i)
         axes[0, column].imshow(image, cmap="gray")  # stretched: most images are nearly black
-        for row, ids in enumerate([mask, *(s[column] for s in said)], start=1):
+        for row, ids in enumerate([mask, *(s[column] for s in predicted)], start=1):
             axes[row, column].imshow(plot.colours(ids), interpolation="nearest")
     fig.savefig(file, dpi=90)
 

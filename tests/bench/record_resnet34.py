@@ -1,7 +1,7 @@
 """The record of lesson 14: does ResNet34-UNet beat U-Net, on toy pets and on real ones?
 
 `SEGKIT_REAL_DATA=... python tests/bench/record_resnet34.py`. Both networks from random weights,
-three seeds each, the same images, epochs, batches and learning rate; judged once on test images.
+three seeds each, the same images, epochs, batches and learning rate; evaluated once on test images.
 ResNet34-UNet runs at U-Net's width (about as many weights) and at twice that (still fewer
 seconds). Seconds are processor time; run it on one thread (OMP_NUM_THREADS=1). Each row is saved
 to figures/results/lesson14_race.json when it is there, so the script may be stopped and started

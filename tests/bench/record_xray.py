@@ -6,8 +6,8 @@ Then it writes `figures/results/xray_record.json` and, drawn from it, `xray_reco
 
 Equal budget: the same images, epochs and batches for every network, each a quarter as wide as it
 was published, and for each the best of the same few learning rates: the one whose run with the
-first seed had the best validation Dice. Test images are judged with the weights of the epoch that
-was best in validation. Seconds are processor time, so that other programs do not count; run it on
+first seed had the best validation Dice. The test images are evaluated once, with the weights of the
+best epoch in validation. Seconds are processor time, so that other programs do not count; run it on
 one thread (OMP_NUM_THREADS=1). The images' own licence is not known, so the picture shows curves
 and no X-ray.
 """
@@ -33,8 +33,8 @@ SIZE, COUNTS = 64, {"train": 128, "val": 64, "test": 64}
 EPOCHS, BATCH = 20, 8
 SHARE = 0.95  # the target: so much of the validation Dice that U-Net reaches, mean over seeds
 END = time.monotonic() + 130  # seconds after which a call starts no further run
-# Files that show one patient twice, and are not to be split apart
-TWINS = {"cate4-00107": "cate4-00101", "cate5-00091": "cate5-00055"}
+# Files that show one patient twice, and belong to one split
+DUPLICATES = {"cate4-00107": "cate4-00101", "cate5-00091": "cate5-00055"}
 
 RESULTS = paths.root() / "figures" / "results"
 RUNS = paths.root() / "runs" / "xray_record"
@@ -43,7 +43,7 @@ RUNS = paths.root() / "runs" / "xray_record"
 def teeth(split: str) -> data.SegmentationDataset:
     """Return one split of the X-rays: grey, SIZE pixels, the same images whatever the seed."""
     root = Path(os.environ["SEGKIT_REAL_DATA"]) / "teeth-xray"
-    options = {"channels": 1, "group_by": lambda stem: TWINS.get(stem, stem)}
+    options = {"channels": 1, "group_by": lambda stem: DUPLICATES.get(stem, stem)}
     return data.load("folder", split, SIZE, data_dir=root, count=COUNTS[split], **options)
 
 

@@ -203,6 +203,8 @@ def break_shape(root, name="a3", **changes):
         ({"points": [[1, 2, 3]] * 3}, "has not the 3 points"),
         ({"points": [[1, 2], [3, 4], [5]]}, "has not the 3 points"),
         ({"points": None}, "has not the 3 points"),
+        ({"points": [[True, "2"]] * 3}, "has not the 3 points"),
+        ({"points": [[10**400, 1]] * 3}, "has not the 3 points"),
         ({"points": [[1, 2], [3, 4], [5, float("nan")]]}, "impossible coordinates"),
         ({"points": [[1, 2], [3, 4], [5, 1e300]]}, "impossible coordinates"),
         ({"shape_type": "circle"}, "a circle 'bone' has not the 2 points"),

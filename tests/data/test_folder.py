@@ -175,9 +175,9 @@ def test_files_without_their_partner_and_duplicates_are_listed_together(root):
     (root / "images" / "p07.png").unlink()
     shutil.copy(root / "images" / "p00.png", root / "images" / "p00.jpg")
     message = refused(root, "3 faults in", "images/p03.png", "images/p04.png", "p00.jpg", "p00.png")
-    assert f"masks/p07.png: {KINDS['missing-image'][1]}: {KINDS['missing-image'][2]}" in message
+    assert f"masks/p07.png: {KINDS['missing-image']['what']}: {KINDS['missing-image']['remedy']}" in message
     for code in ("missing-mask", "same-stem"):
-        assert f"2 files: {KINDS[code][1]}: {KINDS[code][2]}" in message
+        assert f"2 files: {KINDS[code]['what']}: {KINDS[code]['remedy']}" in message
 
 
 def test_empty_and_absent_folders_are_refused(tmp_path):

@@ -117,25 +117,25 @@ def test_resume_goes_on_for_more_epochs_and_returns_when_done(tmp_path):
     assert (tmp_path / "history.csv").read_text() == more.to_csv()
 
 
-def test_a_loader_of_ones_own_resumes_mid_epoch(tmp_path):
-    data = torch.utils.data.DataLoader(list(toy(24)), batch_size=4, shuffle=True)
-    whole, _ = quick(net(dropout=0.3), data, epochs=2)
-    left = [8]
+@pytest.mark.parametrize("generator", [False, True])
+def test_a_loader_of_ones_own_resumes_mid_epoch(generator, tmp_path):
+    def data():
+        own = torch.Generator().manual_seed(3) if generator else None
+        return torch.utils.data.DataLoader(list(toy(24)), 4, shuffle=True, generator=own)
 
-    def stop_once(logits, target):
-        left[0] -= 1
-        if left[0] == 0:
+    calls = []
+
+    def loss(logits, target):
+        calls.append(1)
+        if len(calls) == 8 and (tmp_path / "config.json").exists():
             os.kill(os.getpid(), signal.SIGINT)
         return torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.float())
 
-    def loss(logits, target):
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.float())
-
-    loss.__name__ = stop_once.__name__
-    whole, _ = quick(net(dropout=0.3), data, epochs=2, loss=loss)
-    quick(net(dropout=0.3), data, epochs=2, loss=stop_once, out=tmp_path)
+    whole, _ = quick(net(dropout=0.3), data(), epochs=2, loss=loss)
+    calls.clear()
+    quick(net(dropout=0.3), data(), epochs=2, loss=loss, out=tmp_path)
     assert torch.load(tmp_path / "last.pt")["progress"]["batch"] == 2
-    model, _ = quick(net(dropout=0.3), data, epochs=2, loss=loss, out=tmp_path, resume=True)
+    model, _ = quick(net(dropout=0.3), data(), epochs=2, loss=loss, out=tmp_path, resume=True)
     assert same(weights(model), weights(whole))
 
 
@@ -154,14 +154,16 @@ def test_a_run_is_not_trained_over(tmp_path):
         ({"seed": 1}, "trained with seed=0; this run has seed=1"),
         ({"batch_size": 4}, "trained with batch_size=8"),
         ({"data": toy(16)}, "trained with train_items=32"),
+        ({"monitor": "train_loss"}, "trained with monitor='val_loss'; this run has monitor='train"),
         ({"epochs": 9}, "trained with epochs=2; this run has epochs=9"),
         ({"schedule": Schedule("cosine", warmup=1)}, "trained with schedule="),
     ],
 )
 def test_going_on_with_other_settings_is_refused(changed, message, tmp_path):
-    quick(out=tmp_path, schedule="cosine")
+    options = {"out": tmp_path, "schedule": "cosine", "val": toy(8), "monitor": "val_loss"}
+    quick(**options)
     with pytest.raises(CheckpointError, match=message):
-        quick(out=tmp_path, resume=True, **({"schedule": "cosine"} | changed))
+        quick(**(options | {"resume": True} | changed))
 
 
 def test_another_networks_checkpoint_is_refused_by_name(tmp_path):

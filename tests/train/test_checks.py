@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segkit import train
 from segkit.data.dataset import DataError
+from segkit.errors import ArgumentError
 from segkit.losses import BCELoss
 from segkit.train import TrainingError
 
@@ -38,7 +39,7 @@ def test_what_is_not_finite_stops_training_before_it_does_harm(how, tmp_path):
         quick(model, data, val, loss=Breaks(at=11, how=how), epochs=4, lr=1e-3, out=tmp_path)
     message = str(caught.value)
     assert "in epoch 3, batch 3 of 4, learning rate 0.001" in message
-    assert "a lower learning rate (lr=0.0001), warmup=1, clip=1.0" in message
+    assert "a lower learning rate (lr=0.0001), warmup=1, clip=1.0 or" in message
     assert f"The last good checkpoint is {tmp_path / 'last.pt'}" in message
     named = re.search(r"on ([\d, ]+)\. Look", message)[1].split(", ")
     order = np.arange(32)
@@ -53,7 +54,7 @@ def test_what_is_not_finite_stops_training_before_it_does_harm(how, tmp_path):
 def test_without_a_folder_the_message_says_so():
     with pytest.raises(TrainingError, match="Nothing was saved"):
         quick(loss=Breaks(1, "value"), precision="bf16")
-    with pytest.raises(TrainingError, match=r'clip=1\.0, precision="fp32"'):
+    with pytest.raises(TrainingError, match=r"clip=1\.0 or, instead of 16 bits, precision="):
         quick(loss=Breaks(1, "value"), precision="bf16")
 
 
@@ -113,6 +114,74 @@ def test_a_loader_of_ones_own_is_checked_batch_by_batch(wrong):
     pairs[5][1][0, 0] = int(wrong)
     with pytest.raises(ValueError, match=f"target holds the values .*{wrong}.* binary"):
         quick(data=DataLoader(pairs, batch_size=4))
+
+
+@pytest.mark.parametrize(("count", "size"), [(17, 16), (9, 4), (4, 1)])
+def test_a_batch_of_one_image_at_a_bottleneck_of_one_pixel_is_refused_at_once(count, size):
+    def deep(down):
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, down, stride=down),
+            torch.nn.BatchNorm2d(4),
+            torch.nn.Conv2d(4, 1, 1),
+            torch.nn.Upsample(scale_factor=down),
+        )
+
+    model = deep(16)
+    before = weights(model)
+    with pytest.raises(ArgumentError, match=f"an epoch of {count} images in batches of {size}"):
+        quick(model, toy(count), batch_size=size)
+    assert same(weights(model), before)
+    better = 2 if size == 1 else size + 1 if size == 16 else 5
+    with pytest.raises(ArgumentError, match=f"use batch_size={better}, or larger images"):
+        quick(model, toy(count), batch_size=size)
+    quick(model, toy(count), batch_size=better)
+    quick(deep(4), toy(count), batch_size=size)
+    train.evaluate(model, toy(count), batch_size=size)
+
+
+class Returns(torch.nn.Module):
+    """A network whose output is wrapped."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.net, self.wrap = net(), wrap
+
+    def forward(self, x):
+        return self.wrap(self.net(x))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "what"),
+    [
+        (lambda x: {"out": x, "aux": x}, "returns a dict with out, aux, not logits"),
+        (lambda x: (x, x), "returns a tuple of 2, not logits"),
+        (lambda x: x.mean((2, 3)), r"returns a tensor of shape \(1, 1\), not logits"),
+    ],
+)
+def test_networks_that_return_something_else_are_named(wrap, what):
+    for call in (quick, train.evaluate, train.lr_range_test):
+        with pytest.raises(ArgumentError, match=what):
+            call(Returns(wrap), toy(8))
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Items without a length."""
+
+    def __iter__(self):
+        return iter(toy(8))
+
+
+@pytest.mark.parametrize(
+    ("loader", "what"),
+    [
+        (DataLoader([{"image": x, "mask": y} for x, y in toy(4)]), "a dict with image, mask, not"),
+        (DataLoader([(x, y, 0) for x, y in toy(4)]), "a list of 3, not .images, masks."),
+        (DataLoader(Stream(), batch_size=4), "Stream has no length, so an epoch has none"),
+    ],
+)
+def test_loaders_of_something_else_are_named(loader, what):
+    with pytest.raises(ArgumentError, match=what):
+        quick(data=loader)
 
 
 def test_loaders_that_yield_nothing_are_refused():

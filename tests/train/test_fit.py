@@ -1,3 +1,5 @@
+import ast
+import inspect
 import math
 
 import pytest
@@ -8,8 +10,10 @@ from torch.utils.data import DataLoader
 
 from segkit import train
 from segkit.data.dataset import loader
+from segkit.errors import ArgumentError
 from segkit.losses import DiceLoss
 from segkit.metrics import Counts, counts
+from segkit.train import Schedule
 
 
 def test_learns_and_reports_one_line_per_epoch():
@@ -176,7 +180,7 @@ def test_frozen_weights_stay():
     assert torch.equal(model[0].weight, before["0.weight"])
     assert not torch.equal(model[4].weight, before["4.weight"])
     model.requires_grad_(False)
-    with pytest.raises(ValueError, match="every parameter of the network is frozen"):
+    with pytest.raises(ArgumentError, match="every parameter of the network is frozen"):
         quick(model)
 
 
@@ -219,6 +223,11 @@ def test_compiled_network_trains_the_given_one(monkeypatch, tmp_path):
         ({"precision": "half"}, "no precision 'half'; there are: auto"),
         ({"accumulate": 0}, "accumulate=0: give at least 1"),
         ({"keep": "first"}, 'choose "last" or "best"'),
+        ({"patience": 0}, "patience=0: give at least 1"),
+        ({"save_every": -1, "out": "x"}, "save_every=-1: give at least 1"),
+        ({"seed": -1}, "seed=-1: give 0 or more"),
+        ({"clip": 0}, "clip=0 is no norm"),
+        ({"clip": -1.0}, r"clip=-1\.0 is no norm"),
         ({"resume": True}, 'need a folder: out="runs/name"'),
         ({"ema": 1.5}, "ema=1.5 is not a decay"),
         ({"monitor": "val_acc"}, "monitor='val_acc' is not a score or loss of this run"),
@@ -228,12 +237,112 @@ def test_compiled_network_trains_the_given_one(monkeypatch, tmp_path):
     ],
 )
 def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         quick(**options)
 
 
 def test_wrong_channels_and_data_are_refused():
-    with pytest.raises(ValueError, match=r"cannot take images of shape \(1, 3, 16, 16\)"):
+    with pytest.raises(ArgumentError, match=r"cannot take images of shape \(1, 3, 16, 16\)"):
         quick(nn.Conv2d(1, 1, 3, padding=1))
-    with pytest.raises(ValueError, match="list is neither a SegmentationDataset nor a DataLoader"):
+    with pytest.raises(ArgumentError, match="list is neither a SegmentationDataset"):
         quick(data=[1, 2])
+
+
+def test_the_loop_can_be_read_in_one_go():
+    (function,) = ast.parse(inspect.getsource(train.fit)).body
+    docstring = function.body[0]
+    assert isinstance(docstring, ast.Expr) and function.end_lineno - docstring.end_lineno <= 120
+
+
+def test_documented_defaults():
+    defaults = {k: p.default for k, p in inspect.signature(train.fit).parameters.items()}
+    expected = {"epochs": 10, "lr": 1e-3, "optimizer": "adamw", "schedule": "constant", "warmup": 0}
+    expected |= {"batch_size": 16, "accumulate": 1, "seed": 0, "workers": 0, "keep": "last"}
+    expected |= {"precision": "auto", "channels_last": True, "compile": False, "out": None}
+    expected |= {"deterministic": True, "resume": False, "log": print}
+    expected |= dict.fromkeys(("loss", "clip", "ema", "patience", "save_every", "device"))
+    assert expected.items() <= defaults.items()
+    settings = quick(schedule=Schedule("cosine"))[1].config["settings"]
+    assert settings["monitor"] == "train_loss" and settings["loss"].startswith("BCELoss")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_optimizer_over_some_parameters_trains_as_if_the_others_were_frozen(precision):
+    def run(freeze):
+        model = net(norm=False)
+        if freeze:
+            model[0].requires_grad_(False)
+        optimizer = torch.optim.SGD(model[4].parameters(), lr=0.5)
+        _, history = quick(model, optimizer=optimizer, clip=0.05, epochs=4, precision=precision)
+        assert all(p.grad is None for p in model.parameters())
+        return weights(model), numbers(history)
+
+    (left_out, rows), (frozen, expected) = run(False), run(True)
+    assert same(left_out, frozen) and rows == expected
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.01
+
+
+def test_warmup_also_holds_for_a_schedule_object():
+    def rates(**options):
+        return quick(epochs=4, lr=0.1, **options)[1]["lr"]
+
+    expected = rates(schedule=Schedule("cosine", warmup=2))
+    assert rates(schedule=Schedule("cosine"), warmup=2) == expected != rates(schedule="cosine")
+    with pytest.raises(ArgumentError, match="warmup=2, but the schedule has its own, 1"):
+        rates(schedule=Schedule("cosine", warmup=1), warmup=2)
+
+
+def test_an_optimizer_of_ones_own_is_recorded_as_it_is():
+    model = net()
+    groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[4].parameters()}]
+    optimizer = torch.optim.SGD(groups, lr=0.2, weight_decay=0.3)
+    settings = quick(model, optimizer=optimizer)[1].config["settings"]
+    assert settings["lr"] == [0.1, 0.2] and settings["weight_decay"] == [0.3, 0.3]
+    for wrong in ({"lr": 0.5}, {"weight_decay": 0.1}):
+        with pytest.raises(ArgumentError, match="has no effect on an optimizer of your own"):
+            quick(model, optimizer=optimizer, **wrong)
+
+
+def test_accumulation_reads_one_batch_at_a_time():
+    read, ahead = [], []
+
+    class Items(torch.utils.data.Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, i):
+            read.append(i)
+            return toy(8)[i]
+
+    def loss(logits, target):
+        ahead.append(len(read))
+        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.float())
+
+    quick(data=DataLoader(Items(), batch_size=2), loss=loss, accumulate=4, epochs=1)
+    assert ahead == [4, 6, 8, 10]  # two items are read before training
+
+
+def test_evaluation_copies_no_images(monkeypatch):
+    def refuse(self, indices):
+        raise AssertionError("the data set is copied")
+
+    monkeypatch.setattr(type(toy()), "subset", refuse)
+    data = toy(12)
+    model, _ = quick(data=data, val=data)
+    assert len(train.evaluate(model, data, precision="fp32")[1]) == 12
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_predict_batches_yields_float32_logits_in_evaluation_mode(channels_last):
+    model, data = net(dropout=0.5).train(), toy(10)
+    options = {"precision": "bf16", "channels_last": channels_last, "device": "cpu"}
+    found = list(train.predict_batches(model, data, batch_size=4, **options))
+    assert [len(masks) for _, masks in found] == [4, 4, 2] and not model.training
+    logits, masks = (torch.cat(parts) for parts in zip(*found, strict=True))
+    assert logits.dtype == torch.float32 and not logits.requires_grad
+    assert torch.equal(masks, torch.from_numpy(data.masks).long())
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert model[0].weight.is_contiguous(memory_format=layout)
+    exact = torch.cat([x for x, _ in train.predict_batches(model, data, device="cpu")])
+    torch.testing.assert_close(logits, exact, atol=0.05, rtol=0.05)
+    assert not torch.equal(logits, exact)  # the default is fp32

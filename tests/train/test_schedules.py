@@ -5,6 +5,7 @@ import torch
 from nets import net, quick, same, toy, weights
 from torch import nn
 
+from segkit.errors import ArgumentError, TrainingError
 from segkit.train import RangeTest, Schedule, curve, lr_range_test
 from segkit.train.schedules import OPTIONS
 
@@ -148,6 +149,33 @@ def test_range_test_ends_where_training_breaks():
                           precision="fp32")  # fmt: skip
     assert len(found.rates) < 80
     assert all(map(math.isfinite, found.losses))
+
+
+def test_range_test_covers_its_range_and_restores_the_network():
+    model = net()
+    model[1].eval()
+    options = {"steps": 10, "lowest": 1e-3, "highest": 0.1, "batch_size": 8, "precision": "fp32"}
+
+    def loss(logits, target):
+        return -1 - logits.sigmoid().mean()  # negative, as some overlap losses are
+
+    for name in ("fp32", "fp16"):
+        found = lr_range_test(model, toy(), loss=loss, **(options | {"precision": name}))
+        assert found.rates[0] == 1e-3 and found.rates[-1] == pytest.approx(0.1)
+        assert len(found.rates) == 10
+    assert model.training and model[0].training and not model[1].training
+    assert all(p.grad is None for p in model.parameters())
+    with pytest.raises(TrainingError, match=r"not finite at the lowest learning rate, 0\.001"):
+        lr_range_test(model, toy(), loss=lambda x, _: x.mean() * float("nan"), **options)
+    with pytest.raises(ArgumentError, match="steps=1, from"):
+        lr_range_test(model, toy(), **(options | {"steps": 1}))
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.4, 1.0, 1.4])
+def test_step_counts_epochs_from_the_first_one_whatever_the_warmup(warmup):
+    rates = curve(Schedule("step", every=2, warmup=warmup), 1.0, 6, 5)
+    drops = [i // 5 for i in range(1, 30) if rates[i] < rates[i - 1]]
+    assert drops == [2, 4]
 
 
 def test_range_test_picture():
