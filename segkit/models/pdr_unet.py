@@ -18,8 +18,6 @@ class PDRUNet(nn.Module):
     Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`.
 
     Args:
-        in_channels: of the images.
-        classes: channels of the logits.
         filters: channels of every feature map.
         shortcut: where a block's residual path leaves: after its "first-conv" (the paper's
             figure 2) or at its "input" (the repository).
@@ -88,13 +86,7 @@ class PDRUNet(nn.Module):
 class DilatedBlock(nn.Module):
     """Two dilated 3×3 convolutions and a shortcut that is added before the last ReLU.
 
-    Args:
-        in_channels: of the feature map that comes in.
-        filters: channels of the feature map that goes out.
-        dilation: of both convolutions.
-        shortcut: "first-conv", "input", or `None` for the paper's standard block, without one.
-        norm: batch normalisation.
-        checkpointing: as in `PDRUNet`.
+    shortcut: "first-conv", "input", or `None` for the paper's standard block, without one.
     """
 
     def __init__(

@@ -19,8 +19,6 @@ class ResNet34UNet(nn.Module):
     rounds up, so the decoder crops a surplus pixel, as in `UNet`.
 
     Args:
-        in_channels: of the images.
-        classes: channels of the logits.
         pretrained: `True` loads torchvision's ImageNet weights (downloaded once, checksummed), a
             path loads such a file; only with `width=64` and `projection="when-needed"`. Give such
             a network images normalised with ImageNet's mean (0.485, 0.456, 0.406) and standard

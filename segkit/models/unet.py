@@ -17,8 +17,6 @@ class UNet(nn.Module):
     pixel, if any, so that every pixel stays where it was.
 
     Args:
-        in_channels: of the images.
-        classes: channels of the logits.
         width: channels of the first level; each level below has twice as many.
         depth: levels below the first.
         down: "maxpool" (2×2) or "strided" (a 3×3 convolution with stride 2, channels kept).

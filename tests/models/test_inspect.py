@@ -233,8 +233,7 @@ def test_diagram_shows_every_stage_and_every_skip():
 
 
 def test_picture_of_the_receptive_field_names_its_size():
-    _, ax = matplotlib.pyplot.subplots()
-    assert plot_receptive_field(build("dumbnet", 1, 1), 21, ax=ax) is ax
+    ax = plot_receptive_field(build("dumbnet", 1, 1), 21)
     assert ax.get_title(loc="left") == "receptive field of the central pixel: 7×7"
     assert (ax.patches[0].get_width(), ax.patches[0].get_xy()) == (7, (6.5, 6.5))
     matplotlib.pyplot.close("all")
