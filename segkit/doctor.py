@@ -606,6 +606,12 @@ class _Fixer:
                     raise _CannotFix(f"which ids its colours are is not known, {colour} for one")
                 mask[(rgb == colour).all(axis=-1)] = self.ids[colour]
             return mask, f"colours became ids: {self.ids}"
+        if "mask-depth" in codes:
+            with read.opened(example.mask) as stored:
+                ids = np.array(stored)
+            if ids.dtype.kind not in "iu" or stored.mode[0] != "I" or ids.max() > 255:
+                raise _CannotFix("its values are not whole numbers from 0 to 255")
+            return ids.astype(np.uint8), "the same ids in 8 bits"
         if "palette-differs" in codes:
             table = np.arange(256, dtype=np.uint8)
             ids = {colour: value for value, colour in reversed(self.usual.items())}

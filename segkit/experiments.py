@@ -38,8 +38,7 @@ from segkit.data import SegmentationDataset, splits
 from segkit.errors import ArgumentError, one_of
 from segkit.files import write_text
 from segkit.metrics import Counts, boundary_counts, counts
-from segkit.predict import logits_of
-from segkit.train import evaluate, fit
+from segkit.train import evaluate, fit, predict_batches
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,7 +206,7 @@ def run(
     if rule == "official":
         batches = [
             (counts(logits, masks).stacked(), boundary_counts(logits, masks).stacked())
-            for logits, masks in logits_of(model, open_split(source, "test"))
+            for logits, masks in predict_batches(model, open_split(source, "test"))
         ]
         for name, parts in zip(("test", "boundary"), zip(*batches, strict=True), strict=True):
             record[name] = torch.cat(parts, dim=1).tolist()

@@ -255,7 +255,7 @@ def test_an_issue_is_found_alone_and_a_copy_is_corrected_or_lacks_it(tmp_path, c
     else:
         assert issue.files == tuple(file.as_posix() for file in files)
     assert issue.what and issue.remedy and len(issue.details) == len(issue.files)
-    assert issue.fixable == (code in {*FIXED, "mask-colours"})
+    assert issue.fixable == (code in {*FIXED, "mask-colours", "mask-depth"})
     if code in ("trimap", "ids-from-one"):
         with pytest.raises(DataError, match="no pair that could be written"):
             doctor.fix(report, out)
@@ -446,6 +446,14 @@ def test_a_half_turn_is_left_to_the_owner(tmp_path, root):
     left_out = {fix.file: fix.what for fix in done if fix.written is None}
     assert set(left_out) == {JPG.as_posix(), MASK.as_posix()}
     assert "cannot be decided" in left_out[MASK.as_posix()]
+
+
+def test_16_bit_masks_whose_ids_fit_8_bits_are_saved_so(tmp_path, root):
+    edit(root / MASK, lambda p: Image.fromarray(np.array(p, np.uint16)))
+    assert set(codes(doctor.check(root))) == {"mask-depth"}
+    doctor.fix(doctor.check(root), tmp_path / "out")
+    assert doctor.check(tmp_path / "out").issues == []
+    assert np.array_equal(Image.open(tmp_path / "out" / MASK), mask(2))
 
 
 @pytest.mark.parametrize("empty", [False, True])

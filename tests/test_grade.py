@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from segkit.cli.grade import check
+from segkit.cli.course import check
 from typer.testing import CliRunner
 
 from segkit import paths

@@ -13,23 +13,30 @@ PACKAGE = Package()
 ORDER = """
     errors profiles paths
     files image_ops page
-    data.dataset data.transforms data.splits data.cache data.read data.folder data.annotations
-    data.toy data.pets data
+    data.dataset
+    data.transforms data.splits data.issues
+    data.read
+    data.cache
+    data.folder data.pets
+    data.toy
+    data.annotations
+    data
     models.blocks models.dumbnet models.unet models.resnet34_unet models.pdr_unet models.fusionnet
     models
     metrics
     losses
     models.inspect
-    train.schedules train.precision train.history train.checkpoint train.distributed
-    train train.range_test
+    train.schedules train.precision train.history train.checkpoint train.distributed train.checks
+    train.range_test
+    train
+    model_file onnx_predictor
     predict
     plot
-    environment model_file doctor convert check
-    config evaluate export onnx_predictor
+    environment doctor convert check
+    config evaluate export
     report_card experiments course grade
-
     cli.options
-    cli.course cli.data cli.train cli.use
+    cli.course cli.data cli.model
     cli
     __main__
 """

@@ -36,8 +36,8 @@ app.add_typer(course.course, name="course")
 app.add_typer(course.check, name="check")
 
 
-@app.command(epilog=example("segkit doctor"))
-def doctor(as_json: AsJson = False) -> None:
+@app.command("doctor", epilog=example("segkit doctor"))
+def _doctor(as_json: AsJson = False) -> None:
     """Report on this machine: versions, device, threads, precision, and what is missing."""
     from segkit.environment import report
     from segkit.files import text_table

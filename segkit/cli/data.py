@@ -11,11 +11,11 @@ from segkit.cli.options import AsJson, example, print_json, stoppable
 
 data = Typer(help="Your own data: check, split, convert.", no_args_is_help=True)
 
-Names = Annotated[
+_Names = Annotated[
     str | None,
     Option("--classes", help="Class names in the order of their ids, as background,bone."),
 ]
-GroupBy = Annotated[
+_GroupBy = Annotated[
     str | None,
     Option(help="Regular expression on file names; what it finds is not split apart."),
 ]
@@ -24,11 +24,11 @@ GroupBy = Annotated[
 @data.command("check", epilog=example("segkit data check scans --html check.html --fix fixed"))
 def _check(
     folder: Annotated[Path, Argument(help="images/ and masks/, LabelMe files, or pets.")],
-    classes: Names = None,
+    classes: _Names = None,
     values: Annotated[
         str, Option(help="What masks hold: auto, ids, or 0/255 (255 is foreground).")
     ] = "auto",
-    group_by: GroupBy = None,
+    group_by: _GroupBy = None,
     html: Annotated[Path | None, Option(help="Write a page with thumbnails too.")] = None,
     fix: Annotated[Path | None, Option(help="Write a corrected copy to this new folder.")] = None,
     as_json: AsJson = False,
@@ -69,7 +69,7 @@ def _split(
         0.15,
     ),
     seed: Annotated[int, Option(help="The same seed gives the same split.")] = 0,
-    group_by: GroupBy = None,
+    group_by: _GroupBy = None,
     stratify_by: Annotated[
         str | None,
         Option(help="The same mix in all splits: a regular expression, or: classes."),
@@ -99,7 +99,7 @@ def _split(
 def _from_labelme(
     folder: Annotated[Path, Argument(help="Folder of LabelMe's .json files.")],
     out: Annotated[Path, Option("--out", "-o", help="New folder for images and masks.")],
-    classes: Names = None,
+    classes: _Names = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn LabelMe's polygons into masks: OUT/images, OUT/masks and OUT/classes.txt.
