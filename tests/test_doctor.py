@@ -37,8 +37,8 @@ def mask(i, ids=(0, 1, 2)):
     return np.array(drawn)
 
 
-def save(root, split, name, image, its_mask):
-    for folder, content in (("images", image), ("masks", its_mask)):
+def save(root, split, name, image, ids):
+    for folder, content in (("images", image), ("masks", ids)):
         (root / split / folder).mkdir(parents=True, exist_ok=True)
         Image.fromarray(content).save(root / split / folder / f"{name}.png")
 
@@ -121,8 +121,8 @@ def copy_image(root, to, change=lambda p: p):
 
 def with_palettes(root):
     for k, file in enumerate(sorted(root.glob("*/masks/*.png"))):
-        with Image.open(file) as its:
-            ids = np.array(its)
+        with Image.open(file) as stored:
+            ids = np.array(stored)
         colours = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
         if k == 1:
             ids, colours = np.array([0, 2, 1], np.uint8)[ids], [colours[j] for j in (0, 2, 1)]
@@ -381,8 +381,8 @@ def test_the_pets_are_read_as_the_loader_does(tmp_path):
     for place in ("images", "annotations/trimaps"):
         (root / place).mkdir(parents=True)
     names = [f"Cat_{i}" for i in range(8)]
-    for part, its in (("trainval", names[:5]), ("test", names[5:])):
-        (root / "annotations" / f"{part}.txt").write_text("".join(f"{n} 1 1 1\n" for n in its))
+    for part, listed in (("trainval", names[:5]), ("test", names[5:])):
+        (root / "annotations" / f"{part}.txt").write_text("".join(f"{n} 1 1 1\n" for n in listed))
     for i, name in enumerate(names):
         Image.fromarray(picture(i)).save(root / "images" / f"{name}.jpg")
         trimap = mask(i, (2, 1, 3))
@@ -523,7 +523,7 @@ def test_a_copy_appears_whole_or_not_at_all(tmp_path, root, monkeypatch):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine"]
 
 
-# Real data. What is reported there is truly odd; nothing else is.
+# Real data. What is reported there is truly unusual; nothing else is.
 
 
 def found_in(folder):

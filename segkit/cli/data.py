@@ -25,14 +25,10 @@ GroupBy = Annotated[
 def data_check(
     folder: Annotated[Path, typer.Argument(help="images/ and masks/, LabelMe files, or pets.")],
     classes: Names = None,
-    values: Annotated[
-        str, typer.Option(help="What masks hold: auto, ids, or 0/255 (255 is foreground).")
-    ] = "auto",
+    values: Annotated[str, typer.Option(help="auto, ids, or 0/255 (foreground).")] = "auto",
     group_by: GroupBy = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails too.")] = None,
-    fix: Annotated[
-        Path | None, typer.Option(help="Write a corrected copy to this new folder.")
-    ] = None,
+    fix: Annotated[Path | None, typer.Option(help="New folder for a corrected copy.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at every file for what would train or score a wrong model.
@@ -61,10 +57,7 @@ def data_check(
 @data.command("split", epilog=example("segkit data split scans --out splits --group-by 'p[0-9]+'"))
 def data_split(
     folder: Annotated[Path, typer.Argument(help="Folder with images/ and masks/.")],
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="New folder for copies, or a .csv or .json for a list."),
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder, or a .csv or .json list.")],
     fractions: Annotated[
         tuple[float, float, float], typer.Option(help="Of train, val and test.")
     ] = (0.7, 0.15, 0.15),
