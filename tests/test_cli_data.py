@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calls import call, main, printed
+from labelme_files import annotate, shape
 from PIL import Image
 
 
@@ -64,11 +65,7 @@ def test_wrong_input_is_one_message(folder, monkeypatch, capsys, words, message)
 
 def test_from_labelme_writes_what_train_reads(folder):
     drawn = Path("drawn")
-    drawn.mkdir()
-    Image.new("L", (14, 10)).save(drawn / "a.png")
-    shape = {"label": "bone", "points": [[2, 1], [6, 1], [6, 5]]}
-    content = {"shapes": [shape], "imageHeight": 10, "imageWidth": 14, "imagePath": "a.png"}
-    (drawn / "a.json").write_text(json.dumps(content))
+    annotate(drawn, "a", [shape("bone")])
     printed_json = json.loads(printed("data", "from-labelme", drawn, "--out", "out", "--json"))
     assert printed_json == {"out": "out", "class_names": ["background", "bone"], "counts": {"": 1}}
     code, text = call("data", "from-labelme", drawn, "-o", "more", "--classes", "sky, bone")

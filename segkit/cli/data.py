@@ -25,7 +25,7 @@ GroupBy = Annotated[
 def data_check(
     folder: Annotated[Path, typer.Argument(help="images/ and masks/, LabelMe files, or pets.")],
     classes: Names = None,
-    values: Annotated[str, typer.Option(help="auto, ids, or 0/255 (foreground).")] = "auto",
+    values: Annotated[str, typer.Option(help="What masks hold: auto, ids or 0/255.")] = "auto",
     group_by: GroupBy = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails too.")] = None,
     fix: Annotated[Path | None, typer.Option(help="New folder for a corrected copy.")] = None,
