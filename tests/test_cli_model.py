@@ -181,14 +181,18 @@ def test_exporting_says_what_is_not_installed(run, tmp_path, monkeypatch, capsys
     [
         (["evaluate", "none.safetensors"], "none.safetensors: there is no such file"),
         (["evaluate", "pickle.pt"], "pickle.pt is a pickle"),
-        (["evaluate", "text.txt"], "text.txt is damaged or cut short"),
+        (["evaluate", "text.txt"], "text.txt is damaged, or no model file"),
         (["evaluate", "MODEL", "--split", "tset"], "no split 'tset' (did you mean test?)"),
         (["evaluate", "MODEL", "--data", "toy-pets"], "toy-pets marks a border"),
         (["evaluate", "MODEL", "--data", "toy-pets", "--border", "ignore"], "trained for class"),
-        (["evaluate", "MODEL", "-s", "bones=2"], "data toy-embryo: no key 'bones'"),
-        (["evaluate", "MODEL", "--data", "nowhere"], "neither a folder nor a config file"),
-        (["evaluate", "alone.safetensors"], "there is no train.yaml: give the data"),
+        (["evaluate", "MODEL", "-s", "bones=2"], "no toy-embryo option 'bones'"),
+        (
+            ["evaluate", "MODEL", "--data", "nowhere"],
+            "no folder, config file or data set 'nowhere'",
+        ),
+        (["evaluate", "alone.safetensors"], "there is no train.yaml: give the data with --data"),
         (["predict", "text.onnx", "text.txt", "-o", "o"], "text.onnx: no ONNX file, or a damaged"),
+        (["evaluate", "MODEL", "--threshold", "1"], "threshold is between 0 and 1"),
         (["predict", "MODEL", "nowhere", "-o", "o"], "nowhere: neither a picture nor a folder"),
         (["predict", "MODEL", "text.txt", "-o", "o", "--tta", "x"], "flips='x': choose"),
         (["train", "none.yaml"], "none.yaml: cannot be read as a config (No such file"),
@@ -217,7 +221,6 @@ def test_wrong_input_is_one_message(run, tmp_path, monkeypatch, capsys, words, m
 @pytest.mark.parametrize(
     "words",
     [
-        ["evaluate", "MODEL", "--threshold", 1],
         ["predict", "MODEL", "MODEL"],
         ["export", "MODEL", "m.pth"],
         ["train", "-s", "epochs"],
@@ -235,7 +238,7 @@ def test_wrong_usage_is_told_by_typer(run, tmp_path, monkeypatch, words):
 
 def test_a_network_that_breaks_is_no_wrong_usage(tmp_path, monkeypatch, capsys):
     words = ("--data", "toy-embryo", "--size", 32, "-s", "data.count=8", "-s", "model.width=4")
-    words += ("-s", "data.val_count=4", "-s", "model.depth=2", "--lr", 1e30, "--epochs", 3)
+    words += ("-s", "data.val_count=4", "-s", "model.depth=2", "--lr", 1e30, "--batch-size", 2)
     assert main(monkeypatch, "train", *words, "--out", tmp_path / "o") == 1
     assert "not finite" in capsys.readouterr().err.lower()
 
@@ -292,9 +295,10 @@ def test_what_a_user_caused_is_an_error_of_segkit(function):
 )
 def test_training_has_a_network_and_a_run_folder_by_default(monkeypatch, words, network, out):
     asked = []
-    monkeypatch.setattr(config, "from_config", lambda full, **_: asked.append(full) or 1 / 0)
+    monkeypatch.setattr(config, "from_config", lambda full, _: asked.append(full) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("train", "--data", "toy-xray", *words)
     assert asked == [
         {"data": {"name": "toy-xray"}, "model": {"name": network}, "fit": {"out": out}}
+        | {"threshold": "validation"}
     ]
