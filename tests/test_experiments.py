@@ -62,7 +62,7 @@ def test_a_hash_is_of_the_content_not_of_its_order():
 def stripped(file):
     """Return a record without what no two runs share."""
     found = json.loads(file.read_text())
-    for name in ("seconds", "seconds_per_epoch", "cpu_seconds", "memory"):
+    for name in ("seconds", "cpu_seconds", "memory"):
         del found[name]
     del found["history"]["seconds"]
     return found
@@ -89,7 +89,7 @@ def test_a_record_holds_the_config_and_counts_every_image(tmp_path, monkeypatch)
     assert Counts(*val).iou().item() == pytest.approx(best, abs=1e-4), "the selected weights"
     assert found["history"]["val_iou"][found["selected_epoch"] - 1] == best
     assert found["memory"]["peak"] > found["memory"]["start"] > 0
-    assert set(found["made_with"]) == set(experiments.MADE_WITH)
+    assert found["made_with"]["precision"].startswith("fp32") and len(found["made_with"]) == 6
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [file.name]
     assert experiments.run(CONFIG, tmp_path) == file and opened.count("fit") == 1, "done is done"
 
