@@ -209,8 +209,8 @@ def test_the_lone_predictor_overwrites_no_picture_and_refuses_impossible_options
         (("a.png", "b/a.png"), "have one name"),
         (("a.png", "--threshold", "0"), "not between 0 and 1"),
         (("a.png", "--threshold", "2"), "not between 0 and 1"),
-        (("a.png", "--window", "0"), "not at least 1"),
-        (("a.png", "--window=-3"), "not at least 1"),
+        (("a.png", "--window", "0"), "must be at least 1"),
+        (("a.png", "--window=-3"), "must be at least 1"),
     ):
         done = alone(*arguments)
         assert done.returncode == 2 and message in done.stderr

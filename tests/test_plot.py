@@ -25,7 +25,7 @@ class Everything(torch.nn.Module):
             self.bias[-1] = 1.0
 
     def forward(self, x):
-        return self.bias[None, :, None, None].expand(len(x), -1, *x.shape[2:])
+        return 0 * x[:, :1] + self.bias[:, None, None]
 
 
 class Columns:

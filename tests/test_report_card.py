@@ -17,10 +17,10 @@ from torch import nn
 from segkit import data, metrics
 from segkit.data.dataset import DataError, SegmentationDataset
 from segkit.data.transforms import Pipeline
-from segkit.evaluate import best_and_worst, by_class, by_image, evaluate, scores
+from segkit.evaluate import best_and_worst, by_image, evaluate, scores, summary
 from segkit.model_file import ModelMetadata
-from segkit.predict import logits_of
 from segkit.report_card import report_card
+from segkit.train import predict_batches
 
 
 class Brightness(nn.Module):
@@ -57,7 +57,7 @@ def case(request):
 
 
 def all_logits(model, dataset):
-    logits, masks = zip(*logits_of(model, dataset, 5), strict=True)
+    logits, masks = zip(*predict_batches(model, dataset, 5), strict=True)
     return torch.cat(logits), torch.cat(masks)
 
 
@@ -98,7 +98,7 @@ def test_rows_of_classes_are_counted_by_hand(case):
     else:
         pred = logits.argmax(1)
     valid = masks != 255
-    rows = by_class(evaluate(model, metadata, dataset))
+    rows = summary(evaluate(model, metadata, dataset))["classes"]
     assert [row["class"] for row in rows] == list(dataset.class_names)
     for label, row in enumerate(rows):
         mine, true = (pred == label) & valid, masks == label
