@@ -72,7 +72,7 @@ class OnnxNetwork:
         return self.session.run(None, {"image": batch})[0]
 
 
-def main() -> int:
+def _main() -> int:
     """Predict the masks of the files on the command line; return 1 if one could not be used."""
     parser = argparse.ArgumentParser(description="Segment images with an exported network.")
     parser.add_argument("model", help="the .onnx file")
@@ -104,4 +104,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())

@@ -146,7 +146,7 @@ def remove_small_components(mask: np.ndarray, min_size: int) -> np.ndarray:
     return mask
 
 
-class Threshold(NamedTuple):
+class _Threshold(NamedTuple):
     """A threshold of probability, the score it gives, and the scores of all that were tried."""
 
     value: float
@@ -157,7 +157,7 @@ class Threshold(NamedTuple):
 
 def choose_threshold(
     model: nn.Module, validation: SegmentationDataset, batch_size: int = 16
-) -> Threshold:
+) -> _Threshold:
     """Return the threshold with the best IoU on the validation set; of equals, nearest 0.5.
 
     On the images it was chosen on, that score is optimistically biased: report another set's.
@@ -167,7 +167,7 @@ def choose_threshold(
     counts = Counts(*torch.cat([sweep(*pair).stacked() for pair in pairs], dim=-2))
     scores = counts.iou().nan_to_num(0).tolist()
     best = max(range(len(scores)), key=lambda k: (scores[k], -abs(THRESHOLDS[k] - 0.5)))
-    return Threshold(THRESHOLDS[best], scores[best], THRESHOLDS, tuple(scores))
+    return _Threshold(THRESHOLDS[best], scores[best], THRESHOLDS, tuple(scores))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import bright, noise, saved
 from PIL import Image, ImageOps
 from scipy import ndimage
 
@@ -19,21 +20,6 @@ from segkit.model_file import ModelMetadata, save_model
 from segkit.train import predict_batches
 
 METADATA = ModelMetadata("dumbnet", ("background", "bone"), (0.0,), (1.0,), (16, 16), in_channels=1)
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def bright(images):
-    """Return how far each pixel is above 100: a network with a receptive field of one pixel."""
-    return (images[:, None].astype(np.float32) - 100) / 7
-
-
-def save(path, *shape):
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(noise(*shape)).save(path)
-    return path
 
 
 def test_a_network_that_changes_the_size_or_breaks_is_refused():
@@ -144,32 +130,30 @@ def test_of_equal_thresholds_the_one_nearest_a_half_is_chosen():
 
 
 @pytest.mark.parametrize(
-    ("classes", "dtype"), [(1, torch.float32), (3, torch.float32), (1, torch.float64),
-                           (1, torch.bfloat16)])  # fmt: skip
+    ("classes", "dtype"), [(1, torch.float32), (3, torch.float64), (1, torch.bfloat16)]
+)
 def test_a_loaded_model_predicts_as_it_did(tmp_path, classes, dtype):
     border = "class" if classes == 3 else "ignore"
     dataset = data.load("toy-pets", "test", 32, count=3, border=border)
     model = models.build("unet", 3, classes, width=4).to(dtype).eval()
     save_model(tmp_path / "m.safetensors", model, ModelMetadata.of(dataset, "unet", width=4))
+    assert classes == 3 or predict.choose_threshold(model, dataset).score > 0
     predictor = predict.Predictor.load(tmp_path / "m.safetensors", device="cpu")
     image = dataset.raw(0)[0]
     with torch.inference_mode():
         expected = model.float()(dataset[0][0][None])[0].numpy()
-    atol = 0.1 if dtype == torch.bfloat16 else 1e-5
-    np.testing.assert_allclose(predictor.logits(image), expected, atol=atol)
-    ids = image_ops.logits_to_mask(predictor.logits(image))
-    np.testing.assert_array_equal(predictor.mask(image), ids)
+    logits = predictor.logits(image)
+    np.testing.assert_allclose(logits, expected, atol=0.1 if dtype == torch.bfloat16 else 1e-5)
+    np.testing.assert_array_equal(predictor.mask(image), image_ops.logits_to_mask(logits))
     predictor.window = 20
     assert predictor.mask(noise(50, 41, 3)).shape == (50, 41)
-    if classes == 1:
-        assert predict.choose_threshold(model.to(dtype), dataset).score > 0
 
 
 def test_images_reach_the_network_in_channels_last():
     metadata = replace(METADATA, in_channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
-    layouts, model = [], metadata.build()
+    layouts, model, layout = [], metadata.build(), torch.channels_last
     model.register_forward_pre_hook(
-        lambda _, x: layouts.append(x[0].is_contiguous(memory_format=torch.channels_last))
+        lambda _, x: layouts.append(x[0].is_contiguous(memory_format=layout))
     )
     predict.as_network(model, metadata)(noise(2, 16, 16, 3))
     next(predict_batches(model, data.load("toy-pets", "test", 32, border="pet", count=2)))
@@ -188,7 +172,7 @@ def test_the_models_threshold_decides():
 def test_a_mask_lies_on_the_pixels_as_they_are_stored(tmp_path, orientation):
     exif = Image.Exif()
     exif[image_ops.ORIENTATION] = orientation
-    Image.fromarray(noise(9, 14)).save(tmp_path / "a.png", exif=exif)
+    saved(tmp_path / "a.png", 9, 14, exif=exif)
     shapes = []
 
     def network(images):
@@ -208,7 +192,7 @@ def test_a_mask_lies_on_the_pixels_as_they_are_stored(tmp_path, orientation):
 def test_the_mask_has_the_size_of_the_file_and_shares_that_add_up(tmp_path):
     predictor, out = predict.Predictor(bright, METADATA), tmp_path / "out"
     for shape, size in (((301, 217), (217, 301)), ((64, 4096), (2048, 32))):
-        save(tmp_path / "a.png", *shape)
+        saved(tmp_path / "a.png", *shape)
         (outcome,) = predict.predict_folder(predictor, tmp_path, out, overlays=True)
         mask = read.mask(outcome.mask)
         assert mask.shape == shape
@@ -219,8 +203,8 @@ def test_the_mask_has_the_size_of_the_file_and_shares_that_add_up(tmp_path):
 
 def test_a_large_picture_is_no_cause_for_alarm(tmp_path, monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    save(tmp_path / "large.png", 20, 20)
-    save(tmp_path / "larger.png", 30, 30)
+    saved(tmp_path / "large.png", 20, 20)
+    saved(tmp_path / "larger.png", 30, 30)
     outcomes = predict.predict_folder(predict.Predictor(bright, METADATA), tmp_path, tmp_path / "o")
     assert not [w for w in recwarn if "bomb" in str(w.message)]
     assert not outcomes[0].error and "exceeds limit" in outcomes[1].error
@@ -229,7 +213,7 @@ def test_a_large_picture_is_no_cause_for_alarm(tmp_path, monkeypatch, recwarn):
 def test_a_folder_with_broken_files_is_done_but_for_them(tmp_path):
     place = tmp_path / "pictures"
     for name in ("a.png", "b.jpg", "twin.png", "twin.jpg", "._a.png"):
-        save(place / name, 40, 30, 3)
+        saved(place / name, 40, 30, 3)
     whole = (place / "b.jpg").read_bytes()
     (place / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (place / "text.png").write_text("no picture")
@@ -272,7 +256,7 @@ def test_a_folder_is_refused_where_nothing_can_be_done(tmp_path):
     for source in (tmp_path, tmp_path / "none"):
         with pytest.raises(ArgumentError, match="neither a picture nor a folder"):
             predict.predict_folder(predictor, source, out)
-    file = save(tmp_path / "a.png", 9, 9)
+    file = saved(tmp_path / "a.png", 9, 9)
     with pytest.raises(ArgumentError, match="give another folder"):
         predict.predict_folder(predictor, tmp_path, tmp_path)
     outcomes = predict.predict_folder(predictor, [file, tmp_path], out)
