@@ -416,7 +416,7 @@ def _balance(examples: list[Example], encoding: str, classes: list, root: Path) 
     if readable and len(empty) == len([e for e in examples if e.mask]):
         return [issue("no-foreground", root)]
     issues = [issue("empty-mask", file) for file in empty]
-    for c in classes[1:] if readable else []:
+    for c in classes[1:] if len(empty) < len(readable) else []:
         text = f"{c['name']}: {100 * c['share']:.2g} % of the pixels, in {c['images']} images"
         if c["images"] == 0:
             issues.append(issue("absent-class", root, c["name"]))
