@@ -15,8 +15,8 @@ import numpy as np
 
 from segkit.data import read, splits
 from segkit.data.cache import arrays, digests, in_threads, key, remember
-from segkit.data.dataset import IGNORE, DataError, Pair, SegmentationDataset
-from segkit.data.issues import Issue, IssueError, NoDataError, issue, raise_errors
+from segkit.data.dataset import IGNORE, DataError, NoDataError, Pair, SegmentationDataset
+from segkit.data.issues import Issue, IssueError, issue, raise_errors
 from segkit.errors import ArgumentError, one_of
 
 SPLITS = ("train", "val", "test")
