@@ -18,6 +18,7 @@ from segkit import data, metrics
 from segkit.data.dataset import DataError, SegmentationDataset
 from segkit.data.transforms import Pipeline
 from segkit.evaluate import best_and_worst, by_image, evaluate, scores, summary
+from segkit.image_ops import logits_to_mask
 from segkit.model_file import ModelMetadata
 from segkit.report_card import report_card
 from segkit.train import predict_batches
@@ -26,9 +27,9 @@ from segkit.train import predict_batches
 class Brightness(nn.Module):
     """Logits from the grey value: one channel, or three that each prefer a level of grey."""
 
-    def __init__(self, classes=1):
+    def __init__(self, *levels):
         super().__init__()
-        self.levels = nn.Parameter(torch.tensor([0.5] if classes == 1 else [-1.0, 0.0, 1.2]))
+        self.levels = nn.Parameter(torch.tensor(levels or (0.5,)))
 
     def forward(self, x):
         levels = self.levels[:, None, None]
@@ -53,17 +54,13 @@ def metadata_of(dataset, threshold=0.5):
 @pytest.fixture(params=[1, 3])
 def case(request):
     dataset = a_set(request.param)
-    return Brightness(request.param), metadata_of(dataset, 0.4), dataset
-
-
-def all_logits(model, dataset):
-    logits, masks = zip(*predict_batches(model, dataset, 5), strict=True)
-    return torch.cat(logits), torch.cat(masks)
+    model = Brightness() if request.param == 1 else Brightness(-1.0, 0.0, 1.2)
+    return model, metadata_of(dataset, 0.4), dataset
 
 
 def test_an_evaluation_counts_what_the_metrics_count(case):
     model, metadata, dataset = case
-    logits, masks = all_logits(model, dataset)
+    ((logits, masks),) = predict_batches(model, dataset, len(dataset))
     found = evaluate(model, metadata, dataset, batch_size=7)
     expected = metrics.counts(logits, masks, 0.4)
     assert torch.equal(found.counts.stacked(), expected.stacked())
@@ -92,11 +89,8 @@ def test_scores_have_intervals_around_the_counted_value(case):
 
 def test_rows_of_classes_are_counted_by_hand(case):
     model, metadata, dataset = case
-    logits, masks = all_logits(model, dataset)
-    if metadata.classes == 1:
-        pred = (logits[:, 0] > metrics.logit(0.4)).long()
-    else:
-        pred = logits.argmax(1)
+    ((logits, masks),) = predict_batches(model, dataset, len(dataset))
+    pred = torch.from_numpy(logits_to_mask(logits.numpy(), 0.4)).long()
     valid = masks != 255
     rows = summary(evaluate(model, metadata, dataset))["classes"]
     assert [row["class"] for row in rows] == list(dataset.class_names)
@@ -125,119 +119,100 @@ def test_worst_and_best_are_in_order_and_blank_images_in_neither():
     assert len(few) == len(fewer) == 11 and not {*few} & {*fewer}
 
 
-def test_images_are_normalised_as_in_training():
+def test_images_are_normalised_as_in_training_and_data_of_another_kind_refused():
     dataset = a_set()
     metadata = metadata_of(dataset)
     wanted = evaluate(Brightness(), metadata, dataset).counts
     other = dataset.with_transform(data.transforms.build("medium", 1))
     assert torch.equal(evaluate(Brightness(), metadata, other).counts.tp, wanted.tp)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+    colour = {"in_channels": 3, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    for change, message in (
         ({"class_names": ("background", "bone")}, "class names .*bone"),
         ({"size": (32, 24)}, "size"),
-        ({"in_channels": 3, "mean": (0.5,) * 3, "std": (0.2,) * 3}, "channels 3"),
-    ],
-)
-def test_data_of_another_kind_are_refused(change, message):
-    dataset = a_set()
-    with pytest.raises(DataError, match=message):
-        evaluate(Brightness(), replace(metadata_of(dataset), **change), dataset)
+        (colour, "channels 3"),
+    ):
+        with pytest.raises(DataError, match=message):
+            evaluate(Brightness(), replace(metadata, **change), dataset)
 
 
 class Reader(HTMLParser):
     """Collects what the tests ask of a page; fails on tags that do not match."""
 
-    def __init__(self, text):
+    def __init__(self, file):
         super().__init__()
-        self.open, self.images, self.links, self.text, self.headings = [], [], [], [], []
-        self.feed(text)
-        assert self.open == ["html"]
+        self.open, self.images, self.links, self.words, self.headings = [], [], [], [], []
+        self.source = file.read_text("utf-8")
+        self.feed(self.source)
+        self.text = " ".join("".join(self.words).split())
+        assert not self.open
 
     def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.links += [v for k, v in attrs.items() if k in ("src", "href") and v]
-        self.images += [attrs] if tag == "img" else []
-        self.headings += [int(tag[1])] if re.fullmatch(r"h\d", tag) else []
-        self.open += [tag] if tag not in ("meta", "img") else []
+        self.links += [value for name, value in attrs if name in ("src", "href") and value]
+        self.images += [dict(attrs)] if tag == "img" else []
+        self.headings += [tag] if re.fullmatch(r"h\d", tag) else []
+        self.open += [tag] if tag not in ("meta", "img", "html") else []
 
     def handle_startendtag(self, tag, attrs):
         pass
 
     def handle_endtag(self, tag):
-        if tag != "html":
-            assert self.open.pop() == tag
+        assert tag == "html" or self.open.pop() == tag
 
     def handle_data(self, text):
-        self.text.append(text)
+        self.words.append(text)
 
 
-def test_the_page_stands_alone(case, tmp_path):
-    model, metadata, dataset = case
-    numbers = report_card(tmp_path / "card.html", model, metadata, dataset, cases=4)
-    assert [p.name for p in tmp_path.iterdir()] == ["card.html"]
-    text = (tmp_path / "card.html").read_text("utf-8")
-    page = Reader(text)
+@pytest.fixture
+def card(tmp_path):
+    """Return a function that writes a report card, and returns its numbers and its page."""
+
+    def write(model, metadata, dataset, **options):
+        numbers = report_card(tmp_path / "card.html", model, metadata, dataset, **options)
+        assert [p.name for p in tmp_path.iterdir()] == ["card.html"]
+        json.dumps(numbers, allow_nan=False)
+        return numbers, Reader(tmp_path / "card.html")
+
+    return write
+
+
+def test_the_page_stands_alone(case, card):
+    numbers, page = card(*case, cases=4)
     assert all(link.startswith("data:image/") for link in page.links)
-    assert "url(" not in text and "@import" not in text and "<script" not in text
-    assert len(page.images) == 8 + (3 if metadata.classes == 1 else 2)
+    assert not any(word in page.source for word in ("url(", "@import", "<script"))
+    assert len(page.images) == 8 + (3 if case[1].classes == 1 else 2)
     for image in page.images:
         assert len(image["alt"]) > 10 and int(image["width"]) > 0
-        content = base64.b64decode(image["src"].split(",")[1])
-        Image.open(io.BytesIO(content)).verify()
-    assert page.headings[0] == 1 and set(page.headings[1:]) == {2}
-    json.dumps(numbers, allow_nan=False)
-    shown = " ".join(" ".join(page.text).split())
+        Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1]))).verify()
+    assert page.headings[0] == "h1" and set(page.headings[1:]) == {"h2"}
     for name, score in numbers["scores"].items():
-        assert f"{name} {score['value']:.3f} {score['low']:.3f} to {score['high']:.3f}" in shown
+        assert f"{name} {score['value']:.3f} {score['low']:.3f} to {score['high']:.3f}" in page.text
     for entry in ("unet", "32×24", "background", "0.25", "seed 7", f"torch {version('torch')}"):
-        assert entry in shown, entry
+        assert entry in page.text, entry
 
 
-def test_what_others_wrote_is_text_on_the_page(tmp_path):
+def test_what_others_wrote_is_text_on_the_page(card):
     evil = '<script>alert("&")</script>'
     names = [f"{evil}{k}" for k in range(24)]
     dataset = replace(a_set(names=names), class_names=("background", evil), info={evil: evil})
-    report_card(tmp_path / "card.html", Brightness(), metadata_of(dataset), dataset, title=evil)
-    text = (tmp_path / "card.html").read_text("utf-8")
-    assert "<script" not in text
-    assert "".join(Reader(text).text).count(evil) > 10
+    _, page = card(Brightness(), metadata_of(dataset), dataset, title=evil)
+    assert "<script" not in page.source and page.text.count(evil) > 10
 
 
-def test_validation_has_a_curve_of_its_own(tmp_path):
-    dataset = a_set()
-    cards = []
-    for validation in (None, a_set(n=6)):
-        path = tmp_path / "card.html"
-        report_card(
-            path, Brightness(), metadata_of(dataset), dataset, validation=validation, cases=0
-        )
-        cards.append([image["src"] for image in Reader(path.read_text("utf-8")).images])
-    assert cards[0][0] != cards[1][0] and cards[0][1:] == cards[1][1:]
+def test_validation_has_a_curve_of_its_own(card):
+    dataset, other = a_set(), a_set(n=6)
+    given = Brightness(), metadata_of(dataset), dataset
+    cards = [card(*given, validation=v, cases=0)[1].images for v in (None, other)]
+    assert [a["src"] == b["src"] for a, b in zip(*cards, strict=True)] == [False, True, True]
 
 
-def test_a_class_that_is_nowhere_has_no_score(tmp_path):
+def test_what_is_nowhere_has_no_score(card):
     dataset = a_set(3)
     dataset.masks[dataset.masks == 2] = 1
-    model = Brightness(3)
-    with torch.no_grad():
-        model.levels[2] = 99.0
-    numbers = report_card(tmp_path / "card.html", model, metadata_of(dataset), dataset)
+    numbers, _ = card(Brightness(-1.0, 0.0, 99.0), metadata_of(dataset), dataset)
     assert numbers["classes"][2]["IoU"] is None and numbers["classes"][2]["images"] == 0
-    json.dumps(numbers, allow_nan=False)
-    Reader((tmp_path / "card.html").read_text("utf-8"))
-
-
-def test_a_network_that_finds_nothing_gets_its_card_too(tmp_path):
-    dataset = a_set()
-    model = Brightness()
-    with torch.no_grad():
-        model.levels[0] = 99.0
-    numbers = report_card(tmp_path / "card.html", model, metadata_of(dataset), dataset)
-    assert numbers["scores"]["IoU"]["value"] == 0
-    assert numbers["scores"]["precision"]["value"] is None
+    dataset, finds_nothing = a_set(), Brightness(99.0)
+    scores = card(finds_nothing, metadata_of(dataset), dataset)[0]["scores"]
+    assert scores["IoU"]["value"] == 0 and scores["precision"]["value"] is None
     dataset.masks[:] = 0
-    numbers = report_card(tmp_path / "card.html", model, metadata_of(dataset), dataset)
-    assert numbers["scores"]["IoU"] == {"value": None, "low": None, "high": None}
+    scores = card(finds_nothing, metadata_of(dataset), dataset)[0]["scores"]
+    assert scores["IoU"] == {"value": None, "low": None, "high": None}
