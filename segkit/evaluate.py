@@ -68,8 +68,7 @@ def evaluate(
 def scores(evaluation: Evaluation, resamples: int = 2000) -> dict[str, Interval]:
     """Return the scores by name, each with its 95 % bootstrap interval over images.
 
-    Binary: of the foreground. Several classes: means over the classes but the background, and
-    where the name says so, over all.
+    Means over classes leave out the background, unless the name says otherwise.
     """
     one = {"include_background": evaluation.binary}
     if evaluation.binary:
@@ -91,10 +90,7 @@ def scores(evaluation: Evaluation, resamples: int = 2000) -> dict[str, Interval]
     wanted["recall"] = lambda c: c.recall("macro", **one)
     wanted["boundary IoU"] = lambda c: c.iou("macro", **one)
     data = dict.fromkeys(wanted, evaluation.counts) | {"boundary IoU": evaluation.boundary}
-    return {
-        name: metrics.bootstrap(score, data[name], resamples=resamples)
-        for name, score in wanted.items()
-    }
+    return {k: metrics.bootstrap(f, data[k], resamples=resamples) for k, f in wanted.items()}
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:

@@ -42,8 +42,7 @@ def grid(
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
-        for spine in ax.spines.values():
-            spine.set_visible(False)
+        ax.spines[:].set_visible(False)
     for ax, title in zip(axes[:, 0], row_titles, strict=False):
         ax.set_ylabel(title, rotation=0, ha="right", va="center")
     return fig, axes
@@ -117,10 +116,7 @@ def samples(
 def predict_masks(
     model: nn.Module, dataset: SegmentationDataset, indices: Sequence[int], threshold: float = 0.5
 ) -> np.ndarray:
-    """Return the class ids, uint8 `(n, H, W)`, that `model` predicts for the items at `indices`.
-
-    threshold: probability above which a pixel is foreground, for one channel.
-    """
+    """Return the class ids, uint8 `(n, H, W)`, that `model` predicts for the items at `indices`."""
     was_training = model.training
     batches = predict_batches(model, dataset.subset(indices), batch_size=len(indices))
     masks = [logits_to_mask(logits.cpu().numpy(), threshold) for logits, _ in batches]
@@ -168,10 +164,7 @@ def curves(histories, metric: str = "val_iou") -> Figure:
 
 
 def show(fig: Figure, alt: str, dpi: int = 100) -> None:
-    """Show a figure in a notebook with its alternative text, and close it.
-
-    alt: one or two sentences for those who do not see the picture; it must not be empty.
-    """
+    """Show a figure in a notebook with its alternative text, and close it."""
     if not alt.strip():
         raise ArgumentError("alt is empty: describe the picture for those who do not see it")
     from IPython.display import display  # only notebooks show pictures
@@ -182,8 +175,5 @@ def show(fig: Figure, alt: str, dpi: int = 100) -> None:
     # 256 colours, chosen for this picture, look the same and take a third of the room
     few = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     few.save(picture, format="png", optimize=True)
-    display(
-        {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": alt},
-        metadata={"image/png": {"alt": alt}},
-        raw=True,
-    )
+    content = {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}
+    display(content, metadata={"image/png": {"alt": alt}}, raw=True)

@@ -42,12 +42,11 @@ def report_card(
     """
     found = evaluate(model, metadata, data, batch_size)
     numbers, figures = summary(found), [_images_figure(found), _reliability_figure(found)]
-    colours = {"wrong": FALSE_POSITIVE, "ignored": IGNORE_COLOUR}
+    colours = {"wrong": FALSE_POSITIVE}
     if found.binary:
         chosen_on = validation and evaluate(model, metadata, validation, batch_size)
         figures.insert(0, _threshold_figure(found, chosen_on))
         colours = {"false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
-        colours["ignored"] = IGNORE_COLOUR
     best, worst = best_and_worst(found, cases)
     html = render(
         "report_card.html",
@@ -55,7 +54,7 @@ def report_card(
         metadata=metadata,
         numbers=numbers,
         figures=figures,
-        colours=colours,
+        colours=colours | {"ignored": IGNORE_COLOUR},
         cases={"Worst": _cases(model, found, worst), "Best": _cases(model, found, best)},
         tables=_tables(model, found),
     )
@@ -141,7 +140,7 @@ def _cases(model: nn.Module, found: Evaluation, indices: Sequence[int]) -> list[
 
 
 def _tables(model: nn.Module, found: Evaluation) -> list[tuple[str, str, list]]:
-    """Return name, caption and rows of what the model, the data and the machine are."""
+    """Return name, caption and rows: what the model, the data and the machine are."""
     metadata, data, masks = found.metadata, found.data, np.asarray(found.data.masks)
     about_model = {
         "network": metadata.network,
@@ -164,14 +163,12 @@ def _tables(model: nn.Module, found: Evaluation) -> list[tuple[str, str, list]]:
     shown = ("segkit", "python", "system", "packages", "device", "cores", "threads", "memory")
     machine = {name: value for name, value in environment.report().items() if name in shown}
     machine["python"] = machine["python"].split(" at ")[0]  # without the path of someone's folder
-    blocks = (
-        ("Model", "How it is built and used", about_model),
-        ("Data", "What it was evaluated on", about_data),
-        ("Environment", "Where it was evaluated", machine),
-    )
+    tables = [("Model", "How it is built and used", about_model)]
+    tables += [("Data", "What it was evaluated on", about_data)]
+    tables += [("Environment", "Where it was evaluated", machine)]
     return [
-        (name, caption, [(str(k), _text(v)) for k, v in block.items() if v not in ({}, ())])
-        for name, caption, block in blocks
+        (*names, [(str(k), _text(v)) for k, v in rows.items() if v not in ({}, ())])
+        for *names, rows in tables
     ]
 
 
