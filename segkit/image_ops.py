@@ -130,7 +130,7 @@ def resize(image: np.ndarray, size: tuple[int, int], box: tuple | None = None) -
 def predict_resized(network: Network, image: np.ndarray, size: tuple[int, int]) -> RowChunks:
     """Predict the whole image at `size` (H, W); yield row chunks at the image's own size."""
     height, width = image.shape[:2]
-    planes = _run(network, resize(image, size)[None])[0]
+    planes = network_logits(network, resize(image, size)[None])[0]
     for top in range(0, height, 512):
         bottom = min(top + 512, height)
         box = (0, top * size[0] / height, size[1], bottom * size[0] / height)
@@ -161,7 +161,7 @@ def sliding_window(
         for first in range(0, len(lefts), batch_size):
             batch = lefts[first : first + batch_size]
             tiles = np.stack([image[top : top + tall, left : left + wide] for left in batch])
-            logits = _run(network, tiles)
+            logits = network_logits(network, tiles)
             if len(sums) < logits.shape[1]:  # only now are the channels known
                 sums = np.zeros((logits.shape[1], tall, width))
             for left, values in zip(batch, logits, strict=True):
@@ -188,7 +188,8 @@ def gaussian_window(length: int) -> np.ndarray:
     return np.exp(-0.5 * (distance / (length / 8)) ** 2)
 
 
-def _run(network: Network, images: np.ndarray) -> np.ndarray:
+def network_logits(network: Network, images: np.ndarray) -> np.ndarray:
+    """Return the network's logits; raise ArgumentError for another size, or values not finite."""
     logits, size = network(images), images.shape[1:3]
     if logits.shape[2:] != size:
         found = f"{logits.shape[2:]} for an image of {size}"

@@ -33,7 +33,6 @@ class Predictor:
 
     Args:
         network: returns logits for uint8 images; `as_network` makes one of a model.
-        metadata: class names, training size, threshold.
         window: side of a window that slides over the image at its own resolution; None predicts
             the whole image, resized to the training size.
         overlap, batch_size: see `image_ops.sliding_window`.
@@ -113,15 +112,14 @@ def test_time_augmentation(
     if not scales or min(scales) <= 0:
         raise ArgumentError(f"scales={scales!r}: give at least one scale, all above 0")
     versions = list(itertools.product(scales, _FLIPS[flips]))
-    if versions == [(1.0, ())]:
-        return network
 
     def run(images: np.ndarray) -> np.ndarray:
         size, total = images.shape[1:3], 0.0
         for scale, axes in versions:
             scaled = tuple(max(1, round(side * scale)) for side in size)
             inputs = np.stack([image_ops.resize(image, scaled) for image in images])
-            logits = np.flip(network(np.flip(inputs, axes)), [axis + 1 for axis in axes])
+            logits = image_ops.network_logits(network, np.flip(inputs, axes))
+            logits = np.flip(logits, [axis + 1 for axis in axes])
             planes = [image_ops.resize(plane, size) for image in logits for plane in image]
             total = total + np.reshape(planes, (*logits.shape[:2], *size)).astype(float)
         return (total / len(versions)).astype(np.float32)

@@ -25,8 +25,9 @@ METADATA = ModelMetadata("dumbnet", ("background", "bone"), (0.0,), (1.0,), (16,
 def test_a_network_that_changes_the_size_or_breaks_is_refused():
     metadata = replace(METADATA, network="unet", options={"padding": "valid", "depth": 1})
     network = predict.as_network(metadata.build(), metadata)
-    with pytest.raises(ArgumentError, match="keeps the size"):
-        predict.Predictor(network, metadata, window=64).mask(noise(64, 64))
+    for options in ({}, {"flips": "h"}, {"scales": (1.0, 2.0)}):
+        with pytest.raises(ArgumentError, match="keeps the size"):
+            predict.Predictor(network, metadata, window=64, **options).mask(noise(64, 64))
     broken = predict.Predictor(lambda images: bright(images) * np.nan, METADATA)
     with pytest.raises(ArgumentError, match="not finite"):
         broken.mask(noise(64, 64))
