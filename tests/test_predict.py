@@ -1,5 +1,6 @@
 """From picture to mask: models, flips and scales, thresholds, clean-up, files and folders."""
 
+import functools
 import os
 import time
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import bright, noise, saved
+from pictures import Brightness, bright, grey_set, noise, saved
 from PIL import Image, ImageOps
 from scipy import ndimage
 
@@ -91,40 +92,16 @@ def test_small_components_go_and_all_else_stays(seed, min_size, classes):
     np.testing.assert_array_equal(mask, before)
 
 
-class Brightness(torch.nn.Module):
-    """Logits from the grey value alone, with a wrong offset that a threshold can correct."""
-
-    def __init__(self, gain=6.0, offset=-2.0):
-        super().__init__()
-        self.gain, self.offset = torch.nn.Parameter(torch.tensor(gain)), offset
-
-    def forward(self, x):
-        return self.gain * x + self.offset
-
-
-def grey_set(n=12):
-    images = noise(n, 20, 20, seed=1)
-    random = np.random.default_rng(2)
-    masks = (images + random.normal(0, 40, images.shape) > 150).astype(np.uint8)
-    masks[:, 0] = 255
-    return data.SegmentationDataset(images, masks, ("background", "light"))
-
-
-def test_the_chosen_threshold_is_the_best_of_all():
+def test_the_chosen_threshold_is_the_best_of_all_and_of_equals_nearest_a_half():
     model, dataset = Brightness(), grey_set()
     found = predict.choose_threshold(model, dataset, batch_size=5)
-    images, masks = next(iter(data.loader(dataset, 12)))
+    images, masks = next(iter(data.loader(dataset, 24)))
     scores = [float(metrics.counts(model(images), masks, t).iou()) for t in metrics.THRESHOLDS]
     assert found.scores == pytest.approx(scores)
     assert found.score == pytest.approx(max(scores))
     assert found.value == metrics.THRESHOLDS[scores.index(max(scores))] != 0.5
-
-
-def test_of_equal_thresholds_the_one_nearest_a_half_is_chosen():
-    dataset = grey_set()
     dataset.masks[:] = dataset.images > 127
-    confident = Brightness(gain=3000.0, offset=-1500.0)
-    assert predict.choose_threshold(confident, dataset).value == 0.5
+    assert predict.choose_threshold(Brightness(0.0, gain=3000), dataset).value == 0.5
 
 
 # Models and files
@@ -152,21 +129,19 @@ def test_a_loaded_model_predicts_as_it_did(tmp_path, classes, dtype):
 
 def test_images_reach_the_network_in_channels_last():
     metadata = replace(METADATA, in_channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
-    layouts, model, layout = [], metadata.build(), torch.channels_last
-    model.register_forward_pre_hook(
-        lambda _, x: layouts.append(x[0].is_contiguous(memory_format=layout))
-    )
+    seen, model = [], metadata.build()
+    is_last = functools.partial(torch.Tensor.is_contiguous, memory_format=torch.channels_last)
+    model.register_forward_pre_hook(lambda _, x: seen.append(is_last(x[0])))
     predict.as_network(model, metadata)(noise(2, 16, 16, 3))
     next(predict_batches(model, data.load("toy-pets", "test", 32, border="pet", count=2)))
-    assert layouts == [True, True]
+    assert seen == [True, True]
 
 
 def test_the_models_threshold_decides():
-    image = noise(16, 16)
     for threshold in (0.2, 0.5, 0.8):
         predictor = predict.Predictor(bright, replace(METADATA, threshold=threshold))
         cut = 7 * np.log(threshold / (1 - threshold)) + 100
-        np.testing.assert_array_equal(predictor.mask(image), image > cut)
+        np.testing.assert_array_equal(predictor.mask(noise(16, 16)), noise(16, 16) > cut)
 
 
 @pytest.mark.parametrize("orientation", range(9))
@@ -204,35 +179,32 @@ def test_the_mask_has_the_size_of_the_file_and_shares_that_add_up(tmp_path):
 
 def test_a_large_picture_is_no_cause_for_alarm(tmp_path, monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    saved(tmp_path / "large.png", 20, 20)
-    saved(tmp_path / "larger.png", 30, 30)
-    outcomes = predict.predict_folder(predict.Predictor(bright, METADATA), tmp_path, tmp_path / "o")
+    files = [saved(tmp_path / "large.png", 20, 20), saved(tmp_path / "larger.png", 30, 30)]
+    outcomes = predict.predict_folder(predict.Predictor(bright, METADATA), files, tmp_path / "o")
     assert not [w for w in recwarn if "bomb" in str(w.message)]
     assert not outcomes[0].error and "exceeds limit" in outcomes[1].error
 
 
 def test_a_folder_with_broken_files_is_done_but_for_them(tmp_path):
-    place = tmp_path / "pictures"
+    place, out = tmp_path / "pictures", tmp_path / "masks"
     for name in ("a.png", "b.jpg", "twin.png", "twin.jpg", "._a.png"):
         saved(place / name, 40, 30, 3)
-    whole = (place / "b.jpg").read_bytes()
-    (place / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (place / "text.png").write_text("no picture")
-    (place / "notes.txt").write_text("no picture either")
+    (place / "cut.jpg").write_bytes((place / "b.jpg").read_bytes()[:500])
+    for name in ("text.png", "notes.txt"):
+        (place / name).write_text("no picture")
     (place / "folder.png").mkdir()
     (place / "link.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(place / "pipe.png")
     Image.fromarray(noise(40, 30).astype(np.uint16) * 200).save(place / "deep.png")
-    watched, out, started = [], tmp_path / "masks", time.monotonic()
-    predictor = predict.Predictor(bright, METADATA)
+    watched, started, predictor = [], time.monotonic(), predict.Predictor(bright, METADATA)
     outcomes = predict.predict_folder(predictor, place, out, overlays=True, watch=watched.append)
     assert watched == outcomes and time.monotonic() - started < 60
     failed = {o.file.name: o.error for o in outcomes if o.error}
     assert set(failed) == {"cut.jpg", "text.png", "deep.png"}
     assert all(str(place / name) in error for name, error in failed.items())
-    written = {path.name for path in out.iterdir()}
     stems = ("a", "b", "twin.png", "twin.jpg")
-    assert written == {f"{s}.png" for s in stems} | {f"{s}_overlay.jpg" for s in stems}
+    written = {f"{s}.png" for s in stems} | {f"{s}_overlay.jpg" for s in stems}
+    assert {path.name for path in out.iterdir()} == written
 
 
 @pytest.mark.parametrize(
