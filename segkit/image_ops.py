@@ -242,10 +242,8 @@ def overlay(image: np.ndarray, mask: np.ndarray, alpha: float = 0.55) -> np.ndar
 def mask_files(images: Sequence[Path], out: str | Path) -> list[Path]:
     """Return the file for the mask of each image: its name in the folder `out`, as PNG.
 
-    Images whose names differ in the suffix alone keep it: a.jpg.png, a.png.png.
-
-    Raises:
-        ArgumentError: masks would be written among the images, or two would have one name.
+    Images whose names differ in the suffix alone keep it: a.jpg.png, a.png.png. Raises
+    ArgumentError if masks would be written among the images, or two would have one name.
     """
     folders = {folder for f in images for folder in (f.parent.resolve(), f.resolve().parent)}
     if Path(out).resolve() in folders:

@@ -30,12 +30,8 @@ from segkit.image_ops import (
 class OnnxNetwork:
     """An exported network, which normalises a batch of images and returns logits.
 
-    Args:
-        path: the .onnx file; its `metadata` are class names, mean, std, threshold …
-        threads: of the CPU; 0 takes as many as there are cores.
-
-    Raises:
-        ArgumentError: the file is damaged, or segkit did not export it.
+    `metadata` are class names, mean, std, threshold … A file that is damaged, or that segkit did
+    not export, raises ArgumentError. threads: of the CPU; 0 takes as many as there are cores.
     """
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:

@@ -161,8 +161,7 @@ def choose_threshold(
     On the images it was chosen on, that score is optimistically biased: report another set's.
     Dice is largest at the same threshold. `model` has one output channel.
     """
-    pairs = predict_batches(model, validation, batch_size)
-    counts = Counts(*torch.cat([sweep(*pair).stacked() for pair in pairs], dim=-2))
+    counts = Counts.cat(sweep(*pair) for pair in predict_batches(model, validation, batch_size))
     scores = counts.iou().nan_to_num(0).tolist()
     best = max(range(len(scores)), key=lambda k: (scores[k], -abs(THRESHOLDS[k] - 0.5)))
     return _Threshold(THRESHOLDS[best], scores[best], THRESHOLDS, tuple(scores))
@@ -207,9 +206,9 @@ def predict_folder(
     files = find_pictures(source)
     masks = image_ops.mask_files(files, out)
     drawn = [m.with_name(f"{m.stem}_overlay.jpg") if overlays else None for m in masks]
-    for file in () if overwrite else (*masks, *filter(None, drawn)):
-        if file.exists():
-            raise ArgumentError(f"{file} is there already: give another folder, or overwrite")
+    existing = [file for file in (*masks, *filter(None, drawn)) if file.exists()]
+    if existing and not overwrite:
+        raise ArgumentError(f"{existing[0]} is there already: give another folder, or overwrite")
     outcomes = []
     for places in zip(files, masks, drawn, strict=True):
         outcomes.append(_predict_file(predictor, *places, form))
@@ -242,8 +241,7 @@ def _predict_file(
     except Exception as error:  # torch, OpenCV and onnxruntime have no MemoryError
         if "memory" not in f"{type(error).__name__} {error}".lower():
             raise
-        text = f"{file}: too large for the memory; predict it in windows ({error})"
-        return Outcome(file, error=text)
+        return Outcome(file, error=f"{file}: too large for the memory; use windows ({error})")
     image_ops.write_mask(target, mask, orientation, form)
     if overlay:
         small = Image.fromarray(image)

@@ -171,7 +171,7 @@ def test_images_are_read_as_training_reads_them_once(tmp_path, monkeypatch):
     for name, pixels in files.items():
         Image.fromarray(pixels).save(tmp_path / name)
         for channels in (1, 3):
-            expected = read.image(tmp_path / name, channels, exif="apply")
+            expected = read.image(tmp_path / name, channels)
             with monkeypatch.context() as m:
                 m.setattr(Image.core, "zip_decoder", lambda *a: decoded.append(a) or real(*a))
                 found, _ = ops.read_image(tmp_path / name, channels)
@@ -200,7 +200,7 @@ def test_images_of_which_something_would_be_lost_are_refused_as_in_training(tmp_
             ops.read_image(tmp_path / name, 3)
         assert raised.value.code == code and pickle.loads(pickle.dumps(raised.value)).code == code
         with pytest.raises(DataError):
-            read.image(tmp_path / name, 3, exif="apply")
+            read.image(tmp_path / name, 3)
 
 
 def test_masks_are_named_after_their_images_and_never_replace_them(tmp_path):

@@ -221,7 +221,7 @@ def test_a_picture_too_large_for_the_memory_ends_no_folder(tmp_path, error):
     predictor = predict.Predictor(network, METADATA)
     outcomes = predict.predict_folder(predictor, tmp_path, tmp_path / "out")
     assert [bool(outcome.mask) for outcome in outcomes] == [True, False, True]
-    assert f"1.png: too large for the memory; predict it in windows ({error})" in outcomes[1].error
+    assert f"1.png: too large for the memory; use windows ({error})" in outcomes[1].error
 
 
 def test_a_folder_is_refused_where_nothing_can_be_done(tmp_path):
