@@ -407,7 +407,7 @@ def predict_batches(
         channels_last: as for `fit`.
         workers: processes that load data; 0 loads in this one.
     """
-    weights = next(model.parameters())
+    weights = next(model.parameters(), torch.zeros(()))  # a network may have none
     device = distributed.pick_device(device or weights.device)
     number_format = precisions.choose(precision, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
