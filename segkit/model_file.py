@@ -1,7 +1,7 @@
 """Model files: a network's weights and all it takes to use them, in one file.
 
 The format is safetensors, with the metadata and a checksum in its header: reading one runs no
-code, and a damaged file is told from a good one. https://github.com/huggingface/safetensors
+code, and damage is noticed. https://github.com/huggingface/safetensors
 """
 
 import json

@@ -206,7 +206,7 @@ def predict(
     predictor = Predictor.load(model, device, **settings)
     if threshold is not None:
         predictor.metadata = replace(predictor.metadata, threshold=threshold)
-    total = sum(len(find_pictures(place)) for place in pictures)
+    total = len(find_pictures(pictures))
     with stoppable(), tqdm(total=total, unit="picture", disable=None) as bar:
 
         def watch(outcome: "Outcome") -> None:
