@@ -224,10 +224,13 @@ def checked(config: Config) -> Config:
     of_model = {k: type(v) if type(v) in (int, float) else None for k, v in defaults.items()}
     others = ("model", "train", "val", "log", "return")
     of_fit = {name: hint for name, hint in get_type_hints(fit).items() if name not in others}
+    training = _checked("fit", "fit option", config.get("fit"), of_fit)
+    if isinstance(training.get("loss"), str):
+        training["loss"] = {training["loss"]: {}}
     return {
         "data": _checked_data(config.get("data")),
         "model": _checked("model", f"{network} option", model, of_model),
-        "fit": _checked("fit", "fit option", config.get("fit"), of_fit),
+        "fit": training,
         "threshold": threshold,
     }
 

@@ -210,12 +210,12 @@ def test_a_run_folder_repeats_and_goes_on(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
     # numbers that YAML takes for text
-    asked = changed(fit={"out": "cut", "weight_decay": "1e-2"}, threshold="0.25")
+    asked = changed(fit={"out": "cut", "weight_decay": "1e-2", "loss": "bce"}, threshold="0.25")
     cut = config.from_config(asked, stop_after_one)
     assert cut.history.stopped.startswith("interrupted") and cut.metadata.threshold == 0.25
     again = config.read("cut/train.yaml")
     assert "resume" not in again["fit"] and again["fit"]["weight_decay"] == 0.01
-    assert again["threshold"] == 0.25
+    assert again["threshold"] == 0.25 and again["fit"]["loss"] == {"bce": {}}
     done = config.from_config(config.apply_overrides(again, {"fit.resume": True}), None)
     assert done.metadata.threshold == 0.25 and not done.history.stopped
     for name, value in load_model("cut/model.safetensors")[0].state_dict().items():
