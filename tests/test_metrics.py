@@ -1,4 +1,3 @@
-import doctest
 import math
 import warnings
 
@@ -50,16 +49,11 @@ def test_worked_cases(example):
     found = counts(example.logits(), example.target())
     for name in ("tp", "fp", "fn", "tn"):
         assert getattr(found, name).tolist() == [list(getattr(example, name))], name
-    counted = sum(pixel != "x" for row in example.true for pixel in row)
+    counted = sum(pixel != "x" for row in example.true.split() for pixel in row)
     assert (found.stacked().sum(dim=0) == counted).all()
     for name in ("iou", "dice"):
         expected = torch.tensor([example.score(name)], dtype=torch.float64)
         torch.testing.assert_close(getattr(found, name)("none"), expected, equal_nan=True)
-
-
-def test_doctest():
-    result = doctest.testmod(metrics)
-    assert result.attempted > 3 and result.failed == 0
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
@@ -287,8 +281,8 @@ BINARY, IDS = torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4).long()
         (BINARY, IDS + 2, 255, "as many channels"),
         (BINARY, IDS - 1, 255, "as many channels"),
         (BINARY, IDS + 254, 255, "as many channels"),
-        (BINARY, IDS + 255, None, r"values 255, .*binary.*\(mask > 127\)"),
-        (BINARY.expand(-1, 3, -1, -1), IDS + 3, 255, "values 3, .*0 to 2.*: 4 classes need"),
+        (BINARY, IDS + 255, None, r"values \[255\].*binary.*\(mask > 127\)"),
+        (BINARY.expand(-1, 3, -1, -1), IDS + 3, 255, r"values \[3\].*0 to 2.*: more classes need"),
     ],
 )
 def test_target_that_cannot_be_right_is_refused(logits, target, ignore_index, message):
@@ -517,7 +511,7 @@ def test_bootstrap_refuses_unpaired_or_single_images():
     c = counts(*random_batch(3, 1))
     with pytest.raises(ValueError, match="same images"):
         bootstrap(lambda a, b: a.iou() - b.iou(), c, c[:2])
-    with pytest.raises(ValueError, match="spread"):
+    with pytest.raises(ValueError, match="two or more"):
         bootstrap(lambda c: c.iou(), c[:1])
 
 
