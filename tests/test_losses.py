@@ -284,26 +284,20 @@ def test_compiled_as_one_graph():
     )
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda bad: BCELoss(pos_weight=bad),
-        lambda bad: CrossEntropyLoss([1, bad]),
-        lambda bad: DiceLoss(smooth=bad),
-        lambda bad: JaccardLoss(smooth=bad),
-        lambda bad: TverskyLoss(smooth=bad),
-        lambda bad: TverskyLoss(alpha=bad),
-        lambda bad: TverskyLoss(beta=bad),
-        lambda bad: FocalLoss(gamma=bad),
-        lambda bad: FocalLoss(alpha=bad),
-        lambda bad: FocalLoss(alpha=[1, bad]),
-        lambda bad: Combined({BCELoss(): bad}),
-    ],
-)
+NUMBERS = [
+    *((loss, "smooth") for loss in (DiceLoss, JaccardLoss, TverskyLoss)),
+    *((BCELoss, "pos_weight"), (FocalLoss, "gamma"), (FocalLoss, "alpha")),
+    *((TverskyLoss, "alpha"), (TverskyLoss, "beta"), (Combined, "weight")),
+]
+
+
+@pytest.mark.parametrize(("loss", "option"), NUMBERS)
 @pytest.mark.parametrize("bad", [-1, math.nan, math.inf])
-def test_options_that_make_no_loss_are_refused(make, bad):
+def test_options_that_make_no_loss_are_refused(loss, option, bad):
     with pytest.raises(ArgumentError, match=r"0 or more|more than 0"):
-        make(bad)
+        Combined({BCELoss(): bad}) if loss is Combined else loss(**{option: bad})
+    with pytest.raises(ArgumentError, match="0 or more"):
+        CrossEntropyLoss([1, bad])
 
 
 @pytest.mark.parametrize(
