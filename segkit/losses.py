@@ -9,7 +9,6 @@ whole batch, so that an image without foreground does not alternate between 0 an
 pixel is ignored the loss is 0 and so are its gradients.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -47,22 +46,14 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
     return (values * weight).sum() / torch.where(total > 0, total, 1)
 
 
-def _check(above_zero: bool = False, **options: float) -> None:
-    """Raise ArgumentError unless all options are finite and 0 or more, or `above_zero`."""
-    for name, value in options.items():
-        if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-            bound = "more than 0" if above_zero else "0 or more"
-            raise ArgumentError(f"{name} is {value}: it must be a number, {bound}")
-
-
-def _class_weights(name: str, weights: Sequence[float] | Tensor | None) -> Tensor | None:
-    """Return one weight a class, checked, as float32."""
-    if weights is None:
-        return None
-    weights = torch.as_tensor(weights, dtype=torch.float32)
-    if not (weights.isfinite() & (weights >= 0)).all() or not weights.any():
-        raise ArgumentError(f"{name} is {weights.tolist()}: give numbers of 0 or more, not all 0")
-    return weights
+def _checked(name: str, value: float | Sequence[float], above_zero: bool = False) -> Tensor:
+    """Return numbers as float32; raise ArgumentError unless all are finite and 0 or more."""
+    numbers = torch.as_tensor(value, dtype=torch.float64)
+    all_zero = (above_zero or numbers.ndim) and not numbers.any()
+    if not (numbers.isfinite() & (numbers >= 0)).all() or all_zero:
+        bound = "more than 0" if above_zero else "0 or more, not all 0"
+        raise ArgumentError(f"{name} is {value}: give numbers, {bound}")
+    return numbers.float()
 
 
 def _pixel_weights(weights: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
@@ -82,7 +73,7 @@ class BCELoss(_Loss):
 
     def __init__(self, pos_weight: float = 1.0, ignore_index: int | None = 255):
         super().__init__(ignore_index)
-        _check(above_zero=True, pos_weight=pos_weight)
+        _checked("pos_weight", pos_weight, above_zero=True)
         self.pos_weight = pos_weight
 
     def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
@@ -105,7 +96,7 @@ class CrossEntropyLoss(_Loss):
         self, weight: Sequence[float] | Tensor | None = None, ignore_index: int | None = 255
     ):
         super().__init__(ignore_index)
-        self.register_buffer("weight", _class_weights("weight", weight))
+        self.register_buffer("weight", None if weight is None else _checked("weight", weight))
 
     def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         if logits.shape[1] == 1:
@@ -127,7 +118,7 @@ class _OverlapLoss(_Loss):
 
     def __init__(self, smooth: float = 1.0, ignore_index: int | None = 255):
         super().__init__(ignore_index)
-        _check(above_zero=True, smooth=smooth)
+        _checked("smooth", smooth, above_zero=True)
         self.smooth = smooth
 
     def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
@@ -185,7 +176,8 @@ class TverskyLoss(_OverlapLoss):
         ignore_index: int | None = 255,
     ):
         super().__init__(smooth, ignore_index)
-        _check(alpha=alpha, beta=beta)
+        _checked("alpha", alpha)
+        _checked("beta", beta)
         self.alpha, self.beta = alpha, beta
 
     def _overlap(self, intersection: Tensor, pred: Tensor, target: Tensor) -> Tensor:
@@ -212,10 +204,10 @@ class FocalLoss(_Loss):
         ignore_index: int | None = 255,
     ):
         super().__init__(ignore_index)
-        _check(gamma=gamma)
+        _checked("gamma", gamma)
         self.gamma = gamma
         weights = [1 - alpha, alpha] if isinstance(alpha, int | float) else alpha
-        self.register_buffer("alpha", _class_weights("alpha", weights))
+        self.register_buffer("alpha", None if alpha is None else _checked("alpha", weights))
 
     def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         if logits.shape[1] == 1:
@@ -277,7 +269,7 @@ class Combined(nn.Module):
         if not losses:
             raise ArgumentError("no losses to combine")
         for weight in losses.values():
-            _check(weight=weight)
+            _checked("weight", weight)
         self.losses, self.weights = nn.ModuleList(losses), list(losses.values())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

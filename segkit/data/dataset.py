@@ -19,6 +19,10 @@ class DataError(SegkitError, ValueError):
     """Data that would train a wrong model; the message names the file and the remedy."""
 
 
+class NoDataError(DataError, FileNotFoundError):
+    """Data that are not there; the message says how to get them."""
+
+
 def check_seed(seed: int) -> int:
     """Return a seed that numpy and torch both take, or raise ArgumentError."""
     if not isinstance(seed, int | np.integer) or seed < 0:

@@ -12,8 +12,7 @@ import numpy as np
 
 from segkit.data import read, splits
 from segkit.data.cache import arrays, digests
-from segkit.data.dataset import IGNORE, DataError, Pair, SegmentationDataset
-from segkit.data.issues import NoDataError
+from segkit.data.dataset import IGNORE, DataError, NoDataError, Pair, SegmentationDataset
 from segkit.errors import one_of
 from segkit.paths import data_dir
 
