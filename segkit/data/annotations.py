@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from segkit.data import folder, read
-from segkit.data.cache import arrays, digests, in_threads, key
+from segkit.data.cache import arrays, digests, in_threads
 from segkit.data.dataset import IGNORE, NoDataError, Pair, SegmentationDataset
 from segkit.data.folder import Example, SplitOptions
 from segkit.data.issues import Issue, IssueError, issue, raise_errors
@@ -62,7 +62,7 @@ def open_labelme(
         return np.array(read.resize_image(image, size)), np.array(read.resize_mask(mask, size))
 
     content = digests(file for example in chosen for file in example.files)
-    name = key(content.values(), size=size, channels=channels, ids=ids)
+    name = [*content.values(), size, channels, ids]
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
         *arrays(name, read_pair, len(chosen), shape, cache),

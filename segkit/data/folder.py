@@ -14,7 +14,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import numpy as np
 
 from segkit.data import read, splits
-from segkit.data.cache import arrays, digests, in_threads, key, remember
+from segkit.data.cache import arrays, digests, in_threads
 from segkit.data.dataset import IGNORE, DataError, NoDataError, Pair, SegmentationDataset
 from segkit.data.issues import Issue, IssueError, issue, raise_errors
 from segkit.errors import ArgumentError, one_of
@@ -95,21 +95,9 @@ def open_folder(
     size, names = read.as_size(size), checked_names(class_names)
     examples, issues = find_pairs(Path(root))
     content = digests(file for example in examples for file in example.files)
-    facts = ("channels", "values", "interior_values", "lossy", "binary")
-
-    def look() -> dict:
-        for _, found in in_threads(inspect, examples):
-            issues.extend(found)
-        raise_errors(issues, root)
-        return {"facts": [[getattr(example, fact) for fact in facts] for example in examples]}
-
-    if issues or not cache:
-        look()
-    else:  # what reading has shown is kept too, so the next time no mask is decoded for it
-        read_before = remember(key(content.values(), what="scan"), look)["facts"]
-        for example, values_of in zip(examples, read_before, strict=True):
-            for fact, value in zip(facts, values_of, strict=True):
-                setattr(example, fact, value)
+    for _, found in in_threads(inspect, examples):
+        issues.extend(found)
+    raise_errors(issues, root)
     encoding, classes, issues = infer_label_encoding(examples, len(names), values)
     raise_errors(issues, root)
     channels = channels or max(example.channels for example in examples)
@@ -123,7 +111,7 @@ def open_folder(
         return image, ids[read.mask(chosen[i].mask, size)]
 
     files = [content[file] for example in chosen for file in example.files]
-    name = key(files, size=size, channels=channels, values=encoding)
+    name = [*files, size, channels, encoding]
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
         *arrays(name, read_pair, len(chosen), shape, cache),

@@ -74,8 +74,7 @@ class IssueError(DataError):
     """Data that cannot be used; `issues` says why."""
 
     def __init__(self, *issues: Issue, where: str | Path = "") -> None:
-        files = [str(file) for one in issues for file in one.files]
-        super().__init__(_joined([str(one) for one in issues], where), issues[0].code, files)
+        super().__init__(_joined([str(one) for one in issues], where))
         self.issues = issues
 
 
