@@ -1,8 +1,4 @@
-"""The `segkit` command. Each command imports what it needs when it is called: help is quick.
-
-Exit codes: 0, all is well; 1, something failed, and the rest is done; 2, what was asked for is
-wrong, and nothing was done; 130, interrupted.
-"""
+"""The `segkit` command. Each command imports what it needs when it is called: help is quick."""
 
 import sys
 from typing import Any
