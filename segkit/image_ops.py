@@ -5,16 +5,18 @@ of one size, uint8 (N, H, W[, 3]), to logits, float32 (N, K, H, W). To bound the
 an image come in *row chunks*, (first row, logits (K, rows, W)), from top to bottom.
 """
 
+import io
 import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from segkit.errors import ArgumentError
+from segkit.errors import ArgumentError, SegkitError
 from segkit.files import atomic_file
 
 Network = Callable[[np.ndarray], np.ndarray]
@@ -30,53 +32,92 @@ IGNORE_COLOUR, FALSE_POSITIVE, FALSE_NEGATIVE = PALETTE[255], PALETTE[6], PALETT
 
 ORIENTATION = 0x0112  # the EXIF tag that says how a viewer turns a picture; 1 is upright
 _OPPOSITE = {6: 8, 8: 6}  # quarter turns; every other orientation undoes itself
-_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # Pillow's modes that lose nothing here
 _ROWS = 512  # of a resized mask computed at a time
 
 
+_REASONS = {
+    "unreadable": "cannot be read as an image ({})",
+    "too-large": "cannot be read as an image ({})",
+    "bit-depth": "has more than 8 bits a channel ({}): scale it to 0..255 first",
+    "colour-space": "its colours are not RGB or grey ({}): convert it",
+    "frames": "holds {}: save each as a file",
+    "transparent": "is transparent{}: lay it on a background first",
+}
+
+
 class ImageError(ArgumentError):
-    """An image file that cannot be used."""
+    """An image file that cannot be used.
+
+    code: "unreadable", "too-large", "bit-depth", "colour-space", "frames" or "transparent".
+    detail: what was found in the file.
+    """
+
+    def __init__(self, path: str | Path, code: str, detail: str = "") -> None:
+        super().__init__(path, code, detail)
+        self.path, self.code, self.detail = path, code, detail
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_REASONS[self.code].format(self.detail)}"
+
+
+@contextmanager
+def opened(path: str | Path, data: bytes | None = None) -> Iterator[Image.Image]:
+    """Open the picture at `path`, or the one in `data`; what a decoder raises is an ImageError."""
+    try:
+        with Image.open(path if data is None else io.BytesIO(data)) as picture:
+            yield picture
+    except SegkitError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(path, "unreadable", "there is no such file") from error
+    except Exception as error:  # decoders raise far more than OSError on damaged files
+        large = isinstance(error, (Image.DecompressionBombError, MemoryError))
+        detail = str(error) or type(error).__name__
+        raise ImageError(path, "too-large" if large else "unreadable", detail) from error
+
+
+def raw_mode(picture: Image.Image) -> str:
+    """Return how a file stores a pixel, such as "RGB;16B"; known only before it is decoded."""
+    args = picture.tile[0][3] if picture.tile else None
+    raw = args[0] if isinstance(args, tuple) and args else args
+    return raw if isinstance(raw, str) else picture.mode
+
+
+def check_format(picture: Image.Image, path: str | Path) -> None:
+    """Raise ImageError if a part of a picture, not decoded yet, would be dropped without notice."""
+    raw = raw_mode(picture)  # Pillow opens 16-bit RGB in mode "RGB" and drops the low bytes
+    if picture.mode[0] in "IF" or any(depth in raw for depth in (";16B", ";16L", ";16N")):
+        raise ImageError(path, "bit-depth", f"it is {raw}")
+    if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise ImageError(path, "colour-space", f"they are {picture.mode}")
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # a phone's JPEG with a preview behind it
+        raise ImageError(path, "frames", f"{frames} pictures")
+
+
+def without_alpha(picture: Image.Image, path: str | Path) -> Image.Image:
+    """Return a picture without its alpha channel; raise ImageError if it is not opaque."""
+    if "A" not in picture.mode and "transparency" not in picture.info:
+        return picture
+    rgba = picture.convert("RGBA")
+    if rgba.getextrema()[3][0] < 255:
+        raise ImageError(path, "transparent")
+    return rgba.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
 
 
 def read_image(path: str | Path, channels: int) -> tuple[np.ndarray, int]:
     """Return an upright uint8 image, and the EXIF orientation in which its file holds it.
 
-    Args:
-        path: the file.
-        channels: 3 repeats a grey image, 1 turns colour into luminance.
-
-    Raises:
-        ImageError: the file is unreadable, transparent, CMYK, has more than 8 bits a channel
-            or several frames.
+    channels: 3 repeats a grey image, 1 turns colour into luminance.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
-            with Image.open(path) as picture:
-                _check_format(path, picture)  # before decoding, which drops the low bytes
-                orientation = picture.getexif().get(ORIENTATION, 1)
-                upright = ImageOps.exif_transpose(picture)
-                if "A" in upright.mode or "transparency" in upright.info:
-                    upright = upright.convert("RGBA")
-                    if upright.getextrema()[3][0] < 255:
-                        raise ImageError(f"{path}: is transparent: lay it on a background first")
-                return np.array(upright.convert("L" if channels == 1 else "RGB")), orientation
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:  # decoders raise far more than OSError on damaged files
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def _check_format(path: str | Path, picture: Image.Image) -> None:
-    """Refuse a picture of which a part would be dropped without notice."""
-    args = picture.tile[0][3] if picture.tile else None
-    raw = args[0] if isinstance(args, tuple) and args else args  # "RGB;16B": how a pixel is stored
-    if picture.mode[0] in "IF" or ";16" in str(raw):
-        raise ImageError(f"{path}: has more than 8 bits a channel; scale it to 0..255 first")
-    if picture.mode not in _EIGHT_BIT:
-        raise ImageError(f"{path}: its colours are {picture.mode}, not RGB or grey: convert it")
-    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # a JPEG and its preview
-        raise ImageError(f"{path}: holds {picture.n_frames} pictures; save each as a file")
+    large_is_fine = warnings.catch_warnings(
+        action="ignore", category=Image.DecompressionBombWarning
+    )
+    with large_is_fine, opened(path) as picture:
+        check_format(picture, path)
+        orientation = picture.getexif().get(ORIENTATION, 1)
+        upright = without_alpha(ImageOps.exif_transpose(picture), path)
+        return np.array(upright.convert("L" if channels == 1 else "RGB")), orientation
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from itertools import pairwise
@@ -17,6 +18,7 @@ from PIL import Image
 from segkit import image_ops as ops
 from segkit import metrics
 from segkit.data import read
+from segkit.data.dataset import DataError
 from segkit.data.transforms import Pipeline
 from segkit.errors import ArgumentError
 
@@ -193,13 +195,17 @@ def test_images_are_read_as_training_reads_them_and_what_it_refuses_is_refused(t
     frames = [Image.fromarray(noise(6, 6, seed=k)) for k in range(2)]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     (tmp_path / "text.png").write_text("no picture")
-    reasons = {"rgb16.png": "8 bits", "grey16.png": "8 bits", "glass.png": "transparent"}
-    reasons |= {"print.jpg": "CMYK", "film.gif": "2 pictures", "text.png": "cannot be read"}
-    reasons |= {"none.png": "cannot be read"}
-    for name, reason in reasons.items():
-        with pytest.raises(ops.ImageError, match=rf"{name}: .*{reason}"):
+    refused = {
+        "rgb16.png": ("bit-depth", "8 bits"), "grey16.png": ("bit-depth", "8 bits"),
+        "glass.png": ("transparent", "transparent"), "print.jpg": ("colour-space", "CMYK"),
+        "film.gif": ("frames", "2 pictures"), "text.png": ("unreadable", "cannot be read"),
+        "none.png": ("unreadable", "cannot be read"),
+    }  # fmt: skip
+    for name, (code, reason) in refused.items():
+        with pytest.raises(ops.ImageError, match=rf"{name}: .*{reason}") as raised:
             ops.read_image(tmp_path / name, 3)
-        with pytest.raises(read.DataError):
+        assert raised.value.code == code and pickle.loads(pickle.dumps(raised.value)).code == code
+        with pytest.raises(DataError):
             read.image(tmp_path / name, 3, exif="apply")
 
 
