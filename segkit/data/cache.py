@@ -20,8 +20,8 @@ import PIL
 from joblib import Memory
 from tqdm import tqdm
 
-from segkit.data import read
 from segkit.data.dataset import DataError, Pair
+from segkit.data.issues import refuse
 from segkit.files import FileError
 from segkit.paths import data_dir
 
@@ -100,7 +100,7 @@ def _decode(name: str, function: Callable[[int], Pair], n: int, image_shape: tup
             faults.append(pair)
         else:
             images[i], masks[i] = pair
-    read.refuse(faults, "these images and masks")
+    refuse(faults, "these images and masks")
     return images, masks
 
 
