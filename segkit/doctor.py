@@ -23,7 +23,7 @@ from segkit.data import annotations, folder, read
 from segkit.data.cache import in_threads
 from segkit.data.dataset import IGNORE, DataError, Pair
 from segkit.data.folder import Example, GroupBy, listed
-from segkit.data.issues import SEVERITIES, Issue, attempt, grouped, issue
+from segkit.data.issues import Issue, attempt, grouped, issue
 from segkit.data.pets import FOLDER, from_trimap, trimap_classes
 from segkit.files import atomic_folder, text_table, write_text
 from segkit.page import picture, render
@@ -67,20 +67,16 @@ class Report:
     examples: list[Example] = field(default_factory=list, repr=False)
     read: Callable[[Example, list[Issue]], tuple] = field(default=None, repr=False)
 
-    def of(self, severity: str) -> list[Issue]:
-        """Return the issues of one severity: "error", "warning" or "note"."""
-        return [one for one in self.issues if one.severity == severity]
-
     @property
     def ok(self) -> bool:
         """Whether there is no error."""
-        return not self.of("error")
+        return all(one.severity != "error" for one in self.issues)
 
     @property
     def verdict(self) -> str:
         """One line: how many issues of each severity."""
-        number = {severity: len(self.of(severity)) for severity in SEVERITIES}
-        counts = [f"{n} {severity}{'s' * (n > 1)}" for severity, n in number.items() if n]
+        number = Counter(one.severity for one in self.issues)  # the worst come first
+        counts = [f"{n} {severity}{'s' * (n > 1)}" for severity, n in number.items()]
         pairs = sum(self.facts["pairs"].values())
         return f"{pairs} pairs: {', '.join(counts) or 'nothing to complain about'}"
 
@@ -105,7 +101,7 @@ class Report:
         colours = {(0, 0, 0)} if any(e.values for e in self.examples) else set()
         for one in self.issues:
             for file in one.files if one.code == "mask-colours" else ():
-                colours |= set(_colours(_rgb(self.folder / file)))
+                colours |= set(_colours(self.folder / file))
         few = len(colours) <= _MOST_COLOURS
         return {colour: i for i, colour in enumerate(sorted(colours))} if few else {}
 
@@ -137,15 +133,9 @@ class Report:
             examples = {id(of[file]): of[file] for file in one.files[:_SHOWN] if file in of}
             sections.append((one, one.places(_SHOWN), [*map(self._thumbnail, examples.values())]))
         samples = self.examples[:: max(1, len(self.examples) // _SHOWN)][:_SHOWN]
-        page = render(
-            "doctor.html",
-            title=f"Data: {self.verdict}",
-            report=self,
-            sections=sections,
-            facts=self._facts(),
-            samples=[*map(self._thumbnail, samples)],
-        )
-        write_text(path, page)
+        samples = [*map(self._thumbnail, samples)]
+        values = {"report": self, "sections": sections, "facts": self._facts(), "samples": samples}
+        write_text(path, render("doctor.html", title=f"Data: {self.verdict}", **values))
 
     def _facts(self) -> list[tuple[str, str]]:
         lines = []
@@ -169,8 +159,7 @@ class Report:
         panels = [image]
         if mask is not None:
             mask = read.resize_mask(mask, image.shape[:2])
-            if not set(np.unique(mask)) - {0, IGNORE}:
-                mask[mask == IGNORE] = 1
+            mask[mask == IGNORE] = IGNORE if set(np.unique(mask)) - {0, IGNORE} else 1
             panels.append(image_ops.overlay(image, mask))
         strip, content = plot.strip(panels, 150), io.BytesIO()
         strip.save(content, "JPEG", quality=85)
@@ -232,9 +221,6 @@ def check(
     return report
 
 
-# ------------------------------------------------------------------ the three layouts
-
-
 def _source(root: Path, names: tuple[str, ...]) -> tuple:
     """Return layout, folder, examples, issues, class names, and what reads an example.
 
@@ -294,17 +280,13 @@ def _find_pets(root: Path) -> tuple[list[Example], list[Issue]]:
     for split in ("trainval", "test"):
         official = OxfordIIITPet(root.parent, split, "segmentation")
         for image, mask in zip(official._images, official._segs, strict=True):
-            if image.is_file() and mask.is_file():
-                examples.append(Example(image.stem, split, image, mask))
+            if not image.is_file():
+                issues.append(issue("missing-image", mask))
+            elif not mask.is_file():
+                issues.append(issue("missing-mask", image))
             else:
-                there = image.is_file()
-                issues.append(
-                    issue("missing-mask", image) if there else issue("missing-image", mask)
-                )
+                examples.append(Example(image.stem, split, image, mask))
     return examples, issues
-
-
-# ------------------------------------------------------------------ one example
 
 
 def _measure(
@@ -374,16 +356,13 @@ def _classes(examples: list[Example], encoding: str | None, names: Sequence[str]
     ]
 
 
-# ------------------------------------------------------------------ all examples
-
-
 def _palettes(report: Report) -> list[Issue]:
     """Find masks whose palette gives an id another colour than most masks do."""
-    issues = []
-    for e in report.examples:
-        found = [v for v, colour in e.details.palette.items() if report.palette[v] != colour]
-        issues += [issue("palette-differs", e.mask, f"id {listed(found)}")] if found else []
-    return issues
+    return [
+        issue("palette-differs", e.mask, f"id {listed(different)}")
+        for e in report.examples
+        if (different := [v for v, c in e.details.palette.items() if report.palette[v] != c])
+    ]
 
 
 def _strips(report: Report) -> list[Issue]:
@@ -460,11 +439,10 @@ def _duplicates(report: Report) -> list[Issue]:
 
 def _leaking_groups(report: Report) -> list[Issue]:
     """Find groups that are in several splits."""
-    split_of: dict[str, set[str]] = {}
-    grouped = [e for e in report.examples if e.details.group]
-    for e in grouped:
-        split_of.setdefault(e.details.group, set()).add(e.split)
-    leaking = [e for e in grouped if len(split_of[e.details.group]) > 1]
+    members = [e for e in report.examples if e.details.group]
+    homes = {(e.details.group, e.split) for e in members}
+    count = Counter(group for group, _ in homes)
+    leaking = [e for e in members if count[e.details.group] > 1]
     return [issue("leak-group", e.image, f"group {e.details.group}") for e in leaking]
 
 
@@ -477,9 +455,6 @@ def _modes(report: Report) -> list[Issue]:
     if 0 < len(grey) < len(modes):
         issues += [issue("mixed-channels", file) for file in grey]
     return issues
-
-
-# ------------------------------------------------------------------ corrected copies
 
 
 class _CannotFix(Exception):
@@ -498,14 +473,8 @@ class Fix:
 def fix(report: Report, out: str | Path) -> list[Fix]:
     """Write a corrected copy of the data of `report` to `out`; the originals stay as they are.
 
-    Images are turned upright and become plain grey or RGB, 0/255 and colours become ids, and
-    smeared edges of binary masks are cut at a half. Pairs without an issue are copied as they are.
     What cannot be corrected without guessing is left out, and listed. Near-duplicates, leaks and
-    rare classes stay: they are no issue of a single file.
-
-    Args:
-        report: from `check`.
-        out: a new or empty folder outside of the source. It appears when all is written.
+    rare classes stay: they are no issue of a single file. `out` appears when all is written.
 
     Raises:
         DataError: the layout is not images and masks, or nothing would be left.
@@ -578,7 +547,7 @@ def _write_pair(report: Report, example: Example, codes: list[list[str]], out: P
 def _colours_to_ids(report: Report, example: Example) -> Fixed:
     rgb = _rgb(example.mask)
     mask = np.zeros(rgb.shape[:2], np.uint8)
-    for colour in _colours(rgb):
+    for colour in _colours(example.mask):
         if colour not in report.colour_ids:
             raise _CannotFix(f"which ids its colours are is not known, {colour} for one")
         mask[(rgb == colour).all(axis=-1)] = report.colour_ids[colour]
@@ -652,6 +621,6 @@ def _rgb(file: Path) -> np.ndarray:
         return np.array(picture.convert("RGB"))
 
 
-def _colours(rgb: np.ndarray) -> list[Colour]:
-    codes = np.unique(rgb.astype(int) @ (65536, 256, 1))
-    return [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in codes]
+def _colours(file: Path) -> list[Colour]:
+    with read.opened(file) as stored:
+        return sorted(colour for _, colour in stored.convert("RGB").getcolors(2**24))
