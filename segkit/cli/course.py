@@ -4,9 +4,9 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import count, zip_longest
+from collections.abc import Generator
+from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +33,7 @@ def _list(as_json: AsJson = False) -> None:
     from segkit.files import text_table
 
     rows = [
-        {"number": lesson.number, "name": lesson.stem, "title": lesson.title}
+        {"number": lesson.number, "name": lesson.path.stem, "title": lesson.title}
         | {"promise": lesson.promise, "minutes": lesson.minutes}
         | {"parameters": lesson.parameters, "path": str(lesson.path)}
         for lesson in lessons()
@@ -80,49 +80,37 @@ def _run(
     parameters = arguments(find(lesson or []), given, strict=bool(lesson))
     options = {"jobs": jobs, "timeout": timeout, "resume": resume, "pages": pages}
     try:
-        with stoppable(), _progress(len(parameters)) as show:
-            outcomes = run(parameters, out, **options, finished=show)
+        passed = _follow(run(parameters, out, **options), len(parameters))
     finally:
         print(f"Report: {out / 'index.html'}")
-    _finish(outcomes)
+    raise Exit(0 if passed else 1)
 
 
 @course.command("refresh", epilog=example("segkit course refresh 07"))
 def _refresh(lesson: _Lessons = None, jobs: Jobs = 1, timeout: _Timeout = None) -> None:
     """Run the committed lessons where they are and store their outputs in them.
 
-    The README's table of lessons and its thumbnails are made anew. A lesson of which a cell
-    fails stays as it was; the exit code is then 1.
+    A lesson of which a cell fails stays as it was; the exit code is then 1.
     """
-    from segkit.course import find, refresh, update_readme
+    from segkit.course import find, refresh
 
     chosen = find(lesson or [])
-    with stoppable(), _progress(len(chosen)) as show:
-        outcomes = refresh(chosen, jobs=jobs, timeout=timeout, finished=show)
-    update_readme()
-    _finish(outcomes)
+    passed = _follow(refresh(chosen, jobs=jobs, timeout=timeout), len(chosen))
+    raise Exit(0 if passed else 1)
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable]:
-    """Yield a function that prints the outcome of a lesson; on a terminal, a bar counts them."""
+def _follow(outcomes: Generator, total: int) -> bool:
+    """Print each lesson's outcome as it ends; return whether all passed."""
     from tqdm import tqdm
 
-    numbers = count(1)
-    with tqdm(total=total, unit="lesson", disable=None) as bar:
-
-        def show(outcome: object) -> None:
-            tqdm.write(f"[{next(numbers)}/{total}] {outcome}")
+    passed = 0
+    with stoppable(), closing(outcomes), tqdm(total=total, unit="lesson", disable=None) as bar:
+        for number, outcome in enumerate(outcomes, 1):
+            tqdm.write(f"[{number}/{total}] {outcome}")
             bar.update()
-
-        yield show
-
-
-def _finish(outcomes: list) -> None:
-    """Print how many lessons passed; exit with code 1 unless all did."""
-    passed = sum(outcome.ok for outcome in outcomes)
-    print(f"{passed} of {len(outcomes)} lessons passed")
-    raise Exit(0 if passed == len(outcomes) else 1)
+            passed += outcome.ok
+    print(f"{passed} of {total} lessons passed")
+    return passed == total
 
 
 @check.command("grade", epilog=example("segkit check grade class/*_07.ipynb --csv marks.csv"))
