@@ -52,7 +52,7 @@ def test_every_solution_belongs_to_an_exercise():
 
 
 def test_only_exercises_and_what_lessons_draw_are_public():
-    drawn = {"four_masks", "four_splits", "four_transforms", "five_curves"}
+    drawn = {"four_masks", "four_splits", "four_transforms", "five_curves", "CASES", "case"}
     names = [e.name for _, e in ALL]
     assert len(set(names)) == len(names)
     assert {*dir(check)} == {*check.__all__, *names, *drawn}
@@ -73,7 +73,7 @@ def test_only_the_lesson_asked_for_is_loaded():
 
 def test_without_the_course_the_error_says_what_to_do(tmp_path):
     shutil.copytree(ROOT / "segkit", tmp_path / "segkit", ignore=lambda *_: ["__pycache__"])
-    code = "from segkit import check; assert 'case' in dir(check); check.box"
+    code = "from segkit import check; assert 'Case' in dir(check); check.box"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE)
     assert b"clone the repository and run inside it" in done.stderr
 
