@@ -46,8 +46,7 @@ def _list(as_json: AsJson = False) -> None:
     for row in rows:
         given = ", ".join(f"{name}={value!r}" for name, value in row["parameters"].items())
         text = textwrap.wrap(row["promise"], width) + textwrap.wrap(f"Parameters: {given}", width)
-        minutes = "" if row["minutes"] is None else f"{row['minutes']:g}"
-        lines += zip_longest([row["name"]], text, [minutes])
+        lines += zip_longest([row["name"]], text, [f"{row['minutes'] or 0:g}"])
     print(text_table(("Lesson", "What it promises", "Minutes"), lines, left=2))
 
 
@@ -80,10 +79,9 @@ def _run(
     parameters = arguments(find(lesson or []), given, strict=bool(lesson))
     options = {"jobs": jobs, "timeout": timeout, "resume": resume, "pages": pages}
     try:
-        passed = _follow(run(parameters, out, **options), len(parameters))
+        _follow(run(parameters, out, **options), len(parameters))
     finally:
         print(f"Report: {out / 'index.html'}")
-    raise Exit(0 if passed else 1)
 
 
 @course.command("refresh", epilog=example("segkit course refresh 07"))
@@ -95,12 +93,11 @@ def _refresh(lesson: _Lessons = None, jobs: Jobs = 1, timeout: _Timeout = None) 
     from segkit.course import find, refresh
 
     chosen = find(lesson or [])
-    passed = _follow(refresh(chosen, jobs=jobs, timeout=timeout), len(chosen))
-    raise Exit(0 if passed else 1)
+    _follow(refresh(chosen, jobs=jobs, timeout=timeout), len(chosen))
 
 
-def _follow(outcomes: Generator, total: int) -> bool:
-    """Print each lesson's outcome as it ends; return whether all passed."""
+def _follow(outcomes: Generator, total: int) -> None:
+    """Print each lesson's outcome as it ends; exit with code 1 unless all passed."""
     from tqdm import tqdm
 
     passed = 0
@@ -110,7 +107,7 @@ def _follow(outcomes: Generator, total: int) -> bool:
             bar.update()
             passed += outcome.ok
     print(f"{passed} of {total} lessons passed")
-    return passed == total
+    raise Exit(0 if passed == total else 1)
 
 
 @check.command("grade", epilog=example("segkit check grade class/*_07.ipynb --csv marks.csv"))
@@ -132,22 +129,19 @@ def _grade(
     with stoppable():
         marked = grade_all(notebooks, jobs, timeout)
     names = list(dict.fromkeys(name for one in marked for name in one.marks))
-    right = [sum(status == "passed" for status in one.marks.values()) for one in marked]
+    words = {"passed": "right", "failed": "wrong", "todo": "-", "not run": "not run"}
+    rows, lines = [], []
+    for one in marked:
+        right = sum(status == "passed" for status in one.marks.values())
+        rows.append({"notebook": one.notebook, "right": right, "error": one.error, **one.marks})
+        total = f"{right} of {len(one.marks)}" if one.marks else one.error
+        marks = (words.get(one.marks.get(name), "") for name in names)
+        lines.append((one.notebook.name, *marks, total))
     if csv:
-        rows = [
-            {"notebook": one.notebook, "right": number, "error": one.error, **one.marks}
-            for one, number in zip(marked, right, strict=True)
-        ]
         write_text(csv, csv_text(("notebook", *names, "right", "error"), rows))
     if as_json:
         print_json([one._asdict() for one in marked])
     else:
-        words = {"passed": "right", "failed": "wrong", "todo": "-", "not run": "not run"}
-        lines = []
-        for one, number in zip(marked, right, strict=True):
-            total = f"{number} of {len(one.marks)}" if one.marks else one.error
-            marks = (words.get(one.marks.get(name), "") for name in names)
-            lines.append((one.notebook.name, *marks, total))
         print(text_table(("notebook", *names, "right"), lines, left=len(names) + 2))
     raise Exit(1 if any(one.error for one in marked) else 0)
 
