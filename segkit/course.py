@@ -20,7 +20,6 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +75,8 @@ class Lesson:
     @property
     def introduction(self) -> str:
         """The text above the first code cell."""
-        texts = takewhile(lambda cell: cell["cell_type"] == "markdown", self.cells)
-        return "\n\n".join(cell["source"] for cell in texts)
+        first = next((i for i, c in enumerate(self.cells) if c["cell_type"] == "code"), None)
+        return "\n\n".join(cell["source"] for cell in self.cells[:first])
 
     @property
     def title(self) -> str:
@@ -100,17 +99,14 @@ class Lesson:
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """The names and literal defaults assigned in the cell tagged `parameters`.
-
-        A value computed from a parameter would keep its default when papermill sets the parameter.
-        """
+        """The names and literal defaults assigned in the cell tagged `parameters`."""
         declared: dict[str, Any] = {}
         cells = [c for c in self.cells if "parameters" in c["metadata"].get("tags", [])]
         try:
             for line in ast.parse("\n".join(cell["source"] for cell in cells)).body:
                 (target,) = line.targets if isinstance(line, ast.Assign) else [line.target]
                 declared[target.id] = ast.literal_eval(line.value)
-        except (ValueError, SyntaxError, AttributeError):
+        except (ValueError, SyntaxError, AttributeError):  # "b = 2 * a" would ignore papermill's a
             rule = "a line in the cell tagged `parameters` is one name, one literal: `seed = 0`"
             raise CourseError(f"{self.path.name}: {rule}") from None
         return declared
@@ -128,12 +124,7 @@ def lessons() -> list[Lesson]:
 
 
 def find(names: Sequence[str]) -> list[Lesson]:
-    """Return lessons by number ("04", "4"), stem or path; all of the course if none is named.
-
-    Raises:
-        ArgumentError: a lesson does not exist; the message lists those that do.
-        CourseError: two have the same name.
-    """
+    """Return lessons by number ("04", "4"), stem or path; all of the course if none is named."""
     known = {lesson.path.stem: lesson for lesson in lessons()}
     numbers = {int(lesson.number): stem for stem, lesson in known.items()}
     chosen: dict[str, Lesson] = {}
@@ -156,7 +147,7 @@ def arguments(
 
     Args:
         given: values, or texts as typed in a shell. Each gets the type of the lesson's default.
-        strict: whether every lesson must declare every parameter given, or at least one lesson.
+        strict: whether every lesson must declare every parameter given; else one lesson must.
     """
     for name in given:
         lacking = [lesson for lesson in chosen if name not in lesson.parameters]
@@ -178,9 +169,8 @@ def _typed(lesson: Lesson, name: str, value: Any) -> Any:
     if is_path and typed and (default is None or isinstance(default, str)):
         typed = str(Path(typed).expanduser().resolve())  # the lesson runs in another folder
     elif isinstance(typed, str) and not isinstance(default, str):
-        words = {"true": "True", "false": "False", "none": "None"}
-        with suppress(ValueError, SyntaxError):
-            typed = ast.literal_eval(words.get(typed.lower(), typed))
+        with suppress(ValueError, SyntaxError):  # True and true, None and none
+            typed = ast.literal_eval(typed.title() if typed.isalpha() else typed)
     if isinstance(default, float) and type(typed) is int:
         typed = float(typed)
     if default is not None and type(typed) is not type(default):
@@ -202,11 +192,6 @@ class Outcome:
     memory: int = 0  # peak of the largest single process, in bytes
     error: str = ""  # the cell that ran last, and what ended it
     finished: str = ""  # date and time
-
-    @property
-    def ok(self) -> bool:
-        """Whether the lesson ran to its end, now or before."""
-        return self.status in ("passed", "kept")
 
     def __str__(self) -> str:
         text = f"{self.status:<8} {self.stem:<24} {self.seconds:6.1f} s"
@@ -247,7 +232,7 @@ def run(
     for path, values in parameters.items():
         row = report.pop(path.stem, None)
         same = row and (row.parameters, row.digest) == (values, Lesson(path).digest())
-        if resume and same and row.ok and (out / path.name).is_file():
+        if resume and same and row.status == "passed" and (out / path.name).is_file():
             report[path.stem] = row
             del waiting[path]
             yield replace(row, status="kept")
@@ -292,9 +277,9 @@ def refresh(
     ):
         for outcome in outcomes:
             path = places[outcome.stem]
-            if outcome.ok and Lesson(path).digest() != outcome.digest:
+            if outcome.status == "passed" and Lesson(path).digest() != outcome.digest:
                 outcome.status, outcome.error = "failed", "the lesson was edited while it ran"
-            elif outcome.ok:
+            elif outcome.status == "passed":
                 notebook = nbformat.read(Path(out, path.name), as_version=4)
                 notebook.metadata = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
                 for cell in notebook.cells:
@@ -379,11 +364,9 @@ def _environment(folder: Path, jobs: int) -> dict[str, str]:
 
 
 def _error(executed: Path, reason: str) -> str:
-    """Return the cell that ran last, with its error, or with `reason` where it has none.
-
-    In the second case, mark the notebook as unfinished.
-    """
+    """Return the cell that ran last and its error; if it has none, `reason`, and say so on top."""
     import nbformat
+    from nbformat.v4 import new_markdown_cell
 
     try:
         notebook = nbformat.read(executed, as_version=4)
@@ -396,8 +379,7 @@ def _error(executed: Path, reason: str) -> str:
     if failed and not reason.startswith("Timeout"):
         reason = f"{failed[-1].ename}: {failed[-1].evalue}"
     else:
-        mark = nbformat.v4.new_markdown_cell(f"**Not run to its end.** {reason}")
-        notebook.cells.insert(0, mark)
+        notebook.cells.insert(0, new_markdown_cell(f"**Not run to its end.** {reason}"))
         nbformat.write(notebook, executed)
     source = ran[-1].source.strip().partition("\n")[0] if ran else ""
     return f"cell [{len(ran)}] {source}: {reason}"

@@ -219,7 +219,7 @@ def test_each_lesson_runs_here_and_in_a_folder_of_its_own(ran: Path) -> None:
     assert (files / "x.txt").read_text() == "mine"
     rows = report(ran / "out")
     assert 2**29 < rows["00_pass"]["memory"] < 2**30, "that of the child, no sum"
-    assert 20 * 2**20 < rows["03_slow"]["memory"] < 2**29
+    assert rows["03_slow"]["memory"] > 20 * 2**20
     assert printed(ran / "00_pass.ipynb") == "", "the lesson itself was written to"
 
 
@@ -368,7 +368,7 @@ def test_refresh_leaves_a_failing_or_changed_lesson_alone(tmp_path: Path) -> Non
     before = fails.path.read_bytes()
     outcomes = {row.stem: row for row in refresh([fails, edited], jobs=2)}
     assert "ZeroDivisionError" in outcomes["04_x"].error
-    assert "edited while it ran" in outcomes["05_y"].error and not outcomes["05_y"].ok
+    assert "edited while it ran" in outcomes["05_y"].error and outcomes["05_y"].status == "failed"
     assert fails.path.read_bytes() == before
     assert printed(edited.path) == "" and "Made anew" in edited.path.read_text("utf-8")
 
