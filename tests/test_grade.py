@@ -1,16 +1,14 @@
 """Marking learners' notebooks."""
 
 import csv
-import io
 import json
 from pathlib import Path
 
 import nbformat
 import pytest
-from typer.testing import CliRunner
+from calls import call
 
 from segkit import paths
-from segkit.cli.course import check
 from segkit.grade import grade
 
 SOLUTION = (paths.root() / "notebooks" / "solutions" / "07_iou_and_dice.py").read_text("utf-8")
@@ -44,47 +42,37 @@ def test_an_answer_may_use_what_the_lesson_made(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "reason"),
+    ("text", "reason"),
     [
-        ("gone.ipynb", None, "no notebook"),
-        ("broken.ipynb", "{", "not a readable notebook"),
-        ("other.ipynb", nbformat.writes(nbformat.v4.new_notebook()), "no lesson with exercises"),
+        (None, "no notebook"),
+        ("{", "not a readable notebook"),
+        (nbformat.writes(nbformat.v4.new_notebook()), "no lesson with exercises"),
     ],
 )
-def test_what_cannot_be_marked_says_why(tmp_path, name, text, reason):
+def test_what_cannot_be_marked_says_why(tmp_path, text, reason):
     if text is not None:
-        (tmp_path / name).write_text(text)
-    found = grade(tmp_path / name)
-    assert found.marks == {}
-    assert reason in found.error
+        (tmp_path / "ana.ipynb").write_text(text)
+    found = grade(tmp_path / "ana.ipynb")
+    assert found.marks == {} and reason in found.error
 
 
 def test_an_endless_loop_ends(tmp_path):
-    found = grade(learner(tmp_path, "while True: pass"), timeout=3)
-    assert "timed out" in found.error
+    assert "timed out" in grade(learner(tmp_path, "while True: pass"), timeout=3).error
 
 
 def test_the_table_of_a_class(tmp_path):
-    table = tmp_path / "marks.csv"
+    table, gone = tmp_path / "marks.csv", str(tmp_path / "gone.ipynb")
     right = learner(tmp_path, SOLUTION + CHECK, "1 / 0\n" + STUB)
     wrong = learner(tmp_path, WRONG + CHECK, STUB, name="ben.ipynb")
-    paths = [str(right), str(wrong), str(tmp_path / "gone.ipynb")]
-    done = CliRunner().invoke(check, [*paths, "--csv", str(table), "-j", "2"])
-    assert done.exit_code == 1
-    lines = [line.split() for line in done.output.splitlines()]
+    code, text = call("check", "grade", right, wrong, gone, "--csv", table, "-j", 2)
+    assert code == 1
+    lines = [line.split() for line in text.splitlines()]
     assert ["ana.ipynb", "right", "not", "run", "1", "of", "2"] in lines
     assert ["ben.ipynb", "wrong", "-", "0", "of", "2"] in lines
-    first, second, third = csv.DictReader(io.StringIO(table.read_text()))
-    assert (first["iou_and_dice"], first["choose_average"], first["right"]) == (
-        "passed", "not run", "1",
-    )  # fmt: skip
-    assert (second["iou_and_dice"], second["choose_average"]) == ("failed", "todo")
-    assert "no notebook" in third["error"] and "no notebook" in done.output
-
-
-def test_marks_as_json(tmp_path):
-    path = str(tmp_path / "gone.ipynb")
-    done = CliRunner().invoke(check, [path, "--json"])
-    assert json.loads(done.stdout) == [
-        {"notebook": path, "marks": {}, "error": f"no notebook {path}"}
-    ]
+    first, second, third = csv.DictReader(table.read_text().splitlines())
+    names = ("iou_and_dice", "choose_average", "right")
+    assert [first[name] for name in names] == ["passed", "not run", "1"]
+    assert [second[name] for name in names] == ["failed", "todo", "0"]
+    assert "no notebook" in third["error"] and "no notebook" in text
+    _, text = call("check", "grade", gone, "--json")
+    assert json.loads(text) == [{"notebook": gone, "marks": {}, "error": f"no notebook {gone}"}]
