@@ -180,7 +180,7 @@ def _typed(lesson: Lesson, name: str, value: Any) -> Any:
 
 
 @dataclass
-class Outcome:
+class _Outcome:
     """The result of running one lesson."""
 
     stem: str
@@ -208,7 +208,7 @@ def run(
     resume: bool = False,
     pages: bool = True,
     in_place: bool = False,
-) -> Iterator[Outcome]:
+) -> Iterator[_Outcome]:
     """Run lessons, write executed notebooks and a report to `out`, and yield each outcome.
 
     Closing the generator kills what runs and keeps what has finished.
@@ -225,7 +225,7 @@ def run(
         raise CourseError(f"{out}: the lessons themselves are there; choose another folder")
     try:
         rows = json.loads((out / "report.json").read_text("utf-8"))["lessons"]
-        report = {row["stem"]: Outcome(**row) for row in rows}
+        report = {row["stem"]: _Outcome(**row) for row in rows}
     except (OSError, ValueError, KeyError, TypeError):  # it is missing or corrupted
         report = {}
     waiting = dict(parameters)
@@ -259,7 +259,7 @@ def run(
 
 def refresh(
     chosen: Sequence[Lesson], *, jobs: int = 1, timeout: float | None = None
-) -> Iterator[Outcome]:
+) -> Iterator[_Outcome]:
     """Run lessons as they are, in their folder, store their outputs, and yield each outcome.
 
     A lesson is replaced only if every cell ran and nobody edited the file meanwhile.
@@ -297,10 +297,10 @@ def _run_one(
     jobs: int,
     timeout: float | None,
     stop: threading.Event,
-) -> Outcome:
+) -> _Outcome:
     """Run a lesson in a process of its own; its executed notebook lies in `out`."""
     folder, executed, lesson = out / "work" / path.stem, out / path.name, Lesson(path)
-    outcome = Outcome(path.stem, lesson.title, dict(parameters), lesson.digest())
+    outcome = _Outcome(path.stem, lesson.title, dict(parameters), lesson.digest())
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "files").mkdir(parents=True)
     for suffix in (".ipynb", ".html"):  # of an earlier run
@@ -398,7 +398,7 @@ def _page(notebook: Path, pictures_from: Path) -> str:
     return re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', page)
 
 
-def _write_report(out: Path, report: Mapping[str, Outcome]) -> None:
+def _write_report(out: Path, report: Mapping[str, _Outcome]) -> None:
     """Write `report.json` and `index.html`."""
     rows = [report[stem] for stem in sorted(report)]
     machine = {

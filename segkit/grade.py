@@ -26,7 +26,7 @@ from segkit.course import CourseError, Lesson
 from segkit.errors import SegkitError
 
 
-class Marks(NamedTuple):
+class _Marks(NamedTuple):
     """The marks of one notebook."""
 
     notebook: Path
@@ -34,14 +34,14 @@ class Marks(NamedTuple):
     error: str = ""  # why there are no marks
 
 
-def grade_all(notebooks: Sequence[Path], jobs: int = 1, timeout: float = 120) -> list[Marks]:
+def grade_all(notebooks: Sequence[Path], jobs: int = 1, timeout: float = 120) -> list[_Marks]:
     """Return the marks of each notebook, in order. `timeout`: seconds that a cell may take."""
     with ThreadPoolExecutor(jobs) as pool:
-        marked = pool.map(lambda path: grade(path, timeout), notebooks)
+        marked = pool.map(lambda path: _grade(path, timeout), notebooks)
         return list(tqdm(marked, "marking", len(notebooks), leave=False, disable=None))
 
 
-def grade(path: Path, timeout: float = 120) -> Marks:
+def _grade(path: Path, timeout: float = 120) -> _Marks:
     """Return the marks of one notebook, which is not changed.
 
     It runs in an empty folder, and the lesson in it only if an answer needs it.
@@ -57,8 +57,8 @@ def grade(path: Path, timeout: float = 120) -> Marks:
         if undefined:  # an answer uses something that the lesson defined
             found, _ = _run(notebook.cells, timeout)
     except (SegkitError, CellTimeoutError, DeadKernelError, nbformat.ValidationError) as error:
-        return Marks(path, {}, str(error).strip().splitlines()[0])
-    return Marks(path, {name: found.get(name, "not run") for name in names})
+        return _Marks(path, {}, str(error).strip().splitlines()[0])
+    return _Marks(path, {name: found.get(name, "not run") for name in names})
 
 
 def _exercise_cells(cells: list[NotebookNode]) -> list[NotebookNode]:
