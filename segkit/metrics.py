@@ -484,7 +484,7 @@ def validate_target(
         shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
         known = "one channel is binary (0 and 1)"
         if logits.shape[1] > 1:
-            known = f"{logits.shape[1]} channels know the classes 0 to {last}"
+            known = f"{logits.shape[1]} channels are for the classes 0 to {last}"
         remedy = f"{values[-1] + 1} classes need as many channels"
         if values[-1] == 255:
             remedy = "a 0/255 mask becomes (mask > 127).long()"

@@ -22,7 +22,7 @@ from segkit.data.dataset import IGNORE, SegmentationDataset
 from segkit.errors import ArgumentError
 from segkit.image_ops import IGNORE_COLOUR, PALETTE, colours, overlay, rgb
 
-STYLE = {
+_STYLE = {
     "figure.facecolor": "white",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -39,7 +39,7 @@ STYLE = {
         color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
     ),
 }
-plt.rcParams.update(STYLE)
+plt.rcParams.update(_STYLE)
 
 
 def grid(

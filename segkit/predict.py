@@ -289,20 +289,14 @@ def _predict_file(
         return Outcome(file, error=text, seconds=time.perf_counter() - start)
     image_ops.write_mask(target, mask, orientation, form)
     if overlay:
-        _write_overlay(overlay, image, mask)
+        small = Image.fromarray(image)
+        small.thumbnail((_OVERLAY, _OVERLAY), Image.Resampling.BILINEAR)
+        ids = Image.fromarray(mask).resize(small.size, Image.Resampling.NEAREST)
+        drawn = Image.fromarray(image_ops.overlay(np.array(small), np.array(ids)))
+        with atomic_file(overlay) as part:
+            drawn.save(part, "JPEG", quality=90, subsampling=0)
     shares = {
         name: np.count_nonzero(mask == label) / mask.size
         for label, name in enumerate(metadata.class_names)
     }
     return Outcome(file, target, overlay, shares, time.perf_counter() - start)
-
-
-def _write_overlay(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
-    scale = min(1.0, _OVERLAY / max(mask.shape))
-    height, width = (max(1, round(side * scale)) for side in mask.shape)
-    small = np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    with atomic_file(path) as part:
-        picture = Image.fromarray(
-            image_ops.overlay(image_ops.resize(image, (height, width)), small)
-        )
-        picture.save(part, "JPEG", quality=90, subsampling=0)

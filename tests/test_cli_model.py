@@ -181,7 +181,7 @@ def test_exporting_says_what_is_not_installed(run, tmp_path, monkeypatch, capsys
     [
         (["evaluate", "none.safetensors"], "none.safetensors: there is no such file"),
         (["evaluate", "pickle.pt"], "pickle.pt is a pickle"),
-        (["evaluate", "text.txt"], "text.txt is damaged or cut short"),
+        (["evaluate", "text.txt"], "text.txt is damaged, or no model file"),
         (["evaluate", "MODEL", "--split", "tset"], "no split 'tset' (did you mean test?)"),
         (["evaluate", "MODEL", "--data", "toy-pets"], "toy-pets marks a border"),
         (["evaluate", "MODEL", "--data", "toy-pets", "--border", "ignore"], "trained for class"),

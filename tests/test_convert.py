@@ -1,12 +1,11 @@
 """Splits as folders and lists, and LabelMe's shapes as masks."""
 
-import base64
 import csv
-import io
 import json
 
 import numpy as np
 import pytest
+from labelme_files import annotate, shape
 from PIL import Image
 
 from segkit import convert
@@ -35,7 +34,7 @@ def names(found, split):
     return {item.name for item in found.parts[split]}
 
 
-def test_a_cut_takes_every_pair_once_and_its_seed_counts(folder):
+def test_a_split_takes_every_pair_once_and_its_seed_counts(folder):
     found = convert.split(folder, (0.6, 0.2, 0.2), seed=1)
     assert found.counts() == {"train": 12, "val": 4, "test": 4}
     assert len(set.union(*(names(found, split) for split in found.parts))) == 20
@@ -64,26 +63,26 @@ def test_the_mix_is_the_same_in_all_splits(folder, by, tmp_path, monkeypatch):
             assert max(each) - min(each) <= 1 + count // 5
 
 
-def test_a_cut_that_leaks_is_refused(folder):
+def test_a_split_that_leaks_is_refused(folder):
     for part in ("images", "masks"):
-        (folder / part / "twin.png").write_bytes((folder / part / "p0_00.png").read_bytes())
+        (folder / part / "copy.png").write_bytes((folder / part / "p0_00.png").read_bytes())
     seeds = []
     for seed in range(8):
         try:
             found = convert.split(folder, seed=seed)
         except DataError as error:
-            assert "p0_00 = twin" in str(error) or "twin = p0_00" in str(error)
+            assert "p0_00 = copy" in str(error) or "copy = p0_00" in str(error)
             seeds.append(seed)
         else:
-            (split,) = [split for split in found.parts if "twin" in names(found, split)]
+            (split,) = [split for split in found.parts if "copy" in names(found, split)]
             assert "p0_00" in names(found, split)
     assert 0 < len(seeds) < 8
 
 
-def test_what_cannot_be_cut_is_refused(folder, tmp_path):
-    convert.write_folders(convert.split(folder), tmp_path / "cut")
+def test_what_cannot_be_split_is_refused(folder, tmp_path):
+    convert.write_folders(convert.split(folder), tmp_path / "out")
     with pytest.raises(DataError, match="is split already, into train, val, test"):
-        convert.split(tmp_path / "cut")
+        convert.split(tmp_path / "out")
     with pytest.raises(ValueError, match="exclude each other"):
         convert.split(folder, group_by="p", stratify_by="p")
     (folder / "masks" / "p0_00.png").unlink()
@@ -94,14 +93,14 @@ def test_what_cannot_be_cut_is_refused(folder, tmp_path):
 def test_copies_are_the_files_and_load_as_that_split(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGKIT_DATA", str(tmp_path / "cache"))
     found = convert.split(folder, seed=4)
-    convert.write_folders(found, tmp_path / "cut")
+    convert.write_folders(found, tmp_path / "out")
     for split, items in found.parts.items():
-        place = tmp_path / "cut" / split
+        place = tmp_path / "out" / split
         assert {p.stem for p in (place / "images").iterdir()} == names(found, split)
         for item in items:
             assert (place / "images" / item.image.name).read_bytes() == item.image.read_bytes()
             assert (place / "masks" / item.mask.name).read_bytes() == item.mask.read_bytes()
-        opened = load("folder", split, 8, data_dir=tmp_path / "cut")
+        opened = load("folder", split, 8, data_dir=tmp_path / "out")
         assert set(opened.names) == names(found, split)
 
 
@@ -144,23 +143,6 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 # ---------------------------------------------------------------- LabelMe
 
 
-def shape(label, points):
-    return {"label": label, "shape_type": "polygon", "points": points}
-
-
-def annotate(place, name, shapes, image, suffix=".png", inside=False, **save):
-    place.mkdir(parents=True, exist_ok=True)
-    content = {"shapes": shapes, "imageHeight": 10, "imageWidth": 14, "imageData": None}
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG" if suffix == ".jpg" else "PNG", **save)
-    if inside:
-        content["imageData"] = base64.b64encode(buffer.getvalue()).decode()
-    else:
-        (place / f"photo {name}{suffix}").write_bytes(buffer.getvalue())
-    content["imagePath"] = f"photo {name}{suffix}"
-    (place / f"photo {name}.json").write_text(json.dumps(content))
-
-
 BOX = [[2, 1], [6, 1], [6, 5], [2, 5]]
 LATER = [[4, 3], [9, 3], [9, 8], [4, 8]]
 
@@ -171,11 +153,13 @@ def drawn(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     photo = rng.integers(0, 256, (10, 14, 3), dtype=np.uint8)
     place = tmp_path / "drawn"
-    annotate(place, "a", [shape("nail", BOX), shape("bone", LATER)], photo)
-    annotate(place, "b", [shape("__ignore__", BOX)], photo[::-1], inside=True)
+    annotate(place, "photo a", [shape("nail", BOX), shape("bone", LATER)], photo)
+    annotate(place, "photo b", [shape("__ignore__", BOX)], photo[::-1], embed=True)
+    size = {"imageHeight": 10, "imageWidth": 14}
+    annotate(place, "photo c", [shape("bone", LATER)], np.rot90(photo), "photo c.jpg", **size)
     turned = Image.Exif()
     turned[0x0112] = 6  # stored on its side, seen upright
-    annotate(place, "c", [shape("bone", LATER)], np.rot90(photo), ".jpg", exif=turned)
+    Image.fromarray(np.rot90(photo)).save(place / "photo c.jpg", exif=turned)
     return place
 
 

@@ -49,7 +49,7 @@ every_loss = pytest.mark.parametrize(("make", "classes"), EVERY)
 # p      0.8  0.4  0.1  0.6  (ignored)     Σpt = 1.2, Σp = 1.9, Σt = 2
 # t      1    1    0    0
 ROW = torch.tensor([0.8, 0.4, 0.1, 0.6, 0.99], dtype=torch.float64).logit().view(1, 1, 1, 5)
-TRUTH = torch.tensor([[[1, 1, 0, 0, 255]]])
+TARGET = torch.tensor([[[1, 1, 0, 0, 255]]])
 LOG = math.log
 
 
@@ -76,13 +76,13 @@ LOG = math.log
     ids=lambda v: type(v).__name__ if isinstance(v, torch.nn.Module) else "",
 )
 def test_binary_values_by_hand(loss, expected):
-    assert loss(ROW, TRUTH).item() == pytest.approx(expected)
+    assert loss(ROW, TARGET).item() == pytest.approx(expected)
 
 
 # Two pixels of three classes, and one ignored. The first is class 0, the second class 2.
 THREE = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.1, 0.8, 0.1]], dtype=torch.float64)
 THREE = THREE.log().T.view(1, 3, 1, 3)
-THREE_TRUTH = torch.tensor([[[0, 2, 255]]])
+THREE_TARGET = torch.tensor([[[0, 2, 255]]])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ THREE_TRUTH = torch.tensor([[[0, 2, 255]]])
     ids=lambda v: type(v).__name__ if isinstance(v, torch.nn.Module) else "",
 )
 def test_exclusive_values_by_hand(loss, expected):
-    assert loss(THREE, THREE_TRUTH).item() == pytest.approx(expected)
+    assert loss(THREE, THREE_TARGET).item() == pytest.approx(expected)
 
 
 def test_lovasz_hinge_by_hand():
@@ -307,7 +307,7 @@ def test_options_that_make_no_loss_are_refused(make, bad):
 
 
 @pytest.mark.parametrize(
-    ("make", "cure"),
+    ("make", "remedy"),
     [
         (lambda: CrossEntropyLoss()(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2).long()), "BCE"),
         (lambda: BCELoss()(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2).long()), "CrossEntropy"),
@@ -322,8 +322,8 @@ def test_options_that_make_no_loss_are_refused(make, bad):
         (lambda: Combined({}), "no losses"),
     ],
 )
-def test_wrong_use_is_refused_with_the_cure(make, cure):
-    with pytest.raises(ArgumentError, match=cure):
+def test_wrong_use_is_refused_with_the_remedy(make, remedy):
+    with pytest.raises(ArgumentError, match=remedy):
         make()
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from segkit.data import read, splits
 from segkit.data.cache import arrays, digests, in_threads, key, remember
-from segkit.data.dataset import IGNORE, DataError, Pair, SegmentationDataset
-from segkit.data.issues import Issue, IssueError, NoDataError, issue, raise_errors
+from segkit.data.dataset import IGNORE, DataError, NoDataError, Pair, SegmentationDataset
+from segkit.data.issues import Issue, IssueError, issue, raise_errors
 from segkit.errors import ArgumentError, one_of
 
 SPLITS = ("train", "val", "test")
@@ -105,7 +105,7 @@ def open_folder(
 
     if issues or not cache:
         look()
-    else:
+    else:  # what reading has shown is kept too, so the next time no mask is decoded for it
         read_before = remember(key(content.values(), what="scan"), look)["facts"]
         for example, values_of in zip(examples, read_before, strict=True):
             for fact, value in zip(facts, values_of, strict=True):
@@ -268,14 +268,15 @@ def infer_label_encoding(
         The encoding, "ids" or "0/255" (None where the values fit neither), the number of classes,
         and the issues, such as values that interpolation leaves behind.
     """
-    one_of("encoding of masks, values=", values, ("auto", "ids", "0/255"))
+    one_of("encoding (values)", values, ("auto", "ids", "0/255"))
     readable = [example for example in examples if example.values]
     lossy = [e for e in readable if e.lossy and len(e.values) > 2]
     clean = [e for e in readable if not (e.lossy and len(e.values) > 2)]
     issues = [issue("lossy-mask", example.mask) for example in lossy]
-    white = any(example.values[-1] >= 255 - _NEAR for example in lossy)
-    if white and not clean and named in (0, 2) and all(example.binary for example in lossy):
-        return "0/255", 2, issues
+    if lossy and not clean and values != "ids" and named in (0, 2):
+        white = any(example.values[-1] >= 255 - _NEAR for example in lossy)
+        if white and all(example.binary for example in lossy):
+            return "0/255", 2, issues
     held = {example.mask: example.values for example in clean}
     interior = {example.mask: example.interior_values for example in clean}
     for found in (held, interior):  # perhaps smeared edges alone are the problem

@@ -152,7 +152,7 @@ def _pet(rng: np.random.Generator, size: int, breed: str) -> Pair:
     c, s = np.cos(turn), np.sin(turn)
     pose = scale * np.array([[c, -s], [s, c]]) @ np.diag([flip, 1])
     place = [_points(p @ pose.T + centre, size) for p in parts]
-    look = [_points(p @ pose.T + centre, size) for p in eyes]
+    eyes = [_points(p @ pose.T + centre, size) for p in eyes]
     blades = []
     if rng.random() < 0.4:  # something stands in front
         x = rng.uniform(0.2, 0.8, rng.integers(1, 4))
@@ -168,7 +168,7 @@ def _pet(rng: np.random.Generator, size: int, breed: str) -> Pair:
     for part in place:
         cv2.fillPoly(body, [part], 1)
     picture = np.where(body[..., None] == 1, fur, picture)
-    for eye in look:
+    for eye in eyes:
         cv2.fillPoly(picture, [eye], (20.0, 20.0, 20.0), cv2.LINE_AA)
     for blade in blades:
         cv2.fillPoly(picture, [_points(blade, size)], green.tolist(), cv2.LINE_AA)

@@ -17,14 +17,10 @@ def conv3x3(
     """Return 3×3 convolution, batch normalisation, ReLU.
 
     Args:
-        in_channels: of the feature map that comes in.
-        out_channels: of the feature map that goes out.
         dilation: distance of the kernel's taps, in pixels.
         same: pad with zeros so that height and width stay; without, both lose `2 · dilation`.
-        norm: whether batch normalisation follows the convolution.
         bias: of the convolution. `None` leaves it out where batch normalisation, which subtracts
             every constant, comes next.
-        relu: whether a ReLU ends the block.
     """
     padding = dilation if same else 0
     bias = not norm if bias is None else bias
@@ -54,8 +50,6 @@ def upsample(mode: str, in_channels: int, out_channels: int) -> nn.Module:
             four times, then a 3×3 convolution. "bilinear": a 1×1 convolution, then bilinear
             interpolation; the two commute, so the usual order (interpolate first) gives the same
             feature map at four times the cost.
-        in_channels: of the feature map that comes in.
-        out_channels: of the feature map that goes out.
     """
     if mode == "transposed":
         return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)

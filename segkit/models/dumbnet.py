@@ -13,11 +13,6 @@ class DumbNet(nn.Module):
     `align_corners=True` is the original's; it keeps the corner pixels in place and shrinks the
     grid in between a little (lesson 04). 2,883 parameters for 3 channels, 3 classes and width 16.
 
-    Args:
-        in_channels: of the images.
-        classes: channels of the logits.
-        width: channels of the feature maps in between.
-
     Source: greysweater42, "UNet", https://greysweater42.github.io.
     """
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .blocks import conv3x3, crop
+from segkit.models.blocks import conv3x3, crop
 
 
 class FusionNet(nn.Module):
@@ -14,8 +14,6 @@ class FusionNet(nn.Module):
     factor of two. 78,531,137 parameters for 1 channel, 1 class and width 64.
 
     Args:
-        in_channels: of the images.
-        classes: channels of the logits.
         width: channels of the first level, doubled at each of the four below.
 
     Source: Quan, Hildebrand, Jeong 2016, https://arxiv.org/abs/1612.05360.

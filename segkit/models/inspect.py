@@ -190,11 +190,6 @@ def receptive_field(model: nn.Module, stage: str | None = None) -> int:
     return _measure_fields(model, [name])[name][0]
 
 
-def receptive_fields(model: nn.Module) -> dict[str, int]:
-    """Return the receptive field of each stage's output, in the order of execution."""
-    return {stage.name: stage.receptive_field for stage in summary(model).stages}
-
-
 def gradient_support(model: nn.Module, size: int, stage: str | None = None) -> Tensor:
     """Return `(size, size)`: the gradient of the central output pixel for each image pixel.
 
@@ -311,9 +306,7 @@ def bounding_box(support: Tensor) -> tuple[int, int]:
     return int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
 
 
-def plot_receptive_field(
-    model: nn.Module, size: int | None = None, stage: str | None = None, ax: "Axes | None" = None
-) -> "Axes":
+def plot_receptive_field(model: nn.Module, size: int | None = None) -> "Axes":
     """Draw the receptive field of the central output pixel, with a dashed box around it.
 
     The colour is each image pixel's share of the gradient (`gradient_support`), on a logarithmic
@@ -322,18 +315,15 @@ def plot_receptive_field(
     Args:
         model: the network; it stays as it is.
         size: of the image in pixels, by default a third wider than the receptive field.
-        stage: the name of a module, for its output instead of the network's.
-        ax: where to draw, by default a new figure.
     """
     import matplotlib.pyplot as plt
 
-    size = size or receptive_field(model, stage) * 4 // 3
-    share = gradient_support(model, size, stage)
+    size = size or receptive_field(model) * 4 // 3
+    share = gradient_support(model, size)
     height, width = bounding_box(share)
     top, left = share.nonzero().amin(0).tolist()
     share = (share / share.max()).log10()
-    if ax is None:
-        _, ax = plt.subplots(figsize=(4.6, 3.8), layout="constrained", facecolor="white")
+    _, ax = plt.subplots(figsize=(4.6, 3.8), layout="constrained", facecolor="white")
     image = ax.imshow(share.where(share.isfinite(), torch.nan).numpy(), cmap="viridis")
     box = plt.Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ls="--")
     box.set(edgecolor=_ORANGE, linewidth=2)
@@ -345,9 +335,7 @@ def plot_receptive_field(
     return ax
 
 
-def diagram(
-    model: nn.Module, size: int | tuple[int, int] = 256, ax: "Axes | None" = None
-) -> "Axes":
+def diagram(model: nn.Module, size: int | tuple[int, int] = 256) -> "Axes":
     """Draw the stages and the feature maps that flow between them, as the module really runs.
 
     A box is the output of a stage: the lower, the coarser, the wider, the more channels (their
@@ -360,9 +348,8 @@ def diagram(
     place = {row.name: (i, -math.log2(row.stride)) for i, row in enumerate(rows)}
     half = {row.name: 0.24 + 0.014 * math.log2(row.shape[0]) for row in rows}
     bottom, top = min(y for _, y in place.values()), 0.35
-    if ax is None:
-        shape = (max(4.0, 0.62 * len(rows) + 0.6), 2.2 - 0.75 * bottom)
-        _, ax = plt.subplots(figsize=shape, layout="constrained", facecolor="white")
+    shape = (max(4.0, 0.62 * len(rows) + 0.6), 2.2 - 0.75 * bottom)
+    _, ax = plt.subplots(figsize=shape, layout="constrained", facecolor="white")
     arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
     styles = {"concat": (_BLUE, "-", "concatenated"), "sum": (_ORANGE, "--", "summed")}
     used = set()
@@ -381,7 +368,7 @@ def diagram(
                 continue
             colour, line, _ = styles[row.join]
             used.add(row.join)
-            height = max(y, low) + 0.2 + 0.07 * (i - left)  # so that nested arcs do not meet
+            height = max(y, low) + 0.2 + 0.9 * (i - left) / len(rows)  # nested, they do not meet
             top = max(top, height + 0.1)
             left, right = left + 0.1, x - 0.1 + 0.08 * k
             path = [low + 0.2, height, height, y + 0.3]

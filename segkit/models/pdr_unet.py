@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segkit.errors import one_of
-
-from .blocks import conv3x3
+from segkit.models.blocks import conv3x3
 
 DILATIONS = (1, 2, 4, 8, 16, 32, 32, 32, 16, 8, 4, 2, 1)
 """Dilation of each of the 13 blocks; with two 3×3 convolutions each, the receptive field is 633."""
@@ -18,8 +17,6 @@ class PDRUNet(nn.Module):
     Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`.
 
     Args:
-        in_channels: of the images.
-        classes: channels of the logits.
         filters: channels of every feature map.
         shortcut: where a block's residual path leaves: after its "first-conv" (the paper's
             figure 2) or at its "input" (the repository).
@@ -88,13 +85,7 @@ class PDRUNet(nn.Module):
 class DilatedBlock(nn.Module):
     """Two dilated 3×3 convolutions and a shortcut that is added before the last ReLU.
 
-    Args:
-        in_channels: of the feature map that comes in.
-        filters: channels of the feature map that goes out.
-        dilation: of both convolutions.
-        shortcut: "first-conv", "input", or `None` for the paper's standard block, without one.
-        norm: batch normalisation.
-        checkpointing: as in `PDRUNet`.
+    shortcut: "first-conv", "input", or `None` for the paper's standard block, without one.
     """
 
     def __init__(

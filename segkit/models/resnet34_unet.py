@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkit.errors import ArgumentError, one_of
-
-from .blocks import concatenate, crop, double_conv, upsample
+from segkit.models.blocks import concatenate, crop, double_conv, upsample
 
 
 class ResNet34UNet(nn.Module):
@@ -19,8 +18,6 @@ class ResNet34UNet(nn.Module):
     rounds up, so the decoder crops a surplus pixel, as in `UNet`.
 
     Args:
-        in_channels: of the images.
-        classes: channels of the logits.
         pretrained: `True` loads torchvision's ImageNet weights (downloaded once, checksummed), a
             path loads such a file; only with `width=64` and `projection="when-needed"`. Give such
             a network images normalised with ImageNet's mean (0.485, 0.456, 0.406) and standard

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from segkit.errors import ArgumentError, one_of
-
-from .blocks import centre_crop, concatenate, crop, double_conv, upsample
+from segkit.models.blocks import centre_crop, concatenate, crop, double_conv, upsample
 
 
 class UNet(nn.Module):
@@ -17,8 +16,6 @@ class UNet(nn.Module):
     pixel, if any, so that every pixel stays where it was.
 
     Args:
-        in_channels: of the images.
-        classes: channels of the logits.
         width: channels of the first level; each level below has twice as many.
         depth: levels below the first.
         down: "maxpool" (2×2) or "strided" (a 3×3 convolution with stride 2, channels kept).

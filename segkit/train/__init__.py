@@ -44,17 +44,7 @@ __all__ = [  # noqa: RUF022
 ]  # fmt: skip
 
 # Arguments of `fit` that do not change its numbers, or that are recorded under other names.
-_NOT_RECORDED = {
-    "model",
-    "train",
-    "val",
-    "device",
-    "out",
-    "resume",
-    "save_every",
-    "trackers",
-    "log",
-}
+_OTHER = {"model", "train", "val", "device", "out", "resume", "save_every", "trackers", "log"}
 # Steps between checks that all is finite: on an accelerator a check waits for all that is queued.
 CHECK_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 
@@ -294,7 +284,7 @@ def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
         raise ArgumentError(f'keep={keep!r}: choose "last" or "best"')
     if not arguments["out"] and (arguments["resume"] or arguments["save_every"]):
         raise ArgumentError('resume and save_every need a folder: out="runs/name"')
-    settings = {name: value for name, value in arguments.items() if name not in _NOT_RECORDED}
+    settings = {name: value for name, value in arguments.items() if name not in _OTHER}
     settings |= {"schedule": schedule, "warmup": schedule.warmup, "monitor": monitor}
     if isinstance(arguments["optimizer"], Optimizer):
         groups = arguments["optimizer"].param_groups
@@ -443,14 +433,13 @@ def evaluate(
 ) -> tuple[float, Counts]:
     """Return the mean loss of `model` over the images of `data`, and the counts of each image.
 
-    Every score and average is computed from the counts. The arguments are those of `fit`.
+    Every score and average is computed from the counts. Of several processes, each returns the
+    mean loss over all, and the counts of its own share. The arguments are those of `fit`.
     """
     device = distributed.pick_device(device)
     loader = make_loader(data, batch_size, 0, workers, training=False)
     loss = check_and_default_loss(model.to(device), loss, [loader], training=False)
-    totals, counted = _evaluate(model, loader, loss, device, precision, channels_last)
-    summed, images = totals.tolist()
-    return summed / images, counted
+    return _evaluate(model, loader, loss, device, precision, channels_last)
 
 
 @torch.no_grad()
@@ -461,21 +450,20 @@ def _evaluate(
     device: torch.device,
     precision: str,
     channels_last: bool,
-) -> tuple[Tensor, Counts]:
-    """Return [sum of the images' losses, number of images] and the counts of each image."""
+) -> tuple[float, Counts]:
     options = {"device": device, "precision": precision, "channels_last": channels_last}
     totals, counted = torch.zeros(2, device=device), []
     for logits, masks in predict_batches(model, loader, **options):
         totals += _summed(loss(logits, masks), masks)
         counted.append(counts(logits, masks).stacked())
-    return totals, Counts(*torch.cat(counted, dim=1))
+    return _mean(totals), Counts(*torch.cat(counted, dim=1))
 
 
 def _validation(model: nn.Module, loader: DataLoader | None, *options: Any) -> dict[str, Any]:
     """Return a row's validation loss and scores, over all processes; None without a loader."""
     if loader is None:
         return {"val_loss": None, "val_iou": None, "val_dice": None}
-    totals, counted = _evaluate(model, loader, *options)
+    loss, counted = _evaluate(model, loader, *options)
     pooled = Counts(*all_sum(counted.total().stacked()))
     iou, dice = pooled.iou("macro").item(), pooled.dice("macro").item()
-    return {"val_loss": _mean(totals), "val_iou": iou, "val_dice": dice}
+    return {"val_loss": loss, "val_iou": iou, "val_dice": dice}

@@ -86,8 +86,9 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         raise ArgumentError(f"device={device!r}: choose cpu, cuda or mps") from error
     if not available.get(device.type, True):
         raise ArgumentError(f"device={str(device)!r}: PyTorch finds no such device; choose cpu")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cuda":
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     return device
 

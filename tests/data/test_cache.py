@@ -1,7 +1,6 @@
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections import namedtuple
 
@@ -162,24 +161,6 @@ def test_two_processes_that_build_at_once_both_end_right(home, tmp_path, damaged
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
     build()
-
-
-def test_many_threads_that_build_at_once_all_end_right():
-    barrier, failures = threading.Barrier(8), []
-
-    def work():
-        barrier.wait()
-        try:
-            build()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 def check_message(error, home):

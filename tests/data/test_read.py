@@ -37,33 +37,23 @@ def refused(reader, file, *words):
 # Images
 
 
-def test_colour_and_grey_come_as_they_are(save):
+def test_colour_and_grey_and_asked_channels(save):
     colour, grey = noise(9, 7, 3), noise(9, 7)
     assert np.array_equal(read.image(save(colour, "c.png")), colour)
     assert np.array_equal(read.image(save(grey, "g.png")), grey)
-
-
-def test_grey_becomes_three_equal_channels_and_back_without_loss(save):
-    grey = noise(9, 7)
-    colour = read.image(save(grey, "g.png"), channels=3)
-    assert colour.shape == (9, 7, 3)
-    assert np.array_equal(read.image(save(colour, "c.png"), channels=1), grey)
-
-
-def test_channels_1_takes_the_luminance_of_colour(save):
-    colour = noise(9, 7, 3)
-    grey = read.image(save(colour), channels=1)
-    assert np.abs(grey - colour @ (0.299, 0.587, 0.114)).max() <= 0.51
+    three = read.image(save(grey, "g.png"), channels=3)
+    assert three.shape == (9, 7, 3)  # and back without loss
+    assert np.array_equal(read.image(save(three, "3.png"), channels=1), grey)
+    luminance = read.image(save(colour, "c.png"), channels=1)
+    assert np.abs(luminance - colour @ (0.299, 0.587, 0.114)).max() <= 0.51
 
 
 def test_palette_and_bilevel_images(save):
     colour = noise(8, 8, 3, top=4) * 60
     palette = Image.fromarray(colour).quantize(64)
     assert np.array_equal(read.image(save(palette, "p.png")), np.array(palette.convert("RGB")))
-    assert set(read.image(save(Image.fromarray(noise(8, 8)).convert("1"), "1.png")).flat) == {
-        0,
-        255,
-    }
+    bilevel = save(Image.fromarray(noise(8, 8)).convert("1"), "1.png")
+    assert set(read.image(bilevel).flat) == {0, 255}
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -81,21 +71,15 @@ def test_a_transparent_colour_counts_only_where_it_shows(save):
     refused(read.image, save(black, "b.png", transparency=(0, 0, 0)), "transparent")
 
 
-def test_cmyk_is_refused(save):
+def test_cmyk_16_bit_and_float_images_are_refused(save, tmp_path):
     refused(read.image, save(Image.new("CMYK", (4, 4)), "a.jpg"), "CMYK", '.convert("RGB")')
-
-
-def test_16_bit_and_float_images_are_refused(save, tmp_path):
     deep = (noise(4, 4, 3).astype(np.uint16)) * 257
-    cv2.imwrite(str(tmp_path / "rgb16.png"), deep)
-    cv2.imwrite(str(tmp_path / "rgb16.tif"), deep)
-    for file in (
-        save(deep[..., 0], "grey16.png"),
-        save(Image.new("F", (4, 4)), "float.tif"),
-        save(Image.new("I", (4, 4)), "int.tif"),
-        tmp_path / "rgb16.png",
-        tmp_path / "rgb16.tif",
-    ):
+    for name in ("rgb16.png", "rgb16.tif"):
+        cv2.imwrite(str(tmp_path / name), deep)
+    save(deep[..., 0], "grey16.png")
+    save(Image.new("F", (4, 4)), "float.tif")
+    save(Image.new("I", (4, 4)), "int.tif")
+    for file in [*tmp_path.glob("*16.*"), tmp_path / "float.tif", tmp_path / "int.tif"]:
         refused(read.image, file, "more than 8 bits", "save it as 8-bit PNG")
         refused(read.image_header, file, "more than 8 bits")
 
@@ -109,8 +93,12 @@ def test_an_exif_rotation_is_refused_or_applied(save, turn):
     refused(read.image, file, f"EXIF orientation {turn}", "exif_transpose")
     refused(read.image_header, file, f"EXIF orientation {turn}")
     refused(read.mask, save(stored[..., 0], "mask.png", exif=exif), "EXIF orientation")
+    assert not read.is_upright(file)
     steps = {3: 2, 6: 3, 8: 1}[turn]  # anticlockwise quarter turns
     assert np.array_equal(read.image(file, exif="apply"), np.rot90(stored, steps))
+    for upright in (0, 1):
+        exif[0x0112] = upright
+        assert read.image(save(stored, exif=exif)).shape == (6, 10, 3)
 
 
 def test_a_rotation_noted_behind_the_pixels_of_a_png_is_found(save):
@@ -125,13 +113,6 @@ def test_a_rotation_noted_behind_the_pixels_of_a_png_is_found(save):
     refused(read.image, file, "EXIF orientation 6")
     refused(read.mask, file, "EXIF orientation 6")
     assert read.image(file, exif="apply").shape == (10, 6)
-
-
-@pytest.mark.parametrize("value", [0, 1])
-def test_an_upright_exif_mark_is_no_rotation(save, value):
-    exif = Image.Exif()
-    exif[0x0112] = value
-    assert read.image(save(noise(6, 10, 3), "a.png", exif=exif)).shape == (6, 10, 3)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -165,7 +146,7 @@ def test_several_pictures_in_one_file_are_refused(save):
     refused(read.mask, file, "holds several pictures", "2 pictures")
 
 
-def test_header_tells_size_and_channels(save):
+def test_a_header_shows_size_and_channels(save):
     assert read.image_header(save(noise(6, 10, 3), "c.jpg")) == ((6, 10), 3)
     assert read.image_header(save(noise(6, 10), "g.jpg")) == ((6, 10), 1)
 
@@ -236,8 +217,7 @@ def test_a_resized_mask_takes_the_value_under_each_pixels_centre(save, size):
     rows, columns = np.mgrid[:16, :12].astype(np.uint8)
     for stored, axis in ((rows, 0), (columns, 1)):
         resized = read.mask(save(stored), size).astype(int)
-        places = np.arange(size[axis]) + 0.5
-        centres = places * stored.shape[axis] / size[axis]
+        centres = (np.arange(size[axis]) + 0.5) * stored.shape[axis] / size[axis]
         centres = centres[:, None] if axis == 0 else centres[None]
         # Half a pixel away at most: the centre lies within the pixel taken, or on its edge.
         assert np.abs(resized + 0.5 - centres).max() <= 0.5 + 1e-9

@@ -1,4 +1,4 @@
-"""Train in child processes that are killed, and go on in the next: `python kill.py FOLDER CASE`.
+"""Train in child processes that are killed, and resume in the next: `python kill.py FOLDER CASE`.
 
 Prints JSON: how many children died, and whether the end is that of an unbroken run, bit for bit.
 """
@@ -17,15 +17,8 @@ from nets import jitter, net, numbers, quick, toy
 
 from segkit.train import History, Schedule
 
-COMMON = {
-    "data": toy(44, transform=jitter),
-    "val": toy(8, seed=1),
-    "epochs": 4,
-    "batch_size": 4,
-    "lr": 0.02,
-    "save_every": 1,
-    "resume": True,
-}
+COMMON = {"data": toy(44, transform=jitter), "val": toy(8, seed=1), "epochs": 4, "batch_size": 4}
+COMMON |= {"lr": 0.02, "save_every": 1, "resume": True}
 CASES = {
     "everything": COMMON
     | {"schedule": Schedule("one-cycle", warmup=0.7), "accumulate": 2, "ema": 0.8, "clip": 0.5},
@@ -34,86 +27,40 @@ CASES = {
 MOMENTS = ("half written", "before sync", "before move", "after move")
 
 
-def go(out: Path, case: str):
-    return quick(net(dropout=0.3), out=out, **CASES[case])[1]
+def die_at(moment: str, countdown: int) -> None:
+    """Kill this process when it is the `countdown`-th time at `moment` of writing a file."""
+    fsync, replace, left = os.fsync, os.replace, [countdown]
 
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def arm(moment: str, countdown: int) -> None:
-    """Kill this process when it is the `countdown`-th time at `moment` of a save."""
-    fsync, replace = os.fsync, os.replace
-    left = dict.fromkeys(MOMENTS, countdown)
-
-    def reached(here: str) -> bool:
-        left[here] -= 1
-        return here == moment and left[here] <= 0
+    def reached(here: str, then=lambda: None) -> None:
+        left[0] -= here == moment
+        if here == moment and left[0] <= 0:
+            then()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def sync(handle):
-        if reached("half written"):
-            os.ftruncate(handle, os.fstat(handle).st_size // 2)
-            die()
-        if reached("before sync"):
-            die()
+        reached(MOMENTS[0], lambda: os.ftruncate(handle, os.fstat(handle).st_size // 2))
+        reached(MOMENTS[1])
         fsync(handle)
 
     def move(source, target):
-        if reached("before move"):
-            die()
+        reached(MOMENTS[2])
         replace(source, target)
-        if reached("after move"):
-            die()
+        reached(MOMENTS[3])
 
     os.fsync, os.replace = sync, move
 
 
-def child(out: Path, case: str, moment: str | None = None, countdown: int = 0) -> int:
-    """Start a child that trains; with a moment, one that dies there."""
+def child(out: Path, case: str, moment: str = "", countdown: int = 0, seconds: float = 0) -> bool:
+    """Train in a child that dies at a moment, or after some seconds; return whether it did."""
     pid = os.fork()
-    if pid:
-        return pid
-    if moment:
-        arm(moment, countdown)
-    go(out, case)
-    os._exit(0)
-
-
-def killed(pid: int) -> bool:
-    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-
-
-def planted(out: Path, case: str, rng: random.Random) -> int:
-    """Die twice at each moment of a save, then finish."""
-    deaths = [killed(child(out, case, moment, rng.randint(1, 4))) for moment in MOMENTS * 2]
-    assert not killed(child(out, case))
-    return sum(deaths)
-
-
-def anytime(out: Path, case: str, rng: random.Random, took: float) -> int:
-    """Die six times at any instant, then finish. took: seconds of an unbroken run."""
-    deaths = 0
-    for _ in range(6):
-        pid = child(out, case)
-        time.sleep(rng.uniform(0.02, 0.25) * took)
+    if not pid:
+        die_at(moment, countdown)
+        quick(net(dropout=0.3), out=out, **CASES[case])
+        os._exit(0)
+    if seconds:
+        time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
-        deaths += killed(pid)
-    assert not killed(child(out, case))
-    return deaths
-
-
-def main(folder: Path, case: str) -> dict:
-    rng = random.Random(case)
-    started = time.perf_counter()
-    assert not killed(child(folder / "whole", case))
-    took = time.perf_counter() - started
-    return {
-        "planted deaths": planted(folder / "planted", case, rng),
-        "deaths at any time": anytime(folder / "anytime", case, rng, took),
-        "planted": agree(folder / "whole", folder / "planted"),
-        "anytime": agree(folder / "whole", folder / "anytime"),
-    }
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
 def agree(whole: Path, broken: Path) -> dict[str, bool]:
@@ -133,6 +80,23 @@ def equal(a, b) -> bool:
     if isinstance(a, list):
         return len(a) == len(b) and all(map(equal, a, b))
     return a == b
+
+
+def main(folder: Path, case: str) -> dict:
+    rng, whole = random.Random(case), folder / "whole"
+    started = time.perf_counter()
+    assert not child(whole, case)
+    took = time.perf_counter() - started
+    planted = [child(folder / "a", case, moment, rng.randint(1, 4)) for moment in MOMENTS * 2]
+    times = [rng.uniform(0.02, 0.25) * took for _ in range(6)]
+    anytime = [child(folder / "b", case, seconds=seconds) for seconds in times]
+    assert not child(folder / "a", case) and not child(folder / "b", case)
+    return {
+        "planted deaths": sum(planted),
+        "deaths at any time": sum(anytime),
+        "planted": agree(whole, folder / "a"),
+        "anytime": agree(whole, folder / "b"),
+    }
 
 
 if __name__ == "__main__":

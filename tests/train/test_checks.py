@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from nets import net, numbers, quick, same, toy, weights
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, SequentialSampler
 
 from segkit import train
 from segkit.data.dataset import DataError
@@ -14,7 +14,10 @@ from segkit.train import TrainingError
 
 
 class Breaks(BCELoss):
-    """A loss that is not finite at its `at`-th call in training, in value or in gradient alone."""
+    """A loss that is not finite at its `at`-th call in training, in value or in gradient alone.
+
+    at: None means each.
+    """
 
     def __init__(self, at, how):
         super().__init__()
@@ -23,7 +26,7 @@ class Breaks(BCELoss):
     def forward(self, logits, target):
         loss = super().forward(logits, target)
         self.calls += logits.requires_grad
-        if logits.requires_grad and self.calls == self.at:
+        if logits.requires_grad and self.at in (None, self.calls):
             if self.how == "value":
                 return loss * float("nan")
             return loss + 0 * (logits.sum() * 0).sqrt()  # 0, but its slope is 0 * inf
@@ -52,9 +55,7 @@ def test_what_is_not_finite_stops_training_before_it_does_harm(how, tmp_path):
 
 
 def test_without_a_folder_the_message_says_so():
-    with pytest.raises(TrainingError, match="Nothing was saved"):
-        quick(loss=Breaks(1, "value"), precision="bf16")
-    with pytest.raises(TrainingError, match=r"clip=1\.0 or, instead of 16 bits, precision="):
+    with pytest.raises(TrainingError, match=r'of 16 bits, precision="fp32"\. Nothing was saved'):
         quick(loss=Breaks(1, "value"), precision="bf16")
 
 
@@ -70,14 +71,7 @@ def test_on_an_accelerator_it_is_noticed_late_but_before_any_save(tmp_path, monk
 
 def test_fp16_whose_scale_cannot_help_any_more_stops():
     with pytest.raises(TrainingError, match="not finite in epoch"):
-        quick(loss=Endless(), precision="fp16", epochs=10, batch_size=4)
-
-
-class Endless(BCELoss):
-    """A loss whose gradient is never finite."""
-
-    def forward(self, logits, target):
-        return super().forward(logits, target) + 0 * (logits.sum() * 0).sqrt()
+        quick(loss=Breaks(None, "gradient"), precision="fp16", epochs=10, batch_size=4)
 
 
 def test_masks_outside_the_classes_are_refused_before_training():
@@ -128,12 +122,11 @@ def test_a_batch_of_one_image_at_a_bottleneck_of_one_pixel_is_refused_at_once(co
 
     model = deep(16)
     before = weights(model)
-    with pytest.raises(ArgumentError, match=f"an epoch of {count} images in batches of {size}"):
+    better = {1: 2, 4: 5, 16: 17}[size]
+    message = rf"an epoch of {count} images in batches of {size} .* use batch_size={better}, or"
+    with pytest.raises(ArgumentError, match=message):
         quick(model, toy(count), batch_size=size)
     assert same(weights(model), before)
-    better = 2 if size == 1 else size + 1 if size == 16 else 5
-    with pytest.raises(ArgumentError, match=f"use batch_size={better}, or larger images"):
-        quick(model, toy(count), batch_size=size)
     quick(model, toy(count), batch_size=better)
     quick(deep(4), toy(count), batch_size=size)
     train.evaluate(model, toy(count), batch_size=size)
@@ -164,24 +157,18 @@ def test_networks_that_return_something_else_are_named(wrap, what):
             call(Returns(wrap), toy(8))
 
 
-class Stream(torch.utils.data.IterableDataset):
-    """Items without a length."""
+def test_loaders_of_something_else_are_named():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(toy(8))
 
-    def __iter__(self):
-        return iter(toy(8))
-
-
-@pytest.mark.parametrize(
-    ("loader", "what"),
-    [
-        (DataLoader([{"image": x, "mask": y} for x, y in toy(4)]), "a dict with image, mask, not"),
-        (DataLoader([(x, y, 0) for x, y in toy(4)]), "a list of 3, not .images, masks."),
-        (DataLoader(Stream(), batch_size=4), "Stream has no length, so an epoch has none"),
-    ],
-)
-def test_loaders_of_something_else_are_named(loader, what):
-    with pytest.raises(ArgumentError, match=what):
-        quick(data=loader)
+    for data, what in [
+        ([{"image": x, "mask": y} for x, y in toy(4)], "a dict with image, mask, not"),
+        ([(x, y, 0) for x, y in toy(4)], "a list of 3, not .images, masks."),
+        (Stream(), "Stream has no length, so an epoch has none"),
+    ]:
+        with pytest.raises(ArgumentError, match=what):
+            quick(data=DataLoader(data, batch_size=4))
 
 
 def test_loaders_that_yield_nothing_are_refused():
@@ -191,22 +178,15 @@ def test_loaders_that_yield_nothing_are_refused():
     with pytest.raises(DataError, match="the loader yields nothing"):
         quick(data=few)
 
-    class Fickle(Dataset):
-        """Says it has batches; after the first look it has none."""
+    class Short(SequentialSampler):
+        """Promises more items than it yields."""
 
         def __len__(self):
-            return 4
+            return 8
 
-        def __getitem__(self, i):
-            return toy(4)[i]
-
-    fickle = DataLoader(Fickle(), batch_size=4)
-    passes = iter([True])
-    fickle.sampler.__class__ = type(
-        "Once", (type(fickle.sampler),), {"__iter__": lambda self: iter([0] * next(passes, 0))}
-    )
-    with pytest.raises(TrainingError, match="ended after 0 batches; its length promised 1"):
-        quick(data=fickle)
+    data = list(toy(4))
+    with pytest.raises(TrainingError, match="ended after 1 batches; its length promised 2"):
+        quick(data=DataLoader(data, batch_size=4, sampler=Short(data)))
 
 
 @pytest.mark.parametrize(
