@@ -22,7 +22,7 @@ from segkit.files import write_text
 from segkit.losses import BCELoss, Combined, DiceLoss
 from segkit.models import inspect
 from segkit.train import evaluate, fit, load_weights
-from segkit.train.history import device_name, git_revision
+from segkit.train.distributed import device_name
 
 SIZE, SEEDS = 96, (0, 1, 2)
 SETTINGS = {"schedule": "one-cycle", "batch_size": 16, "precision": "fp32"}
@@ -105,7 +105,7 @@ def facts() -> dict:
             "cpu": device_name(torch.device("cpu")),
         },
         "versions": {name: environment.version(name) for name in packages},
-        "git": git_revision(),
+        "git": paths.git_revision(),
         "command": "python tests/bench/record_nuclei.py",
     }
 

@@ -19,7 +19,7 @@ from segkit import data, environment, models, paths
 from segkit.files import write_text
 from segkit.models import inspect
 from segkit.train import evaluate, fit
-from segkit.train.history import device_name, git_revision
+from segkit.train.distributed import device_name
 
 SIZE, SEEDS = 64, (0, 1, 2)
 SETTINGS = {"epochs": 20, "lr": 1e-2, "schedule": "one-cycle", "batch_size": 16}
@@ -92,7 +92,7 @@ def facts() -> dict:
         "versions": {
             name: environment.version(name) for name in ("segkit", "torch", "torchvision", "numpy")
         },
-        "git": git_revision(),
+        "git": paths.git_revision(),
     }
 
 
