@@ -7,7 +7,7 @@ from typing import Any
 
 from segkit.data.dataset import DataError
 
-SEVERITIES = ("error", "warning", "note")  # a wrong model or score would follow; look at it
+_SEVERITIES = ("error", "warning", "note")  # the first would make a model or a score wrong
 
 # code: severity, what is wrong, what to do
 _KINDS = {
@@ -139,7 +139,7 @@ def grouped(issues: Iterable[Issue]) -> list[Issue]:
     for file, detail, code in sorted(single, key=lambda entry: str(entry[0])):
         found.setdefault(code, []).append((file, detail))
     merged = [Issue(code, *zip(*pairs, strict=True)) for code, pairs in found.items()]
-    return sorted(merged, key=lambda one: (SEVERITIES.index(one.severity), -len(one.files)))
+    return sorted(merged, key=lambda one: (_SEVERITIES.index(one.severity), -len(one.files)))
 
 
 class IssueError(DataError):
