@@ -11,19 +11,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from segkit.data import annotations, read, splits
+from segkit.data import annotations, folder, read, splits
 from segkit.data.cache import digests, in_threads
 from segkit.data.dataset import DataError
-from segkit.data.folder import (
-    SPLITS,
-    SUFFIXES,
-    Example,
-    checked_names,
-    find,
-    groups_of,
-    inspect,
-    listed,
-)
+from segkit.data.folder import Example, listed
 from segkit.data.issues import Issue, IssueError, raise_errors
 from segkit.errors import ArgumentError
 from segkit.files import atomic_folder, csv_text, write_text
@@ -83,20 +74,20 @@ def split(
         raise ArgumentError(
             "group_by and stratify_by exclude each other: keep groups whole, or mix"
         )
-    parts = find(root)
+    parts = folder.find(root)
     if "" not in parts:
         raise DataError(f"{root} is split already, into {', '.join(parts)}")
     items, rule, groups = parts[""], "random", None
     if group_by:
-        rule, groups = f"grouped by {group_by}", groups_of(items, group_by)
+        rule, groups = f"grouped by {group_by}", folder.groups_of(items, group_by)
         indices = splits.grouped_split(groups, fractions, seed)
     elif stratify_by == "classes":
         rule = "stratified by classes"
-        raise_errors([one for _, found in in_threads(inspect, items) for one in found], root)
+        raise_errors([one for _, found in in_threads(folder.inspect, items) for one in found], root)
         indices = splits.stratified_split([str(item.values) for item in items], fractions, seed)
     elif stratify_by:
         rule = f"stratified by {stratify_by}"
-        indices = splits.stratified_split(groups_of(items, stratify_by), fractions, seed)
+        indices = splits.stratified_split(folder.groups_of(items, stratify_by), fractions, seed)
     else:
         indices = splits.random_split(len(items), fractions, seed)
     content = digests(item.image for item in items)
@@ -108,7 +99,7 @@ def split(
             f"{root}: {len(pairs)} images would be in two splits under two names "
             f"({listed(pairs, 5)}): remove one of each"
         )
-    chosen = {part: [items[i] for i in k] for part, k in zip(SPLITS, indices, strict=True)}
+    chosen = {part: [items[i] for i in k] for part, k in zip(folder.SPLITS, indices, strict=True)}
     names = [item.name for item in items]
     return Split(root, chosen, rule, seed, dict(zip(names, groups, strict=True)) if groups else {})
 
@@ -163,7 +154,7 @@ def from_labelme(
     """
     examples, issues = annotations.find_annotations(Path(root))
     raise_errors(issues, root)
-    ids, names = annotations.label_ids(examples, checked_names(class_names))
+    ids, names = annotations.label_ids(examples, folder.checked_names(class_names))
 
     with atomic_folder(out, root) as place:
 
@@ -174,7 +165,7 @@ def from_labelme(
                 return error.issues
             target, suffix = place / example.split, example.image.suffix
             write_mask(target / "masks" / f"{example.name}.png", mask)
-            if suffix.lower() in SUFFIXES and read.is_upright(example.image):
+            if suffix.lower() in folder.SUFFIXES and read.is_upright(example.image):
                 shutil.copy2(example.image, target / "images" / f"{example.name}{suffix}")
             else:
                 Image.fromarray(image).save(target / "images" / f"{example.name}.png")

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from segkit import image_ops
 from segkit.data import annotations, folder, read
 from segkit.data.cache import in_threads
 from segkit.data.dataset import IGNORE, DataError, Pair
@@ -24,7 +25,6 @@ from segkit.data.folder import Example, GroupBy, listed
 from segkit.data.issues import KINDS, SEVERITIES, Issue, IssueError, grouped, issue
 from segkit.data.pets import FOLDER, from_trimap, trimap_classes
 from segkit.files import atomic_folder, text_table, write_text
-from segkit.image_ops import PALETTE
 from segkit.page import picture, render
 
 _NEAR, _ALIKE = 40, 0.9  # bits of 256 that may differ, and correlation of the thumbnails
@@ -33,7 +33,7 @@ _FRINGE, _STRIPS = 5, 16  # pixels across a smeared edge; pixels, below which it
 _RARE, _FEW = 0.001, 3  # share of the pixels, images
 _UNSPLIT = ("", "trainval")  # parts that are yet to be split
 _HASH, _THUMBNAIL = 16, 32  # bits and pixels a side
-_SHOWN = 6  # thumbnails and details of an issue, on the page
+_SIDE, _SHOWN = 150, 6  # pixels of a thumbnail; thumbnails and details of an issue
 _MOST_COLOURS = 32  # of masks whose colours can be numbered
 
 
@@ -138,27 +138,22 @@ class Report:
             lines.append((f"class {c['id']}, {c['name']}", share))
         return lines
 
-    def _thumbnail(self, example: Example, side: int = 150) -> dict | None:
+    def _thumbnail(self, example: Example) -> dict | None:
         """Return the example's name, and a picture of the image and the mask over it."""
         from segkit import plot  # matplotlib is slow to import, and only a page needs it
 
         image, mask = self.read(example, [])
         try:
-            image = _rgb(example.image) if image is None else image
+            image = image_ops.rgb(_rgb(example.image) if image is None else image)
         except DataError:
             return None
-        small = Image.fromarray(plot.rgb(image))
-        small.thumbnail((side, side))
-        panels = [small]
+        panels = [image]
         if mask is not None:
-            ids = np.array(read.resize_mask(Image.fromarray(mask), small.size[::-1]))
-            if not set(np.unique(ids)) - {0, IGNORE}:
-                ids[ids == IGNORE] = 1
-            panels.append(Image.fromarray(plot.overlay(np.array(small), ids)))
-        strip = Image.new("RGB", (len(panels) * (small.width + 6) - 6, small.height), "white")
-        for k, panel in enumerate(panels):
-            strip.paste(panel, (k * (small.width + 6), 0))
-        content = io.BytesIO()
+            mask = np.array(read.resize_mask(Image.fromarray(mask), image.shape[:2]))
+            if not set(np.unique(mask)) - {0, IGNORE}:
+                mask[mask == IGNORE] = 1
+            panels.append(image_ops.overlay(image, mask))
+        strip, content = plot.strip(panels, _SIDE), io.BytesIO()
         strip.save(content, "JPEG", quality=85)
         name = f"{example.split}/{example.name}".strip("/")
         alt = f"{name}: image, and its mask over it"
@@ -416,7 +411,7 @@ def _balance(examples: list[Example], encoding: str, classes: list, root: Path) 
     if readable and len(empty) == len([e for e in examples if e.mask]):
         return [issue("no-foreground", root)]
     issues = [issue("empty-mask", file) for file in empty]
-    for c in classes[1:] if readable else []:
+    for c in classes[1:] if len(empty) < len(readable) else []:
         text = f"{c['name']}: {100 * c['share']:.2g} % of the pixels, in {c['images']} images"
         if c["images"] == 0:
             issues.append(issue("absent-class", root, c["name"]))
@@ -591,7 +586,7 @@ class _Fixer:
 
     def palette(self) -> list[int]:
         """Return the colours that the other masks have, if they have any."""
-        colours = PALETTE.ravel().tolist()
+        colours = image_ops.PALETTE.ravel().tolist()
         for value, colour in self.usual.items():
             colours[3 * value : 3 * value + 3] = colour
         return colours

@@ -38,7 +38,7 @@ from segkit.data import SegmentationDataset, splits
 from segkit.errors import ArgumentError, one_of
 from segkit.files import write_text
 from segkit.metrics import Counts, boundary_counts, counts
-from segkit.train import evaluate, fit, predict_batches
+from segkit.train import History, evaluate, fit, predict_batches
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -181,25 +181,10 @@ def run(
     precision = options.get("precision", "auto")
     _, on_val = evaluate(model, val, precision=precision)
     _, on_train = evaluate(model, train.with_transform(val.transform), precision=precision)
-    seconds_each, made_with = history["seconds"], history.config
-    record = {
-        "name": file.stem,
-        "config": config,
-        "selected_epoch": history.best["epoch"],
-        "stopped": history.stopped,
-        "history": {
-            name: [_rounded(value) for value in history[name]]
-            for name in history.last
-            if name != "epoch"
-        },
-        "parameters": made_with["parameters"],
-        "seconds": _rounded(sum(seconds_each)),
-        "seconds_per_epoch": _rounded(median(seconds_each)),
-        "cpu_seconds": _rounded(time.process_time()),  # without other work on the machine
-        "memory": {"start": memory, "peak": _memory()[1]},
-        "made_with": {name: made_with[name] for name in MADE_WITH},
-        "train": on_train.total().stacked().tolist(),  # TP, FP, FN, TN: a row an image, a
-        "val": on_val.stacked().tolist(),  # number a class; Counts(*tensor) goes back
+    record = _record(config, history) | {
+        # TP, FP, FN, TN: a row per image, a number per class. Counts(*tensor) goes back.
+        "train": on_train.total().stacked().tolist(),
+        "val": on_val.stacked().tolist(),
         "test": None,
         "boundary": None,
     }
@@ -210,9 +195,26 @@ def run(
         ]
         for name, parts in zip(("test", "boundary"), zip(*batches, strict=True), strict=True):
             record[name] = torch.cat(parts, dim=1).tolist()
+    record["memory"] = {"start": memory, "peak": _memory()[1]}
     write_text(file, json.dumps(record, separators=(",", ":")) + "\n")
     shutil.rmtree(work)
     return file
+
+
+def _record(config: Config, history: History) -> Record:
+    columns = [name for name in history.last if name != "epoch"]
+    return {
+        "name": config_hash(config),
+        "config": config,
+        "selected_epoch": history.best["epoch"],
+        "stopped": history.stopped,
+        "history": {name: [_rounded(value) for value in history[name]] for name in columns},
+        "parameters": history.config["parameters"],
+        "seconds": _rounded(sum(history["seconds"])),
+        "seconds_per_epoch": _rounded(median(history["seconds"])),
+        "cpu_seconds": _rounded(time.process_time()),  # without other work on the machine
+        "made_with": {name: history.config[name] for name in MADE_WITH},
+    }
 
 
 def _split_by_name(*parts: SegmentationDataset) -> list[SegmentationDataset]:

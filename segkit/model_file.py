@@ -1,7 +1,7 @@
 """Model files: a network's weights and all it takes to use them, in one file.
 
 The format is safetensors, with the metadata and a checksum in its header: reading one runs no
-code, and a damaged file is told from a good one. https://github.com/huggingface/safetensors
+code, and damage is noticed. https://github.com/huggingface/safetensors
 """
 
 import json
@@ -147,7 +147,8 @@ def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> N
         name = re.sub(r"^(module\.|_orig_mod\.)+", "", name)  # of DDP and torch.compile
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         weights[name] = tensor.cpu().contiguous()
-    _check_fit("the metadata given", weights, _skeleton(metadata))
+    with torch.device("meta"):  # without memory: its weights are the given ones
+        _check_fit("the metadata given", weights, metadata.build())
     text = metadata.to_json()
     header = {"segkit": text, "checksum": _checksum(text, weights)}
     with atomic_file(path) as part:
@@ -184,18 +185,13 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
         raise CheckpointError(f"{path} is damaged: its checksum is wrong")
     metadata = read_metadata(path, json.loads(header["segkit"]))
     try:
-        model = _skeleton(metadata)
+        with torch.device("meta"):  # without memory: its weights will be those of the file
+            model = metadata.build()
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} describes a network that cannot be: {error}") from error
     _check_fit(path, weights, model)
     model.load_state_dict(weights, assign=True)
     return model.eval(), metadata
-
-
-def _skeleton(metadata: ModelMetadata) -> nn.Module:
-    """Return the network without memory for its weights: they will be those of the file."""
-    with torch.device("meta"):
-        return metadata.build()
 
 
 def _check_fit(source: str | Path, weights: dict[str, Tensor], model: nn.Module) -> None:

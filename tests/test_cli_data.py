@@ -1,4 +1,4 @@
-"""`segkit data`: what it passes on, what it says, and its exit codes."""
+"""`segkit data`: what it passes on, what it prints, and its exit codes."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calls import call, main, printed
+from labelme_files import annotate, shape
 from PIL import Image
 
 
@@ -57,25 +58,21 @@ def test_split_copies_or_lists(folder):
 )
 def test_wrong_input_is_one_message(folder, monkeypatch, capsys, words, message):
     assert main(monkeypatch, "data", *words) == 2
-    said = capsys.readouterr().err
-    assert message in said and "Traceback" not in said
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
     assert not Path("x").exists()
 
 
 def test_from_labelme_writes_what_train_reads(folder):
     drawn = Path("drawn")
-    drawn.mkdir()
-    Image.new("L", (14, 10)).save(drawn / "a.png")
-    shape = {"label": "bone", "points": [[2, 1], [6, 1], [6, 5]]}
-    content = {"shapes": [shape], "imageHeight": 10, "imageWidth": 14, "imagePath": "a.png"}
-    (drawn / "a.json").write_text(json.dumps(content))
-    told = json.loads(printed("data", "from-labelme", drawn, "--out", "out", "--json"))
-    assert told == {"out": "out", "class_names": ["background", "bone"], "counts": {"": 1}}
+    annotate(drawn, "a", [shape("bone")])
+    printed_json = json.loads(printed("data", "from-labelme", drawn, "--out", "out", "--json"))
+    assert printed_json == {"out": "out", "class_names": ["background", "bone"], "counts": {"": 1}}
     code, text = call("data", "from-labelme", drawn, "-o", "more", "--classes", "sky, bone")
     assert code == 0 and """-s 'data.class_names=["sky", "bone"]\'""" in text
 
 
-def test_check_reports_and_mends(folder):
+def test_check_reports_and_corrects(folder):
     code, text = call("data", "check", "scans")
     assert code == 0 and "20 pairs" in text
     report = json.loads(printed("data", "check", folder, "--json"))
@@ -83,8 +80,8 @@ def test_check_reports_and_mends(folder):
     with Image.open(folder / "masks" / "p0_00.png") as mask:
         mask.resize((32, 32)).save(folder / "masks" / "p0_00.png")
     before = state(folder)
-    code, text = call("data", "check", folder, "--html", "check.html", "--fix", "mended")
+    code, text = call("data", "check", folder, "--html", "check.html", "--fix", "fixed")
     assert code == 1 and "p0_00.png: left out" in text
     assert "Written: check.html" in text and "<html" in Path("check.html").read_text()
-    assert len(list(Path("mended").rglob("*.png"))) == 38
+    assert len(list(Path("fixed").rglob("*.png"))) == 38
     assert state(folder) == before

@@ -1,12 +1,11 @@
 """Splits as folders and lists, and LabelMe's shapes as masks."""
 
-import base64
 import csv
-import io
 import json
 
 import numpy as np
 import pytest
+from labelme_files import annotate, shape
 from PIL import Image
 
 from segkit import convert
@@ -144,23 +143,6 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 # ---------------------------------------------------------------- LabelMe
 
 
-def shape(label, points):
-    return {"label": label, "shape_type": "polygon", "points": points}
-
-
-def annotate(place, name, shapes, image, suffix=".png", inside=False, **save):
-    place.mkdir(parents=True, exist_ok=True)
-    content = {"shapes": shapes, "imageHeight": 10, "imageWidth": 14, "imageData": None}
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG" if suffix == ".jpg" else "PNG", **save)
-    if inside:
-        content["imageData"] = base64.b64encode(buffer.getvalue()).decode()
-    else:
-        (place / f"photo {name}{suffix}").write_bytes(buffer.getvalue())
-    content["imagePath"] = f"photo {name}{suffix}"
-    (place / f"photo {name}.json").write_text(json.dumps(content))
-
-
 BOX = [[2, 1], [6, 1], [6, 5], [2, 5]]
 LATER = [[4, 3], [9, 3], [9, 8], [4, 8]]
 
@@ -171,11 +153,13 @@ def drawn(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     photo = rng.integers(0, 256, (10, 14, 3), dtype=np.uint8)
     place = tmp_path / "drawn"
-    annotate(place, "a", [shape("nail", BOX), shape("bone", LATER)], photo)
-    annotate(place, "b", [shape("__ignore__", BOX)], photo[::-1], inside=True)
+    annotate(place, "photo a", [shape("nail", BOX), shape("bone", LATER)], photo)
+    annotate(place, "photo b", [shape("__ignore__", BOX)], photo[::-1], embed=True)
+    size = {"imageHeight": 10, "imageWidth": 14}
+    annotate(place, "photo c", [shape("bone", LATER)], np.rot90(photo), "photo c.jpg", **size)
     turned = Image.Exif()
     turned[0x0112] = 6  # stored on its side, seen upright
-    annotate(place, "c", [shape("bone", LATER)], np.rot90(photo), ".jpg", exif=turned)
+    Image.fromarray(np.rot90(photo)).save(place / "photo c.jpg", exif=turned)
     return place
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelme_files import annotate, shape
 from PIL import Image, ImageDraw, ImageFilter
 
 from segkit import doctor
@@ -37,8 +38,8 @@ def mask(i, ids=(0, 1, 2)):
     return np.array(drawn)
 
 
-def save(root, split, name, image, its_mask):
-    for folder, content in (("images", image), ("masks", its_mask)):
+def save(root, split, name, image, ids):
+    for folder, content in (("images", image), ("masks", ids)):
         (root / split / folder).mkdir(parents=True, exist_ok=True)
         Image.fromarray(content).save(root / split / folder / f"{name}.png")
 
@@ -121,8 +122,8 @@ def copy_image(root, to, change=lambda p: p):
 
 def with_palettes(root):
     for k, file in enumerate(sorted(root.glob("*/masks/*.png"))):
-        with Image.open(file) as its:
-            ids = np.array(its)
+        with Image.open(file) as stored:
+            ids = np.array(stored)
         colours = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
         if k == 1:
             ids, colours = np.array([0, 2, 1], np.uint8)[ids], [colours[j] for j in (0, 2, 1)]
@@ -347,17 +348,9 @@ def test_other_places_are_refused(tmp_path):
 
 def test_labelme_files_are_read_too(tmp_path):
     root = tmp_path / "mine"
-    root.mkdir()
     for i in range(6):
-        Image.fromarray(picture(i)).save(root / f"a{i}.png")
         points = [[4 + i, 4], [40 - 2 * i, 6], [30, 40]]
-        content = {
-            "shapes": [{"label": "leaf", "points": points, "shape_type": "polygon"}],
-            "imagePath": f"a{i}.png",
-            "imageHeight": H,
-            "imageWidth": W,
-        }
-        (root / f"a{i}.json").write_text(json.dumps(content))
+        annotate(root, f"a{i}", [shape("leaf", points)], picture(i))
     report = doctor.check(root)
     assert report.layout == "labelme" and report.issues == []
     assert [c["name"] for c in report.facts["classes"]] == ["background", "leaf"]
@@ -381,8 +374,8 @@ def test_the_pets_are_read_as_the_loader_does(tmp_path):
     for place in ("images", "annotations/trimaps"):
         (root / place).mkdir(parents=True)
     names = [f"Cat_{i}" for i in range(8)]
-    for part, its in (("trainval", names[:5]), ("test", names[5:])):
-        (root / "annotations" / f"{part}.txt").write_text("".join(f"{n} 1 1 1\n" for n in its))
+    for part, listed in (("trainval", names[:5]), ("test", names[5:])):
+        (root / "annotations" / f"{part}.txt").write_text("".join(f"{n} 1 1 1\n" for n in listed))
     for i, name in enumerate(names):
         Image.fromarray(picture(i)).save(root / "images" / f"{name}.jpg")
         trimap = mask(i, (2, 1, 3))
@@ -463,9 +456,7 @@ def test_colour_masks_become_ids(tmp_path, root, empty):
         edit(root / "val/masks/p07.png", lambda p: p.point(lambda v: 0))
     out = tmp_path / "out"
     report = doctor.check(root)
-    assert set(codes(report)) == {"mask-colours"} | (
-        {"empty-mask", "absent-class"} if empty else set()
-    )
+    assert set(codes(report)) == {"mask-colours"} | ({"empty-mask"} if empty else set())
     doctor.fix(report, out)
     assert set(codes(doctor.check(out))) == ({"empty-mask"} if empty else set())
     written = np.asarray(Image.open(out / MASK))
@@ -523,7 +514,7 @@ def test_a_copy_appears_whole_or_not_at_all(tmp_path, root, monkeypatch):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine"]
 
 
-# Real data. What is reported there is truly odd; nothing else is.
+# Real data. What is reported there is truly unusual; nothing else is.
 
 
 def found_in(folder):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from segkit.cli.course import check
 from typer.testing import CliRunner
 
 from segkit import paths
+from segkit.cli.course import check
 from segkit.grade import grade
 
 SOLUTION = (paths.root() / "notebooks" / "solutions" / "07_iou_and_dice.py").read_text("utf-8")

@@ -25,12 +25,10 @@ _GroupBy = Annotated[
 def _check(
     folder: Annotated[Path, Argument(help="images/ and masks/, LabelMe files, or pets.")],
     classes: _Names = None,
-    values: Annotated[
-        str, Option(help="What masks hold: auto, ids, or 0/255 (255 is foreground).")
-    ] = "auto",
+    values: Annotated[str, Option(help="What masks hold: auto, ids or 0/255.")] = "auto",
     group_by: _GroupBy = None,
     html: Annotated[Path | None, Option(help="Write a page with thumbnails too.")] = None,
-    fix: Annotated[Path | None, Option(help="Write a corrected copy to this new folder.")] = None,
+    fix: Annotated[Path | None, Option(help="New folder for a corrected copy.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at every file for what would train or score a wrong model.
@@ -59,10 +57,7 @@ def _check(
 @data.command("split", epilog=example("segkit data split scans --out splits --group-by 'p[0-9]+'"))
 def _split(
     folder: Annotated[Path, Argument(help="Folder with images/ and masks/.")],
-    out: Annotated[
-        Path,
-        Option("--out", "-o", help="New folder for copies, or a .csv or .json for a list."),
-    ],
+    out: Annotated[Path, Option("--out", "-o", help="New folder, or a .csv or .json list.")],
     fractions: Annotated[tuple[float, float, float], Option(help="Of train, val and test.")] = (
         0.7,
         0.15,

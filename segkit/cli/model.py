@@ -259,7 +259,7 @@ def predict(
     options |= {"scales": scale or (1.0,), "min_size": min_size}
     predictor = Predictor.load(model, device, **options)
     predictor.metadata = _with_threshold(predictor.metadata, threshold)
-    total = sum(len(find_pictures(place)) for place in pictures)
+    total = len(find_pictures(pictures))
     with stoppable(), tqdm(total=total, unit="picture", disable=None) as bar:
 
         def watch(outcome: "Outcome") -> None:

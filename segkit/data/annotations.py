@@ -17,9 +17,9 @@ from PIL import Image
 
 from segkit.data import folder, read
 from segkit.data.cache import arrays, digests, in_threads
-from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
+from segkit.data.dataset import IGNORE, NoDataError, Pair, SegmentationDataset
 from segkit.data.folder import Example, SplitOptions
-from segkit.data.issues import Issue, IssueError, NoDataError, issue, raise_errors
+from segkit.data.issues import Issue, IssueError, issue, raise_errors
 
 _SPECIAL = {"background": 0, "_background_": 0, "__ignore__": IGNORE}  # labels LabelMe names so
 _LARGEST = 1e6  # pixels; a coordinate beyond is a mistake

@@ -15,8 +15,8 @@ import numpy as np
 
 from segkit.data import read, splits
 from segkit.data.cache import arrays, digests, in_threads
-from segkit.data.dataset import IGNORE, DataError, Pair, SegmentationDataset
-from segkit.data.issues import Issue, IssueError, NoDataError, issue, raise_errors
+from segkit.data.dataset import IGNORE, DataError, NoDataError, Pair, SegmentationDataset
+from segkit.data.issues import Issue, IssueError, issue, raise_errors
 from segkit.errors import ArgumentError, one_of
 
 SPLITS = ("train", "val", "test")
@@ -256,14 +256,15 @@ def infer_label_encoding(
         The encoding, "ids" or "0/255" (None where the values fit neither), the number of classes,
         and the issues, such as values that interpolation leaves behind.
     """
-    one_of("encoding of masks, values=", values, ("auto", "ids", "0/255"))
+    one_of("encoding (values)", values, ("auto", "ids", "0/255"))
     readable = [example for example in examples if example.values]
     lossy = [e for e in readable if e.lossy and len(e.values) > 2]
     clean = [e for e in readable if not (e.lossy and len(e.values) > 2)]
     issues = [issue("lossy-mask", example.mask) for example in lossy]
-    white = any(example.values[-1] >= 255 - _NEAR for example in lossy)
-    if white and not clean and named in (0, 2) and all(example.binary for example in lossy):
-        return "0/255", 2, issues
+    if lossy and not clean and values != "ids" and named in (0, 2):
+        white = any(example.values[-1] >= 255 - _NEAR for example in lossy)
+        if white and all(example.binary for example in lossy):
+            return "0/255", 2, issues
     held = {example.mask: example.values for example in clean}
     interior = {example.mask: example.interior_values for example in clean}
     for found in (held, interior):  # perhaps smeared edges alone are the problem

@@ -78,10 +78,6 @@ class IssueError(DataError):
         self.issues = issues
 
 
-class NoDataError(DataError, FileNotFoundError):
-    """A folder with none of the layouts that are read."""
-
-
 def raise_errors(issues: Iterable[Issue], where: str | Path) -> None:
     """Raise one IssueError that lists all issues that are errors, if there are any."""
     errors = [one for one in grouped(issues) if one.severity == "error"]

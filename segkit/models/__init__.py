@@ -7,12 +7,11 @@ import torch
 from torch import nn
 
 from segkit.errors import ArgumentError, one_of
-
-from .dumbnet import DumbNet
-from .fusionnet import FusionNet
-from .pdr_unet import PDRUNet
-from .resnet34_unet import ResNet34UNet
-from .unet import UNet
+from segkit.models.dumbnet import DumbNet
+from segkit.models.fusionnet import FusionNet
+from segkit.models.pdr_unet import PDRUNet
+from segkit.models.resnet34_unet import ResNet34UNet
+from segkit.models.unet import UNet
 
 _NETWORKS: dict[str, type[nn.Module]] = {
     "dumbnet": DumbNet,

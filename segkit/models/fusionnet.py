@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .blocks import conv3x3, crop
+from segkit.models.blocks import conv3x3, crop
 
 
 class FusionNet(nn.Module):

@@ -190,11 +190,6 @@ def receptive_field(model: nn.Module, stage: str | None = None) -> int:
     return _measure_fields(model, [name])[name][0]
 
 
-def receptive_fields(model: nn.Module) -> dict[str, int]:
-    """Return the receptive field of each stage's output, in the order of execution."""
-    return {stage.name: stage.receptive_field for stage in summary(model).stages}
-
-
 def gradient_support(model: nn.Module, size: int, stage: str | None = None) -> Tensor:
     """Return `(size, size)`: the gradient of the central output pixel for each image pixel.
 

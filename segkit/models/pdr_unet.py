@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segkit.errors import one_of
-
-from .blocks import conv3x3
+from segkit.models.blocks import conv3x3
 
 DILATIONS = (1, 2, 4, 8, 16, 32, 32, 32, 16, 8, 4, 2, 1)
 """Dilation of each of the 13 blocks; with two 3×3 convolutions each, the receptive field is 633."""

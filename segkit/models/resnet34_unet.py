@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkit.errors import ArgumentError, one_of
-
-from .blocks import concatenate, crop, double_conv, upsample
+from segkit.models.blocks import concatenate, crop, double_conv, upsample
 
 
 class ResNet34UNet(nn.Module):

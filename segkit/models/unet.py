@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from segkit.errors import ArgumentError, one_of
-
-from .blocks import centre_crop, concatenate, crop, double_conv, upsample
+from segkit.models.blocks import centre_crop, concatenate, crop, double_conv, upsample
 
 
 class UNet(nn.Module):

@@ -402,19 +402,20 @@ def predict_batches(
         model: the network.
         data: as for `fit`.
         batch_size: images in a batch.
-        device: by default a GPU if there is one.
+        device: by default the one that the network is on.
         precision: as for `fit`.
         channels_last: as for `fit`.
         workers: processes that load data; 0 loads in this one.
     """
-    device = distributed.pick_device(device)
+    weights = next(model.parameters(), torch.zeros(()))  # a network may have none
+    device = distributed.pick_device(device or weights.device)
     number_format = precisions.choose(precision, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     loader = make_loader(data, batch_size, 0, workers, training=False)
     model.to(device, memory_format=layout)
     model.eval()
     for images, masks in loader:
-        images = images.to(device, memory_format=layout, non_blocking=True)
+        images = images.to(device, weights.dtype, memory_format=layout, non_blocking=True)
         with number_format.autocast():
             logits = model(images)
         yield logits.float(), masks.to(device, non_blocking=True)

@@ -1,51 +1,20 @@
-import base64
-import io
-import json
-
 import numpy as np
 import pytest
+from labelme_files import SQUARE, H, W, png, shape
+from labelme_files import annotate as write
 from PIL import Image
 
 from segkit.data import load
 from segkit.data.dataset import DataError
 from segkit.data.annotations import open_labelme
 
-H, W = 20, 24
-SQUARE = [[4, 2], [10, 2], [10, 12], [4, 12]]
-
-
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGKIT_DATA", str(tmp_path / "data"))
 
 
-def shape(label="bone", points=SQUARE, kind="polygon", **more):
-    return {"label": label, "points": points, "shape_type": kind, "flags": {}, **more}
-
-
-def png(array):
-    out = io.BytesIO()
-    Image.fromarray(array).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
-
-
-def annotate(place, name="a", shapes=None, embed=False, **changes):
-    """Write an image and its JSON as LabelMe does."""
-    place.mkdir(parents=True, exist_ok=True)
-    image = np.full((H, W, 3), 50, np.uint8)
-    if not embed:
-        Image.fromarray(image).save(place / f"{name}.png")
-    content = {
-        "version": "5.5.0",
-        "flags": {},
-        "shapes": [shape()] if shapes is None else shapes,
-        "imagePath": f"{name}.png",
-        "imageData": png(image) if embed else None,
-        "imageHeight": H,
-        "imageWidth": W,
-        **changes,
-    }
-    (place / f"{name}.json").write_text(json.dumps(content))
+def annotate(place, name="a", shapes=None, **changes):
+    write(place, name, [shape()] if shapes is None else shapes, **changes)
 
 
 @pytest.fixture

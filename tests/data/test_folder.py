@@ -30,7 +30,7 @@ def blob(i, ids=(0, 1), size=(20, 24)):
 
 
 def fill(place, n=10, ids=(0, 255), colour=True, start=0):
-    """Write n pairs; the image is 20 × the item's number, so that pairs can be told."""
+    """Write n pairs; the image is 20 × the item's number, so that pairs show."""
     for sub in ("images", "masks"):
         (place / sub).mkdir(parents=True, exist_ok=True)
     for i in range(start, start + n):

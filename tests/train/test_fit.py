@@ -118,6 +118,10 @@ def test_keep_leaves_the_weights_that_were_asked_for(keep, folder, tmp_path):
     assert history.best["epoch"] < history.last["epoch"]
     wanted = history.best if keep == "best" else history.last
     assert train.evaluate(model, val, precision="fp32")[0] == wanted["val_loss"]
+    if folder:  # resumed with nothing left to train: the same weights again
+        options = {"lr": 0.1, "epochs": 4, "monitor": "val_loss", "keep": keep, "resume": True}
+        again, _ = quick(net(seed=3), val=val, out=out, **options)
+        assert same(weights(again), weights(model))
 
 
 def test_accumulated_batches_make_one_large_one():
