@@ -260,8 +260,9 @@ def test_what_a_user_caused_is_an_error_of_segkit():
 )
 def test_training_has_a_network_and_a_run_folder_by_default(monkeypatch, words, network, out):
     asked = []
-    monkeypatch.setattr(config, "from_config", lambda full, **_: asked.append(full) or 1 / 0)
+    monkeypatch.setattr(config, "from_config", lambda full, _: asked.append(full) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("train", "--data", "toy-xray", *words)
     wanted = {"data": {"name": "toy-xray"}, "model": {"name": network}, "fit": {"out": out}}
+    wanted |= {"threshold": "validation"}
     assert asked == [wanted]

@@ -6,8 +6,6 @@ import os
 import pickle
 import random
 import struct
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -176,10 +174,10 @@ def test_damage_is_noticed_wherever_it_is(saved):
             load_model(saved)
 
 
-def rewrite(path, **changed):
+def rewrite(path, text=None, **changed):
     """Change the metadata of a model file as its author could, with a checksum that is right."""
     weights = safetensors.torch.load_file(path)
-    text = json.dumps(json.loads(METADATA.to_json()) | changed)
+    text = text or json.dumps(json.loads(METADATA.to_json()) | changed)
     header = {"segkit": text, "checksum": model_file._checksum(text, weights)}
     safetensors.torch.save_file(weights, path, header)
 
@@ -191,7 +189,11 @@ def rewrite(path, **changed):
         {"size": 3},
         {"mean": "x"},
         {"options": {"width": 4000}},
-        {"options": {"width": 10**12}},
+        {"options": {"depth": 10**12}},
+        {"options": {"width": 4097}},
+        {"options": {"pretrained": True}, "network": "resnet34_unet"},
+        {"text": "{"},
+        {"text": "[" * 200_000},
         {"options": {"wide": 1}},
         {"options": {"up": "x"}},
         {"options": []},
@@ -207,13 +209,3 @@ def test_metadata_of_no_network_or_another_is_refused(saved, changed):
 def test_a_later_segkits_metadata_is_read(saved):
     rewrite(saved, colour_space="sRGB")
     assert load_model(saved)[1] == METADATA
-
-
-def test_loading_imports_neither_the_trainer_nor_the_data(saved):
-    code = (
-        "import sys; from segkit.model_file import load_model; load_model(sys.argv[1]);"
-        "found = [m for m in sys.modules if m.startswith(('segkit.train', 'segkit.data', 'albu'))];"
-        "print(found); sys.exit(bool(found))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, saved], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr

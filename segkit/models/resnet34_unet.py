@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkit.errors import ArgumentError, one_of
-from segkit.models.blocks import concatenate, crop, double_conv, upsample
+from segkit.models.blocks import Up, double_conv, upsample
 
 
 class ResNet34UNet(nn.Module):
@@ -46,9 +46,11 @@ class ResNet34UNet(nn.Module):
         self.encoder = ResNet34Encoder(in_channels, projection, w)
         self.bottleneck = double_conv(8 * w, 8 * w)
         ups = ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w, w // 2), (w, w // 2))
-        self.up = nn.ModuleList(upsample("bilinear", before, after) for before, after in ups)
+        ups = [upsample("bilinear", before, after) for before, after in ups]
         blocks = ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w + w // 2, w))
-        self.decoder = nn.ModuleList(double_conv(before, after) for before, after in blocks)
+        blocks = [double_conv(before, after) for before, after in blocks]
+        self.decoder = nn.ModuleList(map(Up, ups[:4], blocks))
+        self.decoder.append(Up(ups[4], nn.Identity(), join="none"))  # full size has no skip
         self.out = nn.Conv2d(w // 2, classes, kernel_size=1)
         self.frozen = False
         if pretrained is not False:
@@ -61,15 +63,11 @@ class ResNet34UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(N, classes, H, W)` for images `(N, in_channels, H, W)`."""
-        half, quarter, eighth, sixteenth, last = self.encoder(x)
-        up1, up2, up3, up4, up5 = self.up
-        block1, block2, block3, block4 = self.decoder
-        y = self.bottleneck(last)
-        y = block1(concatenate(sixteenth, up1(y)))
-        y = block2(concatenate(eighth, up2(y)))
-        y = block3(concatenate(quarter, up3(y)))
-        y = block4(concatenate(half, up4(y)))
-        return self.out(crop(up5(y), like=x))
+        *skips, y = x, *self.encoder(x)
+        y = self.bottleneck(y)
+        for up, skip in zip(self.decoder, reversed(skips), strict=True):
+            y = up(y, skip)
+        return self.out(y)
 
     def freeze_encoder(self) -> None:
         """Stop the encoder from learning, its batch normalisation included.

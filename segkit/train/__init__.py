@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from segkit.data.dataset import SeededSampler
-from segkit.errors import ArgumentError, CheckpointError, TrainingError
+from segkit.errors import ArgumentError, CheckpointError, TrainingError, one_of
 from segkit.metrics import Counts, counts
 from segkit.train import checkpoint, distributed
 from segkit.train import precision as precisions
@@ -29,7 +29,6 @@ from segkit.train.distributed import all_sum, epoch_batches, make_loader, random
 from segkit.train.history import (
     COLUMNS,
     History,
-    Tracker,
     call_trackers,
     epoch_line,
     run_metadata,
@@ -43,10 +42,8 @@ __all__ = [  # noqa: RUF022
     "save_weights", "RangeTest", "lr_range_test", "CheckpointError", "TrainingError",
 ]  # fmt: skip
 
-# Arguments of `fit` that do not change its numbers, or that are recorded under other names.
-_OTHER = {"model", "train", "val", "device", "out", "resume", "save_every", "trackers", "log"}
 # Steps between checks that all is finite: on an accelerator a check waits for all that is queued.
-CHECK_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
+_CHECK_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 
 
 def fit(
@@ -78,7 +75,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     save_every: int | None = None,
-    trackers: Iterable[str | Tracker] = (),
+    trackers: Iterable[Any] = (),
     log: Callable[[str], object] | None = print,
 ) -> History:
     """Train `model` on `train`, evaluate it on `val` after each epoch, return the history.
@@ -123,7 +120,8 @@ def fit(
         resume: continue the run in `out`, to the very weights that training without a break
             gives; start anew if nothing is there.
         save_every: steps after which last.pt is written within an epoch.
-        trackers: "tensorboard", "wandb", or objects of your own.
+        trackers: "tensorboard", "wandb", or objects with `start(config, rows)` (`rows`: those
+            before resuming), `log(row)` and `finish()`; one that raises is left out.
         log: called with a line per epoch; None is silent.
 
     Raises:
@@ -153,11 +151,12 @@ def fit(
         batches = len(train)
         model = distributed.sync_batch_norm(model, device)
         model.to(device, memory_format=layout)
-        loss = settings["loss"] = check_and_default_loss(model, loss, [train, val])
+        loaders = [train] if val is None else [train, val]
+        loss = settings["loss"] = check_and_default_loss(model, loss, loaders)
         optimizer = make_optimizer(optimizer, model, lr, weight_decay)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         scheduler = schedule.start(optimizer, epochs, math.ceil(batches / accumulate))
-        average = _moving_average(model, ema)
+        average = None if ema is None else _moving_average(model, ema)
         compiled = torch.compile(model) if compile else model
         network = distributed.wrap_ddp(compiled, device)
         result = average.module if average else model  # what is evaluated and saved
@@ -173,7 +172,7 @@ def fit(
         trackers = stack.enter_context(started_trackers(trackers, out, history))
         interrupted = stack.enter_context(_interruptible(log))
 
-        save_every, check_every = save_every or math.inf, CHECK_EVERY.get(device.type, 50)
+        save_every, check_every = save_every or math.inf, _CHECK_EVERY.get(device.type, 50)
         for epoch in range(progress.epoch, epochs):
             if interrupted.is_set() or (patience and history.since_best() >= patience):
                 break
@@ -233,12 +232,10 @@ def fit(
             row |= {"lr": learning_rate, "seconds": time.perf_counter() - started}
             history.rows.append(row)
             scheduler.end_epoch(row["train_loss"] if val is None else row["val_loss"])
-            if history.best is row:
-                checkpoint.save_best(out, result, history)
-                if keep == "best":
-                    best_weights = {k: v.clone() for k, v in result.state_dict().items()}
-            progress = Progress(epoch + 1)
-            checkpoint.save(out, parts, progress, history)
+            is_best, progress = history.best is row, Progress(epoch + 1)
+            if is_best and keep == "best":
+                best_weights = {k: v.clone() for k, v in result.state_dict().items()}
+            checkpoint.save(out, parts, progress, history, result if is_best else None)
             call_trackers(trackers, "log", row)
             if log:
                 log(epoch_line(row, epochs))
@@ -265,45 +262,34 @@ def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
         schedule = Schedule(schedule.name, warmup=warmup, **schedule.options)
     columns = COLUMNS[1:2] if arguments["val"] is None else COLUMNS[1:5]
     monitor = arguments["monitor"] or ("val_iou" if "val_iou" in columns else "train_loss")
-    if monitor not in columns:
-        raise ArgumentError(
-            f"monitor={monitor!r} is not a score or loss of this run; there are: "
-            f"{', '.join(columns)}"
-        )
-    for name in ("epochs", "batch_size", "accumulate", "patience", "save_every"):
-        if arguments[name] is not None and arguments[name] < 1:
-            raise ArgumentError(f"{name}={arguments[name]}: give at least 1")
-    if arguments["seed"] < 0:
-        raise ArgumentError(f"seed={arguments['seed']}: give 0 or more")
-    clip, ema, keep = arguments["clip"], arguments["ema"], arguments["keep"]
+    one_of("score or loss of this run", monitor, columns)
+    one_of("epoch to keep", arguments["keep"], ("last", "best"))
+    least = dict.fromkeys(("epochs", "batch_size", "accumulate", "patience", "save_every"), 1)
+    for name, minimum in (least | {"seed": 0}).items():
+        if arguments[name] is not None and arguments[name] < minimum:
+            raise ArgumentError(f"{name}={arguments[name]}: give at least {minimum}")
+    clip, ema, optimizer = arguments["clip"], arguments["ema"], arguments["optimizer"]
     if clip is not None and not clip > 0:
         raise ArgumentError(f"clip={clip} is no norm: give a number above 0, or None")
     if ema is not None and not 0 <= ema < 1:
         raise ArgumentError(f"ema={ema} is not a decay: give 0 to below 1, such as 0.99")
-    if keep not in ("last", "best"):
-        raise ArgumentError(f'keep={keep!r}: choose "last" or "best"')
     if not arguments["out"] and (arguments["resume"] or arguments["save_every"]):
         raise ArgumentError('resume and save_every need a folder: out="runs/name"')
-    settings = {name: value for name, value in arguments.items() if name not in _OTHER}
-    settings |= {"schedule": schedule, "warmup": schedule.warmup, "monitor": monitor}
-    if isinstance(arguments["optimizer"], Optimizer):
-        groups = arguments["optimizer"].param_groups
-        own = {name: [group.get(name) for group in groups] for name in ("lr", "weight_decay")}
-        for name, values in own.items():
-            default = inspect.signature(fit).parameters[name].default
-            if arguments[name] not in (default, *values):
-                raise ArgumentError(
-                    f"{name}={arguments[name]} has no effect on an optimizer of your own: give it "
-                    "to the optimizer"
-                )
-            settings[name] = values[0] if len(values) == 1 else values
+    settings = arguments | {"schedule": schedule, "warmup": schedule.warmup, "monitor": monitor}
+    others = {"model", "train", "val", "device", "out", "resume", "save_every", "trackers", "log"}
+    for name in others:  # they do not change the numbers, or are recorded under other names
+        del settings[name]
+    for name in ("lr", "weight_decay") if isinstance(optimizer, Optimizer) else ():
+        own = [group.get(name) for group in optimizer.param_groups]
+        if arguments[name] not in (inspect.signature(fit).parameters[name].default, *own):
+            value = f"{name}={arguments[name]}"
+            raise ArgumentError(f"{value} has no effect on an optimizer of your own: give it there")
+        settings[name] = own[0] if len(own) == 1 else own
     return settings
 
 
-def _moving_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """Return an exponential moving average of weights and batch normalisation's statistics."""
-    if decay is None:
-        return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
@@ -361,8 +347,8 @@ def _memory_advice(batch_size: int) -> Iterator[None]:
 def _interruptible(log: Callable[[str], object] | None) -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C sets; a second one stops at once.
 
-    Among several processes, which would stop at different steps, Ctrl-C stops at once. Where
-    the signal is ignored, as in a shell's background jobs, it stays so.
+    So does the first among several processes, which would stop at different steps. Where the
+    signal is ignored, as in a shell's background jobs, it stays so.
     """
     interrupted, before = threading.Event(), signal.getsignal(signal.SIGINT)
     in_thread = threading.current_thread() is not threading.main_thread()
@@ -396,18 +382,10 @@ def predict_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield float32 logits (N, classes, H, W) and masks (N, H, W) of each batch, on the device.
 
-    The network is in evaluation mode, and no gradients are computed.
-
-    Args:
-        model: the network.
-        data: as for `fit`.
-        batch_size: images in a batch.
-        device: by default the one that the network is on.
-        precision: as for `fit`.
-        channels_last: as for `fit`.
-        workers: processes that load data; 0 loads in this one.
+    The network is in evaluation mode, and no gradients are computed. By default the device is the
+    one that the network is on; the other arguments are those of `fit`.
     """
-    weights = next(model.parameters(), torch.zeros(()))  # a network may have none
+    weights = next(model.parameters(), torch.empty(0))
     device = distributed.pick_device(device or weights.device)
     number_format = precisions.choose(precision, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -435,7 +413,8 @@ def evaluate(
     """Return the mean loss of `model` over the images of `data`, and the counts of each image.
 
     Every score and average is computed from the counts. Of several processes, each returns the
-    mean loss over all, and the counts of its own share. The arguments are those of `fit`.
+    mean loss over all, and the counts of its own share. The arguments are those of `fit`. Raises
+    ArgumentError, DataError, and TrainingError if the loss is not finite.
     """
     device = distributed.pick_device(device)
     loader = make_loader(data, batch_size, 0, workers, training=False)
@@ -456,8 +435,16 @@ def _evaluate(
     totals, counted = torch.zeros(2, device=device), []
     for logits, masks in predict_batches(model, loader, **options):
         totals += _summed(loss(logits, masks), masks)
+        if device.type == "cpu" and not totals[0].isfinite():
+            break  # on a GPU, to look would be to wait
         counted.append(counts(logits, masks).stacked())
-    return _mean(totals), Counts(*torch.cat(counted, dim=1))
+    mean = _mean(totals)
+    if not math.isfinite(mean):
+        raise TrainingError(
+            "the loss is not finite in evaluation: the weights are broken, or an image is. Train "
+            "with a lower learning rate, warmup=1 or clip=1.0"
+        )
+    return mean, Counts(*torch.cat(counted, dim=1))
 
 
 def _validation(model: nn.Module, loader: DataLoader | None, *options: Any) -> dict[str, Any]:

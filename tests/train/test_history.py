@@ -27,7 +27,6 @@ def test_best_is_the_first_of_the_best_and_nan_the_worst():
 def test_columns_and_their_names():
     history = History([row(1, 0.1), row(2, 0.2)])
     assert history["val_iou"] == [0.1, 0.2] and len(history) == 2
-    assert [r["epoch"] for r in history] == [1, 2]
     with pytest.raises(KeyError, match="no column 'iou'; there are: epoch, train_loss"):
         history["iou"]
     with pytest.raises(ValueError, match="the history is empty"):
@@ -38,13 +37,6 @@ def test_short_form_says_how_it_went():
     assert repr(History()) == "History(no epoch finished)"
     short = repr(History([row(1, 0.25), row(2, 0.125)]))
     assert short == "History(2 epochs, best val_iou 0.250 in epoch 1)"
-
-
-def test_table_reads_well():
-    text = History([row(1, 0.123456), row(2, 0.9, val_loss=None)]).table().splitlines()
-    assert text[0].split() == list(COLUMNS)
-    assert text[1].split()[3] == "0.1235" and not text[1].endswith("*")
-    assert text[2].endswith(" *") and len(text[1]) == len(text[0])
 
 
 def test_csv_goes_and_comes_back(tmp_path):

@@ -7,7 +7,7 @@ from torch import nn
 
 from segkit.errors import ArgumentError, TrainingError
 from segkit.train import RangeTest, Schedule, curve, lr_range_test
-from segkit.train.schedules import OPTIONS
+from segkit.train.schedules import _OPTIONS as OPTIONS
 
 EPOCHS, STEPS = 6, 5
 TOTAL = EPOCHS * STEPS
