@@ -18,9 +18,7 @@ from segkit.data.folder import Example, listed
 from segkit.data.issues import attempt, raise_errors
 from segkit.errors import ArgumentError
 from segkit.files import atomic_folder, csv_text, write_text
-from segkit.image_ops import ORIENTATION, write_mask
-
-_COLUMNS = ("split", "name", "image", "mask", "group")
+from segkit.image_ops import write_mask
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,17 @@ class Split:
 
     def rows(self) -> list[dict[str, str]]:
         """Return a row per pair; files are relative to the folder."""
-        rows = []
-        for part, items in self.parts.items():
-            for item in items:
-                image, mask = (file.relative_to(self.root).as_posix() for file in item.files)
-                cells = (part, item.name, image, mask, self.groups.get(item.name, ""))
-                rows.append(dict(zip(_COLUMNS, cells, strict=True)))
-        return rows
+        return [
+            {
+                "split": part,
+                "name": item.name,
+                "image": item.image.relative_to(self.root).as_posix(),
+                "mask": item.mask.relative_to(self.root).as_posix(),
+                "group": self.groups.get(item.name, ""),
+            }
+            for part, items in self.parts.items()
+            for item in items
+        ]
 
 
 def split(
@@ -91,10 +93,8 @@ def split(
     duplicates = splits.leakage(indices, images=images).duplicates
     if duplicates:
         pairs = listed([f"{items[i].name} = {items[j].name}" for i, j in duplicates], 5)
-        raise DataError(
-            f"{root}: {len(duplicates)} images would be in two splits under two names ({pairs}): "
-            "remove one of each"
-        )
+        what = f"{len(duplicates)} images would be in two splits under two names ({pairs})"
+        raise DataError(f"{root}: {what}: remove one of each")
     chosen = {part: [items[i] for i in k] for part, k in zip(folder.SPLITS, indices, strict=True)}
     names = [item.name for item in items]
     return Split(root, chosen, rule, seed, dict(zip(names, groups, strict=True)) if groups else {})
@@ -114,7 +114,7 @@ def write_list(found: Split, path: str | Path) -> None:
     """Write which pair is in which split to a `.csv` or `.json` file."""
     path, rows = Path(path), found.rows()
     if path.suffix.lower() == ".csv":
-        write_text(path, csv_text(_COLUMNS, rows))
+        write_text(path, csv_text(list(rows[0]), rows))
     elif path.suffix.lower() == ".json":
         about = {"root": str(found.root), "rule": found.rule, "seed": found.seed}
         about |= {"counts": found.counts(), "items": rows}
@@ -150,11 +150,7 @@ def from_labelme(
         target, suffix = place / example.split, example.image.suffix
         (target / "images").mkdir(parents=True, exist_ok=True)
         write_mask(target / "masks" / f"{example.name}.png", mask)
-        as_it_is = suffix.lower() in folder.SUFFIXES
-        if as_it_is:
-            with read.opened(example.image) as picture:
-                as_it_is = picture.getexif().get(ORIENTATION, 1) in (0, 1)
-        if as_it_is:
+        if suffix.lower() in folder.SUFFIXES and read.is_upright(example.image):
             shutil.copy2(example.image, target / "images" / f"{example.name}{suffix}")
         else:
             Image.fromarray(image).save(target / "images" / f"{example.name}.png")

@@ -39,7 +39,7 @@ Fixed = tuple[np.ndarray | None, str]  # a mask, None if it stays as it is, and 
 class _Details:
     """What the doctor measures of an example."""
 
-    group: str = ""
+    group: str = ""  # by group_by
     mode: str = ""  # how the image's file stores a pixel
     digest: bytes = b""  # of the image's pixels
     phash: np.ndarray | None = None  # perceptual hash, bool (256,)
@@ -215,17 +215,17 @@ def check(
         issues += find(report)
     for one in grouped(issues):
         clear = encoding == "0/255" or one.code not in ("interpolated", "lossy-mask")
-        files = tuple(report.relative(file) for file in one.files)
         fixable = layout == "folder" and one.code in _FIXABLE and clear
+        files = tuple(map(report.relative, one.files))
         report.issues.append(replace(one, files=files, fixable=fixable))
     return report
 
 
 def _source(root: Path, names: tuple[str, ...]) -> tuple:
-    """Return layout, folder, examples, issues, class names, and what reads an example.
+    """Return layout, folder, examples, issues, class names, and a function that reads an example.
 
-    That returns image and mask at full size as the loader has them, None where they are refused,
-    and adds the reasons to a list.
+    It returns image and mask at full size as the loader has them, None where they are refused, and
+    adds the reasons to a list.
     """
     for place in (root, root / FOLDER):
         if (place / "annotations" / "trimaps").is_dir():
@@ -324,10 +324,9 @@ def _measure(
 
 
 def _steps(mask: np.ndarray) -> tuple[float, int]:
-    """Return which share of the steps from id to id skips one in between, and the strip pixels.
+    """Return the share of steps between ids that skip one, and pixels near lower and higher ids.
 
-    Those are close to both a lower and a higher id. The share is NaN where no id is larger than 1
-    or no two ids meet.
+    The share is NaN where no id is larger than 1 or no two ids meet.
     """
     ids = np.where(mask == IGNORE, 0, mask)
     if ids.max() < 2:
@@ -384,16 +383,15 @@ def _strips(report: Report) -> list[Issue]:
 def _balance(report: Report) -> list[Issue]:
     """Find classes that are rare, absent or not in every split, and masks without foreground."""
     readable = [e for e in report.examples if e.values]
-    white, issues = report.facts["values"] == "0/255", []
+    white = report.facts["values"] == "0/255"
     if not report.facts["values"]:
         return []
     empty = [e.mask for e in readable if set(e.values) <= ({0} if white else {0, IGNORE})]
     if readable and len(empty) == len([e for e in report.examples if e.mask]):
         return [issue("no-foreground", report.folder)]
-    if white:
-        clean = [e for e in readable if not e.lossy and 255 in e.values]
-        issues += [issue("black-white", e.mask) for e in clean]
-    issues += [issue("empty-mask", file) for file in empty]
+    issues = [issue("empty-mask", file) for file in empty]
+    clean = [e for e in readable if not e.lossy and 255 in e.values]
+    issues += [issue("black-white", e.mask) for e in clean if white]
     for c in report.facts["classes"][1:] if len(empty) < len(readable) else []:
         text = f"{c['name']}: {100 * c['share']:.2g} % of the pixels, in {c['images']} images"
         if c["images"] == 0:
@@ -401,10 +399,8 @@ def _balance(report: Report) -> list[Issue]:
         elif c["share"] < 0.001 or c["images"] < min(3, len(readable)):
             issues.append(issue("rare-class", report.folder, text))
         else:
-            has = {e.split: False for e in readable}
-            for e in readable:
-                has[e.split] |= e.values[-1] > 127 if white else c["id"] in e.values
-            without = [part for part, found in has.items() if not found]
+            have = [e for e in readable if (e.values[-1] > 127 if white else c["id"] in e.values)]
+            without = {e.split for e in readable} - {e.split for e in have}
             issues += [issue("class-not-in-split", report.folder / p, c["name"]) for p in without]
     return issues
 
@@ -480,10 +476,8 @@ def fix(report: Report, out: str | Path) -> list[Fix]:
         DataError: the layout is not images and masks, or nothing would be left.
     """
     if report.layout != "folder":
-        raise DataError(
-            f"{report.folder} is {report.layout} data: only folders of images and masks can be "
-            "corrected"
-        )
+        only = "only folders of images and masks can be corrected"
+        raise DataError(f"{report.folder} is {report.layout} data: {only}")
     codes: dict[str, list[str]] = {}
     left_out: dict[str, list[str]] = {}
     for one in report.issues:

@@ -79,19 +79,17 @@ def find_annotations(root: Path) -> tuple[list[Example], list[Issue]]:
     split_dirs = {split: root / split for split in folder.SPLITS if json_files(root / split)}
     split_dirs = split_dirs or ({"": root} if json_files(root) else {})
     if not split_dirs:
-        raise NoDataError(
-            f"{root.absolute()} holds no LabelMe files: *.json are looked for in it, or in train, "
-            "val and test inside it"
-        )
+        wanted = "*.json are looked for in it, or in train, val and test inside it"
+        raise NoDataError(f"{root.absolute()} holds no LabelMe files: {wanted}")
     examples: list[Example] = []
     issues: list[Issue] = []
     for split, place in split_dirs.items():
         files = json_files(place)
         found = in_threads(lambda file, split=split: attempt(issues, _example, file, split), files)
         examples += filter(None, found)
-        bare = folder.pictures(place).keys() - {file.stem for file in files}
-        for stem in sorted(bare):
-            issues.append(issue("missing-mask", folder.pictures(place)[stem][0], "no .json"))
+        stems = {file.stem for file in files}
+        bare = [same[0] for stem, same in folder.pictures(place).items() if stem not in stems]
+        issues += [issue("missing-mask", file, "no .json") for file in bare]
     return examples, issues
 
 
@@ -121,11 +119,7 @@ def label_ids(
 
 
 def read_annotated(example: Example, ids: dict[str, int], channels: int | None = None) -> Pair:
-    """Return image and mask of an example at full size; later shapes lie on top.
-
-    Raises:
-        IssueError: image and shapes do not fit each other.
-    """
+    """Return image and mask of an example at full size; later shapes lie on top."""
     content = _parse(example.mask)
     data = _decoded(content["imageData"]) if example.image == example.mask else None
     image = read.image(example.image, channels, turn=True, data=data)

@@ -116,25 +116,19 @@ def find_pairs(root: Path) -> tuple[list[Example], list[Issue]]:
     if not split_dirs and (root / "images").is_dir():
         split_dirs = {"": root}
     if not split_dirs:
-        raise NoDataError(
-            f"{root.absolute()} holds neither images/ and masks/ nor train/images, train/masks, "
-            f"val/images, …; {_content(root)}"
-        )
+        wanted = "neither images/ and masks/ nor train/images, train/masks, val/images, …"
+        raise NoDataError(f"{root.absolute()} holds {wanted}; {_content(root)}")
     examples: list[Example] = []
     issues: list[Issue] = []
     for split, place in split_dirs.items():
         images, masks = pictures(place / "images"), pictures(place / "masks")
-        for kind, files, other, others in (
-            ("image", images, "mask", masks),
-            ("mask", masks, "image", images),
-        ):
-            folder = place / f"{kind}s"
+        for sub, files, others in (("images", images, masks), ("masks", masks, images)):
             if not files:
-                issues.append(issue("no-pictures", folder, _content(folder)))
+                issues.append(issue("no-pictures", place / sub, _content(place / sub)))
+            missing = "missing-mask" if sub == "images" else "missing-image"
             for stem, same in files.items():
                 issues += [issue("same-stem", file) for file in same if len(same) > 1]
-                if others and stem not in others:
-                    issues.append(issue(f"missing-{other}", same[0]))
+                issues += [issue(missing, same[0])] if others and stem not in others else []
         for stem, files in images.items():
             examples.append(Example(stem, split, files[0], masks.get(stem, [None])[0]))
     return examples, issues
@@ -160,8 +154,7 @@ def pictures(place: Path) -> dict[str, list[Path]]:
 def inspect(example: Example) -> tuple[np.ndarray | None, list[Issue]]:
     """Read an example's mask and the header of its image, and fill its fields.
 
-    Returns:
-        The mask, None where it cannot be read, and the issues.
+    Return the mask, None where it cannot be read, and the issues.
     """
     issues: list[Issue] = []
     header = attempt(issues, read.image_header, example.image)
@@ -210,7 +203,6 @@ def infer_label_encoding(
     hold only 0 and 255, 255 is the foreground; else the values are ids and 255 is ignored.
 
     Args:
-        examples: with their `values`.
         named: how many classes the user has named, 0 if unknown.
         values: "auto", or the encoding: "ids" or "0/255".
 
@@ -242,10 +234,7 @@ def infer_label_encoding(
 def _encoding(
     held: dict[Path, set[int]], named: int, values: str
 ) -> tuple[str, int, str, list[Path]]:
-    """Return encoding and number of classes, and the code of an issue with the masks that have it.
-
-    held: the values in each mask.
-    """
+    """Return encoding and number of classes, and the code of an issue with the masks that have it."""
     seen = set().union(*held.values())
     gap = next(k for k in range(257) if k not in seen)
     encoding, classes = values, named or min(max(gap, 2), _MOST_CLASSES)
@@ -326,10 +315,8 @@ def groups_of(items: Sequence, group_by: GroupBy) -> list[str]:
     found = [match and match[1 if pattern.groups else 0] for match in matches]
     missed = [item.name for item, group in zip(items, found, strict=True) if group is None]
     if missed:
-        raise DataError(
-            f"group_by={group_by!r} is found in {len(items) - len(missed)} of {len(items)} names, "
-            f"not in {listed(missed, 3)}"
-        )
+        share = f"{len(items) - len(missed)} of {len(items)} names, not in {listed(missed, 3)}"
+        raise DataError(f"group_by={group_by!r} is found in {share}")
     return found
 
 
@@ -339,10 +326,8 @@ def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...]:
         return ()
     names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
     if not 2 <= len(set(names)) == len(names) <= 255:
-        raise ArgumentError(
-            f"class_names={class_names!r}: give a list of two or more different names, one per "
-            'id, the background first, e.g. ["background", "bone"]'
-        )
+        wanted = "give a list of two or more different names, one per id, the background first"
+        raise ArgumentError(f"class_names={class_names!r}: {wanted}")
     return names
 
 

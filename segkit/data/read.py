@@ -100,6 +100,12 @@ def mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
         return ids if size is None else resize_mask(ids, size)
 
 
+def is_upright(path: str | Path) -> bool:
+    """Return whether an image is stored as it is to be seen, without a rotation in EXIF."""
+    with opened(path) as picture:
+        return picture.getexif().get(ORIENTATION, 1) in (0, 1)
+
+
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return an image at `size`, `(H, W)`: each pixel averages those it covers."""
     return image_ops.resize(np.asarray(image), size)
