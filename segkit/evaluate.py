@@ -108,7 +108,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
 def _by_class(evaluation: Evaluation) -> list[dict]:
     """Return a row per class: IoU, Dice, precision, recall, share of the pixels, images with it."""
     counted = evaluation.counts
-    if evaluation.binary:  # of the background tn, fn, fp, tp are its own tp, fp, fn, tn
+    if evaluation.binary:  # the background's true positives are the true negatives, and so on
         cells = counted.stacked()
         counted = Counts(*torch.cat([cells.flip(0), cells], dim=-1))
     total = counted.total()

@@ -66,8 +66,8 @@ def _threshold_figure(found: Evaluation, chosen_on: Evaluation | None) -> tuple[
     fig, ax = plot.figure(4.6, 3)
     iou, threshold = found.sweep.iou(), found.metadata.threshold
     ax.plot(THRESHOLDS, iou, label="IoU", lw=2)
-    ax.plot(THRESHOLDS, found.sweep.precision(), label="precision", lw=1)
-    ax.plot(THRESHOLDS, found.sweep.recall(), label="recall", lw=1)
+    for name in ("precision", "recall"):
+        ax.plot(THRESHOLDS, getattr(found.sweep, name)(), label=name, lw=1)
     if chosen_on:
         ax.plot(THRESHOLDS, chosen_on.sweep.iou(), "--", color="#0072B2", label="IoU, validation")
     ax.axvline(threshold, color="black", lw=1, ls=":")
@@ -104,9 +104,8 @@ def _images_figure(found: Evaluation) -> tuple[Markup, str]:
     ax.set(xlabel="IoU of an image", ylabel="images", title="Image by image")
     if not len(ious):
         return _image(fig, "No image has any foreground.")
-    tenth, median = (float(ious.quantile(q)) for q in (0.1, 0.5))
-    caption = f"Half of the images are above {median:.3f}, nine tenths above {tenth:.3f}."
-    return _image(fig, caption)
+    median, tenth = (f"{float(ious.quantile(q)):.3f}" for q in (0.5, 0.1))
+    return _image(fig, f"Half of the images are above {median}, nine tenths above {tenth}.")
 
 
 def _image(fig: Figure, caption: str) -> tuple[Markup, str]:
@@ -119,23 +118,21 @@ def _image(fig: Figure, caption: str) -> tuple[Markup, str]:
 
 def _cases(model: nn.Module, found: Evaluation, indices: Sequence[int]) -> list[dict[str, Any]]:
     """Return the picture and the scores of each image at `indices`."""
-    if not indices:
-        return []
-    masks = plot.predict_masks(model, found.data, indices, found.metadata.threshold)
-    cases = []
-    for i, pred in zip(indices, masks, strict=True):
+    cases, ious = [], by_image(found)
+    for i in indices:
         image, target = found.data.raw(i)
+        (pred,) = plot.predict_masks(model, found.data, [i], found.metadata.threshold)
         errors = plot.error_map(image, target, pred, found.binary)
         overlays = [plot.overlay(image, mask) for mask in (target, pred)]
         strip, content = plot.strip([plot.rgb(image), *overlays, errors], side=150), io.BytesIO()
         strip.save(content, "JPEG", quality=88, subsampling=0)
-        name, case = found.data.names[i], {"iou": float(by_image(found)[i])}
+        case = {"name": found.data.names[i], "iou": float(ious[i])}
         for ratio in ("precision", "recall"):
             value = float(getattr(found.counts[i], ratio)("macro", include_background=False))
             case[ratio] = None if math.isnan(value) else value
-        alt = f"{name}: image, ground truth, prediction, errors"
-        shown = picture(content.getvalue(), "jpeg", alt, strip.width)
-        cases.append(case | {"name": name, "image": shown})
+        alt = f"{case['name']}: image, ground truth, prediction, errors"
+        case["image"] = picture(content.getvalue(), "jpeg", alt, strip.width)
+        cases.append(case)
     return cases
 
 

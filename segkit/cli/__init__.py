@@ -52,7 +52,7 @@ def _describe(value: Any) -> str:
         return ", ".join(f"{name} {_describe(inner)}" for name, inner in value.items())
     if isinstance(value, list):
         return ", ".join(map(_describe, value)) or "nothing"
-    return {None: "not there", True: "yes", False: "no"}.get(value, str(value))
+    return "not there" if value is None else str(value)
 
 
 def main() -> None:
