@@ -31,11 +31,11 @@ TINY += ("-s", "data.val_count=4", "-s", "model.depth=2", "--epochs", 3, "--batc
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run folder; what `segkit train --json` said lies in it too."""
+    """A run folder; what `segkit train --json` printed lies in it too."""
     place = tmp_path_factory.mktemp("cli")
     (place / "c.yaml").write_text(yaml.safe_dump(CONFIG))
-    told = printed("train", place / "c.yaml", *OVERRIDES, place / "run", "--json")
-    (place / "run" / "told.json").write_text(told)
+    shown = printed("train", place / "c.yaml", *OVERRIDES, place / "run", "--json")
+    (place / "run" / "shown.json").write_text(shown)
     return place / "run"
 
 
@@ -173,10 +173,14 @@ def test_a_program_is_exported_too_and_what_is_not_installed_named(
         (["evaluate", "MODEL", "--split", "tset"], "no split 'tset' (did you mean test?)"),
         (["evaluate", "MODEL", "--data", "toy-pets"], "toy-pets marks a border"),
         (["evaluate", "MODEL", "--data", "toy-pets", "--border", "ignore"], "trained for class"),
-        (["evaluate", "MODEL", "-s", "bones=2"], "data toy-embryo: no key 'bones'"),
-        (["evaluate", "MODEL", "--data", "nowhere"], "neither a folder nor a config file"),
-        (["evaluate", "alone.safetensors"], "there is no train.yaml: give the data"),
+        (["evaluate", "MODEL", "-s", "bones=2"], "no toy-embryo option 'bones'"),
+        (
+            ["evaluate", "MODEL", "--data", "nowhere"],
+            "no folder, config file or data set 'nowhere'",
+        ),
+        (["evaluate", "alone.safetensors"], "there is no train.yaml: give the data with --data"),
         (["predict", "text.onnx", "text.txt", "-o", "o"], "text.onnx: no ONNX file, or a damaged"),
+        (["evaluate", "MODEL", "--threshold", "1"], "threshold is between 0 and 1"),
         (["predict", "MODEL", "nowhere", "-o", "o"], "nowhere: neither a picture nor a folder"),
         (["predict", "MODEL", "text.txt", "-o", "o", "--tta", "x"], "flips='x': choose"),
         (["train", "none.yaml"], "none.yaml: cannot be read as a config (No such file"),
