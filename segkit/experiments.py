@@ -122,9 +122,7 @@ def run(
 
     With `data.rule` "sorted", all images in the order of their names are split 80 : 20 into
     training and validation, which leaves no test images. `data_dir` holds the folder `data.place`.
-
-    Returns:
-        The record, a file of `folder` named by `config_hash`. If it is there, nothing is done.
+    Returns the record, a file of `folder` named by `config_hash`; one that is there stays.
 
     Raises:
         Unfinished: `seconds` were not enough; the next call resumes from the checkpoint.
@@ -164,6 +162,7 @@ def run(
     precision = options.get("precision", "auto")
     _, on_val = evaluate(model, val, precision=precision)
     _, on_train = evaluate(model, train.with_transform(val.transform), precision=precision)
+    made_with = ("device", "precision", "threads", "python", "torch", "git")
     record: Record = {
         "name": file.stem,
         "config": config,
@@ -172,10 +171,7 @@ def run(
         "parameters": history.config["parameters"],
         "seconds": _rounded(sum(history["seconds"])),
         "cpu_seconds": _rounded(time.process_time()),  # without other work on the machine
-        "made_with": {
-            name: history.config[name]
-            for name in ("device", "precision", "threads", "python", "torch", "git")
-        },
+        "made_with": {name: history.config[name] for name in made_with},
         # TP, FP, FN, TN: a row per image, a number per class. Counts(*tensor) goes back.
         "train": on_train.total().stacked().tolist(),
         "val": on_val.stacked().tolist(),
@@ -185,8 +181,8 @@ def run(
     if rule == "official":
         tested = predict_batches(model, open_split(source, "test"))
         batches = [(counts(*batch), boundary_counts(*batch)) for batch in tested]
-        for name, parts in zip(("test", "boundary"), zip(*batches, strict=True), strict=True):
-            record[name] = Counts.cat(parts).stacked().tolist()
+        test, boundary = (Counts.cat(parts) for parts in zip(*batches, strict=True))
+        record |= {"test": test.stacked().tolist(), "boundary": boundary.stacked().tolist()}
     record["memory"] = {"start": memory, "peak": _peak_memory()}
     write_text(file, json.dumps(record, separators=(",", ":")) + "\n")
     shutil.rmtree(work)
@@ -364,9 +360,9 @@ def contrast(
 def effect_weights(design: Design, factors: Sequence[str]) -> np.ndarray:
     """Return the weights of a main effect (one factor) or of an interaction for `contrast`.
 
-    A main effect is the mean score at the factor's second level minus that at its first. An
-    interaction of two is half of the change of the one's effect when the other goes from its
-    first level to its second (Box, Hunter & Hunter, Statistics for Experimenters, 2005).
+    A main effect is the mean score at the factor's second level minus that at its first; of two
+    factors, half of the change of the one's effect from the first level of the other to its second
+    (Box, Hunter & Hunter, Statistics for Experimenters, 2005).
     """
     cells, signs = design.cells(), 1
     for factor in factors:

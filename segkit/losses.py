@@ -5,8 +5,7 @@
 
 Every loss computes in float32 (float64 for float64 logits), under autocast too: a sum over more
 than 65,504 pixels overflows float16. Overlap losses (Dice, Jaccard, Tversky, Lovász) pool the
-whole batch, so that an image without foreground does not alternate between 0 and 1. Where every
-pixel is ignored the loss is 0 and so are its gradients.
+batch. Where every pixel is ignored the loss is 0 and so are its gradients.
 """
 
 from collections.abc import Sequence
@@ -112,8 +111,8 @@ class _OverlapLoss(_Loss):
     """One minus a soft overlap of prediction and target, pooled over the batch.
 
     Σpt, Σp and Σt sum over the pixels, with p the probability and t the target, 0 or 1. Several
-    classes: the mean over those that occur in the batch. One that does not has no overlap to gain,
-    and pixels wrongly given to it already lower the overlap of their own class.
+    classes: the mean over those in the batch. An absent one has no overlap to gain, and pixels
+    wrongly given to it already lower the overlap of their own class.
     """
 
     def __init__(self, smooth: float = 1.0, ignore_index: int | None = 255):

@@ -1,12 +1,14 @@
 """Segmentation metrics: `counts` turns logits and targets into integers, scores come from these.
 
-All functions take
+All functions take the same arguments. They raise ArgumentError as `validate_target` does, and on a
+CPU also for logits that are NaN.
+
+Args:
     logits: float (N, C, H, W); one channel is binary (sigmoid), more are exclusive (softmax).
     target: int64 (N, H, W), class ids.
     threshold: binary only: foreground is where sigmoid(logit) > threshold, strictly, so that a
         network of zeros predicts background. Several channels: the class of the largest logit.
     ignore_index: the target value of pixels that do not count, or None.
-They raise ArgumentError as `validate_target` does, and on a CPU also for logits that are NaN.
 """
 
 import math
@@ -33,7 +35,9 @@ class Counts:
     rest. Ignored pixels are in none of the four. Further axes in front (the thresholds of a
     sweep) are kept by every method. `a + b` and `Counts.cat` append the images of batches.
 
-    Every score is float64 on the CPU, and takes
+    Every score is float64 on the CPU, and takes the same options.
+
+    Args:
         reduction: "micro" pools all pixels of the data set, "macro" averages the scores of its
             classes, "weighted" does so weighted by each class's target pixels; "micro-imagewise"
             and "macro-imagewise" do the first two in each image and average the images; "none"

@@ -65,27 +65,27 @@ def test_options_override_the_file(run, model):
     assert asked["model"] == CONFIG["model"] | {"seed": 3}
     changed = {"lr": 0.02, "epochs": 6, "seed": 3, "clip": 1.0, "out": str(run)}
     assert asked["fit"] == CONFIG["fit"] | changed
-    told = json.loads((run / "told.json").read_text())
-    assert told["model"] == str(model) and told["epochs"] == 6
-    assert told["threshold"] == load_model(model)[1].threshold
+    shown = json.loads((run / "shown.json").read_text())
+    assert shown["model"] == str(model) and shown["epochs"] == 6
+    assert shown["threshold"] == load_model(model)[1].threshold
     assert (run / "history.csv").read_text().count("\n") == 7
 
 
 def test_evaluate_scores_the_test_set_of_the_run(model, tmp_path):
-    told = json.loads(printed("evaluate", model, "--json"))
+    shown = json.loads(printed("evaluate", model, "--json"))
     own = data.load("toy-embryo", "test", 32, seed=3)
     expected = summary(evaluate(*load_model(model), own))
-    assert {name: told[name] for name in expected} == expected
-    assert told["data"] == {"source": "toy-embryo", "split": "test"}
-    assert told["scores"]["IoU"]["value"] > 0.4
+    assert {name: shown[name] for name in expected} == expected
+    assert shown["data"] == {"source": "toy-embryo", "split": "test"}
+    assert shown["scores"]["IoU"]["value"] > 0.4
     code, text = call("evaluate", model, "--threshold", 0.3, "--count", 4)
     assert code == 0
-    for shown in ("on 4 images: source toy-embryo, split test", "cell", "boundary IoU",
+    for line in ("on 4 images: source toy-embryo, split test", "cell", "boundary IoU",
                   "foreground above the probability 0.3; ignored pixels"):  # fmt: skip
-        assert shown in text
+        assert line in text
     card = tmp_path / "card.html"
-    told = json.loads(printed("evaluate", model, "--count", 4, "--report", card, "--json"))
-    assert told["report"] == str(card) and told["images"] == 4
+    shown = json.loads(printed("evaluate", model, "--count", 4, "--report", card, "--json"))
+    assert shown["report"] == str(card) and shown["images"] == 4
     assert "Report card" in card.read_text()
 
 
@@ -94,10 +94,10 @@ def exported(model) -> Path:
     path = model.parent / "out" / "m.onnx"
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    told = json.loads(printed("export", model, path, "--repeats", 2, "--size", 16, "--json"))
-    assert told["difference"] <= 1e-4
-    assert {row["name"] for row in told["latency"]} >= {"onnxruntime"}
-    assert {tuple(row["shape"]) for row in told["latency"]} == {(1, 1, 16, 16)}
+    shown = json.loads(printed("export", model, path, "--repeats", 2, "--size", 16, "--json"))
+    assert shown["difference"] <= 1e-4
+    assert {row["name"] for row in shown["latency"]} >= {"onnxruntime"}
+    assert {tuple(row["shape"]) for row in shown["latency"]} == {(1, 1, 16, 16)}
     return path
 
 
@@ -185,6 +185,7 @@ def test_a_program_is_exported_too_and_what_is_not_installed_named(
         (["train", "--data", "toy-xray", "--device", "tpu"], "tpu"),
         (["train", "RUN/train.yaml"], "already holds a run"),
         (["train", "RUN/train.yaml", "--resume", "--lr", "0.5"], "Resume with the same"),
+        (["train", "list.yaml"], "fit: [1] is not a set of keys and values"),
     ],
 )
 def test_wrong_input_is_one_message(run, model, tmp_path, monkeypatch, capsys, words, message):
@@ -192,22 +193,23 @@ def test_wrong_input_is_one_message(run, model, tmp_path, monkeypatch, capsys, w
     torch.save({}, "pickle.pt")
     for name in ("text.txt", "text.onnx"):
         Path(name).write_text("words, and no more than words")
+    Path("list.yaml").write_text("data: {name: toy-xray}\nfit: [1]")
     Path("alone.safetensors").write_bytes(model.read_bytes())
     before = {p: p.stat().st_mtime_ns for p in run.iterdir()}
     words = [w.replace("MODEL", str(model)).replace("RUN", str(run)) for w in words]
     assert main(monkeypatch, *words) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.startswith("segkit: ")
+    shown = capsys.readouterr().err
+    assert message in shown and shown.startswith("segkit: ")
     assert not Path("o").exists()
     assert {p: p.stat().st_mtime_ns for p in run.iterdir()} == before
 
 
 @pytest.mark.parametrize(
     "words",
-    ["evaluate MODEL --threshold 1", "predict MODEL MODEL", "export MODEL m.pth",
-     "train -s epochs", "train -s fit.lr=[", "train --epochs 0"],
+    ["predict MODEL MODEL", "export MODEL m.pth", "train -s epochs", "train -s fit.lr=[",
+     "train --epochs 0"],
 )  # fmt: skip
-def test_wrong_usage_is_told_by_typer(model, tmp_path, monkeypatch, words):
+def test_wrong_usage_is_reported_by_typer(model, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     code, text = call(*(str(model) if word == "MODEL" else word for word in words.split()))
     assert code == 2 and "Error" in text
@@ -264,5 +266,4 @@ def test_training_has_a_network_and_a_run_folder_by_default(monkeypatch, words, 
     with pytest.raises(ZeroDivisionError):
         call("train", "--data", "toy-xray", *words)
     wanted = {"data": {"name": "toy-xray"}, "model": {"name": network}, "fit": {"out": out}}
-    wanted |= {"threshold": "validation"}
-    assert asked == [wanted]
+    assert asked == [wanted | {"threshold": "validation"}]

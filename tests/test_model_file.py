@@ -54,11 +54,10 @@ def test_every_network_comes_back(tmp_path, name):
     assert all(p.grad is not None for p in loaded.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_weights_of_any_type_are_stored_in_float32(tmp_path, dtype):
-    save_model(tmp_path / "m.safetensors", METADATA.build().to(dtype), METADATA)
-    model, _ = load_model(tmp_path / "m.safetensors")
-    assert model(torch.zeros(1, 1, 16, 16)).dtype == torch.float32
+    save_model(tmp_path / "m", METADATA.build().to(dtype), METADATA)
+    assert load_model(tmp_path / "m")[0](torch.zeros(1, 1, 16, 16)).dtype == torch.float32
 
 
 def test_a_compiled_model_is_saved_as_the_network_it_is(tmp_path):
@@ -94,7 +93,8 @@ def test_metadata_comes_from_the_data():
         ({"classes": 300, "class_names": tuple(map(str, range(300)))}, "between 1 and 255"),
         ({"mean": (0.1, 0.2)}, "number per channel"),
         ({"mean": (math.nan,)}, "finite"),
-        ({"std": (math.inf,)}, "finite"),
+        ({"options": {"depth": 4097}}, "at most 4,096"),
+        ({"options": {"pretrained": "a.pth"}}, "without pretrained"),
         ({"std": (0.0,)}, "above 0"),
         ({"size": (0, 4)}, "height, width"),
         ({"size": (16.5, 16)}, "height, width"),
@@ -160,16 +160,14 @@ def test_damage_is_noticed_wherever_it_is(saved):
     whole = saved.read_bytes()
     draw = random.Random(0)
     header = 8 + struct.unpack("<Q", whole[:8])[0]
-    spots = [draw.randrange(header) for _ in range(200)]
-    spots += [draw.randrange(header, len(whole)) for _ in range(50)]
-    for spot in spots:
-        broken = bytearray(whole)
+    spots = [draw.randrange(header) for _ in range(150)]
+    spots += [draw.randrange(header, len(whole)) for _ in range(30)]
+    damaged = [bytearray(whole) for _ in spots]
+    for broken, spot in zip(damaged, spots, strict=True):
         broken[spot] ^= 1 << draw.randrange(8)
-        saved.write_bytes(broken)
-        with pytest.raises(CheckpointError, match=r"m\.safetensors"):
-            load_model(saved)
-    for length in [*range(0, 64, 7), *(draw.randrange(len(whole)) for _ in range(60))]:
-        saved.write_bytes(whole[:length])
+    lengths = [*range(0, 64, 7), *(draw.randrange(len(whole)) for _ in range(40))]
+    for content in damaged + [whole[:length] for length in lengths]:
+        saved.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"m\.safetensors"):
             load_model(saved)
 
@@ -190,8 +188,6 @@ def rewrite(path, text=None, **changed):
         {"mean": "x"},
         {"options": {"width": 4000}},
         {"options": {"depth": 10**12}},
-        {"options": {"width": 4097}},
-        {"options": {"pretrained": True}, "network": "resnet34_unet"},
         {"text": "{"},
         {"text": "[" * 200_000},
         {"options": {"wide": 1}},

@@ -67,9 +67,6 @@ def load(
         transform: a pipeline's name (see `transforms.build`), a callable
             `(image, mask, seed) -> tensors`, or None to only scale to 0..1.
         options: those of the data set, such as `bones=2` of toy-xray.
-
-    Raises:
-        DataError: data that would train a wrong model.
     """
     source = _SOURCES[one_of("data set", name, _SOURCES)]
     if unknown := sorted(options.keys() - {*source.options}):

@@ -9,9 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segkit.errors import ArgumentError, SegkitError
 
-IGNORE = 255
-"""The mask value that losses and metrics leave out."""
-
+IGNORE = 255  # the mask value that losses and metrics leave out
 Pair = tuple[np.ndarray, np.ndarray]
 
 

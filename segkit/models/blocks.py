@@ -22,11 +22,9 @@ def conv3x3(
         bias: of the convolution. `None` leaves it out where batch normalisation, which subtracts
             every constant, comes next.
     """
-    padding = dilation if same else 0
-    bias = not norm if bias is None else bias
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, 3, padding=padding, dilation=dilation, bias=bias)
-    ]
+    options = {"padding": dilation if same else 0, "dilation": dilation}
+    options["bias"] = not norm if bias is None else bias
+    layers = [nn.Conv2d(in_channels, out_channels, kernel_size=3, **options)]
     if norm:
         layers.append(nn.BatchNorm2d(out_channels))
     if relu:
@@ -53,10 +51,9 @@ def upsample(mode: str, in_channels: int, out_channels: int) -> nn.Module:
     """
     if mode == "transposed":
         return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+    grow = nn.Upsample(scale_factor=2, mode=mode)
     if mode == "nearest":
-        grow = nn.Upsample(scale_factor=2, mode="nearest")
         return nn.Sequential(grow, nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1))
-    grow = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size=1), grow)
 
 

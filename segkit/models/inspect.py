@@ -108,7 +108,7 @@ def summary(model: nn.Module, size: int | tuple[int, int] = 256) -> _Summary:
     with FlopCounterMode(display=False) as counter, keeping:
         meta(image.requires_grad_())
 
-    del outputs[""]  # the network itself
+    outputs.pop("", None)  # the network itself
     parts = tuple(f"{name}." for name in outputs)
     names = [name for name in outputs if not name.startswith(parts)]
     if twice := [name for name in names if calls[name] > 1]:
@@ -301,13 +301,12 @@ def diagram(model: nn.Module, size: int | tuple[int, int] = 256) -> "Axes":
     import matplotlib.pyplot as plt
 
     rows = summary(model, size).stages
+    styles = {"concat": (_BLUE, "-", "concatenated"), "sum": (_ORANGE, "--", "summed")}
+    text, legend = {"ha": "center", "fontsize": 7, "color": _DARK}, {}
     place = {row.name: (i, -math.log2(row.stride)) for i, row in enumerate(rows)}
     bottom, longest = min(y for _, y in place.values()), 1
     shape = (max(4.0, 0.62 * len(rows) + 0.6), 2.2 - 0.75 * bottom)
     _, ax = plt.subplots(figsize=shape, layout="constrained", facecolor="white")
-    styles = {"concat": (_BLUE, "-", "concatenated"), "sum": (_ORANGE, "--", "summed")}
-    text = {"ha": "center", "fontsize": 7, "color": _DARK}
-    used = set()
     for i, row in enumerate(rows):
         x, y = place[row.name]
         ax.text(x, y, row.shape[0], va="center", bbox={"fc": "#dbe9f4", "ec": _DARK}, **text)
@@ -316,15 +315,13 @@ def diagram(model: nn.Module, size: int | tuple[int, int] = 256) -> "Axes":
             left, low = place[source]
             arrow = {"arrowstyle": "-|>", "color": "#707070", "shrinkA": 9, "shrinkB": 9}
             if left < i - 1:
-                used.add(row.join)
                 longest = max(longest, i - left)
-                arrow |= {"color": styles[row.join][0], "linestyle": styles[row.join][1]}
-                arrow |= {"connectionstyle": "arc3,rad=-0.2"}
+                colour, line, label = styles[row.join]
+                arrow |= {"color": colour, "ls": line, "connectionstyle": "arc3,rad=-0.2"}
+                legend[label] = plt.Line2D([], [], color=colour, linestyle=line)
             ax.annotate("", (x, y), (left, low), arrowprops=arrow)
-    for colour, line, label in (styles[join] for join in styles if join in used):
-        ax.plot([], [], line, color=colour, lw=1.2, label=label)
-    if used:
-        ax.legend(loc="lower left", fontsize=7, frameon=False)
+    if legend:
+        ax.legend(legend.values(), legend, loc="lower left", fontsize=7, frameon=False)
     levels = {place[row.name][1]: "{}×{}".format(*row.shape[1:]) for row in rows}
     ax.set_yticks(list(levels), levels.values())
     ax.set_xticks([])

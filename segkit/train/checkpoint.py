@@ -1,7 +1,6 @@
 """Checkpoints: what training needs to continue as if nothing had happened.
 
-`torch.save` writes a file, whole or not at all; `torch.load(weights_only=True)` reads it without
-running code from it, and the checksums inside the file (it is a zip) are verified.
+`torch.load(weights_only=True)` reads a file without running code from it.
 https://docs.pytorch.org/docs/stable/notes/serialization.html
 """
 
@@ -60,7 +59,7 @@ def begin(
 ) -> Progress:
     """Begin a run or, if there is one in `out`, load it into `parts` and `history`.
 
-    `epochs_free`: the number of epochs may have changed. Raises CheckpointError if the run cannot
+    `epochs_free`: their number may have changed. Raises CheckpointError if the run in `out` cannot
     be continued, or `resume` is False.
     """
     progress = Progress()
@@ -87,14 +86,9 @@ def _restore(path: Path, parts: dict[str, Any], history: History, epochs_free: b
         before, now = metadata["config"]["settings"], history.config["settings"]
         changed = [key for key in now if key not in free and before.get(key) != now[key]]
         if changed:
-            old, new = (
-                ", ".join(f"{key}={settings.get(key)!r}" for key in changed)
-                for settings in (before, now)
-            )
-            raise CheckpointError(
-                f"{path} was trained with {old}; this run has {new}. Resume with the same "
-                "settings, or train into another folder"
-            )
+            old, new = (", ".join(f"{k}={x.get(k)!r}" for k in changed) for x in (before, now))
+            remedy = "Resume with the same settings, or train into another folder"
+            raise CheckpointError(f"{path} was trained with {old}; this run has {new}. {remedy}")
         for name in ("model", "average", "scheduler", "optimizer", "scaler"):  # in this order
             if parts[name] is not None and state[name] != {}:
                 parts[name].load_state_dict(state[name])
@@ -133,9 +127,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _write(path: Path, kind: str, state: dict[str, Any], metadata: dict) -> None:
-    state = {"kind": kind, "metadata": json.dumps(metadata)} | state
     with atomic_file(path) as part, open(part, "wb") as file:
-        torch.save(state, file)
+        torch.save({"kind": kind, "metadata": json.dumps(metadata)} | state, file)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict]:
@@ -174,8 +167,8 @@ def _check_same_network(
         network = metadata["config"]["settings"]["model"]
     except (KeyError, TypeError):
         network = "another network"
+    there, here = (shapes.get(name, "absent") for shapes in (there, here))
     raise CheckpointError(
-        f"{path} holds {network}, not this {type(model).__name__}: {name} is "
-        f"{there.get(name, 'absent')} in the file and {here.get(name, 'absent')} in the network. "
-        "Build the network with the options it was trained with"
+        f"{path} holds {network}, not this {type(model).__name__}: {name} is {there} in the file "
+        f"and {here} in the network. Build the network with the options it was trained with"
     )

@@ -15,7 +15,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def check_and_default_loss(
-    model: nn.Module, loss: Loss | None, loaders: list[DataLoader], training: bool = True
+    model: nn.Module, loss: Loss | None, loaders: list[DataLoader | None], training: bool = True
 ) -> Loss:
     """Return the loss, on the network's device, once network, batches and masks fit together.
 
@@ -28,7 +28,7 @@ def check_and_default_loss(
     if training:
         _check_single_images(model, images, loaders[0])
     for loader in loaders:
-        if isinstance(loader.dataset, SegmentationDataset):
+        if loader is not None and isinstance(loader.dataset, SegmentationDataset):
             _check_masks(loader.dataset, max(2, channels))
     loss = loss or (BCELoss() if channels == 1 else CrossEntropyLoss())
     return loss.to(device) if isinstance(loss, nn.Module) else loss

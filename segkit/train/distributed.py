@@ -1,15 +1,11 @@
 """Devices, and several processes that train one network, each on its share of the data.
 
-`torchrun --nproc_per_node=2 -m segkit train config.yaml` starts the processes; `fit` joins them
-by itself. `batch_size` is that of all processes together, so their number changes the speed and
-not the training: losses agree but for rounding, and scores, summed as integers, exactly. Three
-exceptions:
-
-- Where the processes' shares of a batch differ in their number of ignored pixels, and for losses
-  pooled over a batch such as Dice, the mean of the shares' losses is not that of the whole batch.
-- Batch normalisation uses the statistics of all processes on GPUs (SyncBatchNorm). On CPUs, for
-  which PyTorch has no such layer, each process normalises its own share of the batch.
-- Where the number of images is no multiple of that of processes, some are used twice an epoch.
+`torchrun --nproc_per_node=2 -m segkit train config.yaml` starts them; `fit` joins them by itself.
+`batch_size` is that of all processes together, so their number changes the speed and not the
+training: losses agree but for rounding, scores exactly. Exceptions: where the shares of a batch
+differ in ignored pixels, or the loss pools over the batch (Dice), the mean of the shares' losses is
+not that of the batch; on CPUs, which have no SyncBatchNorm, each process normalises its own share;
+images that do not divide among the processes are filled up with some used twice an epoch.
 """
 
 import os
@@ -47,11 +43,7 @@ def process_group() -> Iterator[None]:
 
 
 def leave() -> None:
-    """End this process with code 0 if it is one of those that torchrun started.
-
-    The threads of gloo may still ask for the interpreter while it shuts down, which aborts a
-    process whose work is done; torchrun would then stop the others as well.
-    """
+    """End this process with code 0 if torchrun started it: gloo's threads may abort an exit."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -127,8 +119,8 @@ def no_sync(model: nn.Module, skip: bool) -> AbstractContextManager:
 def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: bool) -> DataLoader:
     """Return a loader of this process's share of `data`; a DataLoader is used as it is.
 
-    In training the order is shuffled, and all processes get equally many images. In evaluation
-    every image is in exactly one share. Raises ArgumentError and DataError.
+    In training the order is shuffled, and the shares are equally large; in evaluation every image
+    is in exactly one. Raises ArgumentError and DataError.
     """
     n = ranks()
     if not isinstance(data, SegmentationDataset | DataLoader):

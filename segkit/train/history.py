@@ -47,8 +47,8 @@ class History:
     def __repr__(self) -> str:
         if not self.rows:
             return "History(no epoch finished)"
-        best, name = self.best, self.monitor
-        return f"History({len(self)} epochs, best {name} {best[name]:.3f} in epoch {best['epoch']})"
+        found = f"{self.monitor} {self.best[self.monitor]:.3f} in epoch {self.best['epoch']}"
+        return f"History({len(self)} epochs, best {found})"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -128,10 +128,10 @@ class _WandB:
     def start(self, config: dict, rows: list[_Row]) -> None:
         import wandb
 
-        folder, mode = self.out / "wandb", os.environ.get("WANDB_MODE", "offline")
-        folder.mkdir(parents=True, exist_ok=True)
-        silent = wandb.Settings(silent=True)
-        self.run = wandb.init("segkit", config=config, dir=folder, mode=mode, settings=silent)
+        (self.out / "wandb").mkdir(parents=True, exist_ok=True)
+        options = {"dir": self.out / "wandb", "mode": os.environ.get("WANDB_MODE", "offline")}
+        options |= {"settings": wandb.Settings(silent=True)}
+        self.run = wandb.init(project="segkit", config=config, **options)
 
     def log(self, row: _Row) -> None:
         self.run.log({name: value for name, value in row.items() if value is not None})
@@ -179,18 +179,13 @@ def run_metadata(
     """Return what it takes to repeat a run, ready for JSON; `settings` as `fit` was given them."""
     data, about_data = loader.dataset, {}
     if isinstance(data, SegmentationDataset):
-        about_data = {
-            "class_names": list(data.class_names),
-            "channels": data.channels,
-            "size": list(data.masks.shape[1:]),
-            "mean": list(getattr(data.transform, "mean", ())),
-            "std": list(getattr(data.transform, "std", ())),
-        }
-    settings = {name: _for_json(value) for name, value in settings.items()}
-    settings |= {"model": type(model).__name__, "train_items": len(data)}
-    settings |= {"processes": distributed.ranks()}
+        about_data = {"class_names": list(data.class_names), "channels": data.channels}
+        about_data |= {"size": list(data.masks.shape[1:])}
+        about_data |= {name: list(getattr(data.transform, name, ())) for name in ("mean", "std")}
+    recorded = {name: _for_json(value) for name, value in settings.items()}
+    recorded |= {"model": type(model).__name__, "train_items": len(data)}
     return {
-        "settings": settings,
+        "settings": recorded | {"processes": distributed.ranks()},
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": about_data,
         "device": distributed.device_name(precision.device),

@@ -52,24 +52,20 @@ def lr_range_test(
     optimizer: str = "adamw",
     batch_size: int = 16,
     seed: int = 0,
-    workers: int = 0,
     device: str | torch.device | None = None,
     precision: str = "auto",
-    channels_last: bool = True,
 ) -> RangeTest:
     """Train while the learning rate grows from `lowest` to `highest`, then restore the network.
 
-    Ends after `steps`, or where the loss is not finite, or the smoothed loss has risen from its
-    lowest value by more than three times its size. The other arguments are those of `fit`.
-    Method: https://arxiv.org/abs/1506.01186. Raises ArgumentError, TrainingError.
+    Ends early where the loss is not finite, or smoothed has risen by more than three times its
+    lowest value. The other arguments are those of `fit`. Method: https://arxiv.org/abs/1506.01186.
     """
     if steps < 2 or not 0 < lowest < highest:
         raise ArgumentError(f"steps={steps}, from {lowest} to {highest}: give 2 steps, and a range")
     device = distributed.pick_device(device)
     number_format = precisions.choose(precision, device)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    loader = distributed.make_loader(train, batch_size, seed, workers, training=True)
-    model.to(device, memory_format=layout)
+    loader = distributed.make_loader(train, batch_size, seed, 0, training=True)
+    model.to(device, memory_format=torch.channels_last)
     weights, modes = deepcopy(model.state_dict()), [(m, m.training) for m in model.modules()]
     rates, losses, smooth = [], [], []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -82,7 +78,7 @@ def lr_range_test(
             model.train()
             for images, masks in islice(chain.from_iterable(epochs), steps):
                 with number_format.autocast():
-                    logits = model(images.to(device, memory_format=layout))
+                    logits = model(images.to(device, memory_format=torch.channels_last))
                 value = loss(logits.float(), masks.to(device))
                 number_format.backward(value)
                 number_format.scaler.unscale_(optimizer)

@@ -37,10 +37,9 @@ class Schedule:
 
     def __init__(self, name: str = "constant", *, warmup: float = 0.0, **options: Any) -> None:
         own = _OPTIONS[one_of("schedule", name, _OPTIONS)]
-        unknown = sorted(set(options) - set(own))
+        unknown = ", ".join(sorted(set(options) - set(own)))
         if unknown:
-            known = ", ".join(f"{key}={value!r}" for key, value in own.items()) or "none"
-            raise ArgumentError(f"{name} has no option {', '.join(unknown)}; it has: {known}")
+            raise ArgumentError(f"{name} has no option {unknown}; there are: {own or 'none'}")
         if warmup < 0:
             raise ArgumentError(f"warmup={warmup} is below zero: give a number of epochs")
         self.name, self.warmup, self.options = name, warmup, own | options
@@ -108,11 +107,10 @@ class _Scheduler:
     def end_epoch(self, loss: float) -> None:
         """Update the learning rate after an epoch with this validation (or training) loss."""
         self.epochs_done += 1
-        if self.steps_done >= self.warmup_steps and not self.schedule.per_step:
-            if self.schedule.name == "plateau":
-                self.current.step(loss)
-            else:
-                self.current.step()
+        if self.schedule.name == "plateau" and self.steps_done >= self.warmup_steps:
+            self.current.step(loss)
+        elif self.schedule.name == "step" and self.steps_done >= self.warmup_steps:
+            self.current.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds; the optimizer's state holds the learning rates."""

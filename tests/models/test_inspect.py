@@ -85,7 +85,7 @@ def pixels_read(layers: list[nn.Module], column: int) -> int:
     return last - first + 1
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(60))
 def test_receptive_field_of_layers_in_a_row_is_the_formula_s(seed):
     generator = torch.Generator().manual_seed(seed)
 
@@ -111,11 +111,11 @@ def test_receptive_field_of_layers_in_a_row_is_the_formula_s(seed):
     [
         (nn.AvgPool2d(2), 8),
         (nn.AvgPool2d(3, stride=2, padding=1), 9),
-        (nn.AvgPool2d(2, ceil_mode=True), 8),
-        (nn.AvgPool2d((3, 2)), 8),
+        (nn.AvgPool2d((3, 2), ceil_mode=True), 8),
+        (nn.MaxPool2d(2), 8),
     ],
 )
-def test_average_pooling_as_a_module(pool, field):
+def test_pooling_as_a_module(pool, field):
     model = nn.Sequential(nn.Conv2d(1, 1, 3), pool, nn.Conv2d(1, 1, 3))
     assert receptive_field(model) == bounding_box(gradient_support(model, 41))[1] == field
 

@@ -63,7 +63,7 @@ def test_options_reach_the_scheduler():
 def test_wrong_names_and_options_are_refused():
     with pytest.raises(ValueError, match=r"no schedule 'onecycle' .*there are: constant, step"):
         Schedule("onecycle")
-    with pytest.raises(ValueError, match=r"cosine has no option gamma; it has: floor=0\.0"):
+    with pytest.raises(ValueError, match=r"cosine has no option gamma; there are: .*floor"):
         Schedule("cosine", gamma=2)
     with pytest.raises(ValueError, match="warmup=-1 is below zero"):
         Schedule("cosine", warmup=-1)
