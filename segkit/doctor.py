@@ -28,11 +28,13 @@ from segkit.data.pets import FOLDER, from_trimap, trimap_classes
 from segkit.files import atomic_folder, text_table, write_text
 from segkit.page import picture, render
 
+__all__ = ["Fix", "Report", "check", "fix"]
+
 _SHOWN = 6  # thumbnails and details of an issue
 _MOST_COLOURS = 32  # of masks whose colours can be numbered
 
-Colour = tuple[int, ...]
-Fixed = tuple[np.ndarray | None, str]  # a mask, None if it stays as it is, and what was done
+_Colour = tuple[int, ...]
+_Fixed = tuple[np.ndarray | None, str]  # a mask, None if it stays as it is, and what was done
 
 
 @dataclass
@@ -47,7 +49,7 @@ class _Details:
     counts: np.ndarray | None = None  # pixels of each mask value, int (256,)
     skipped_steps: float = np.nan  # see `_steps`
     strip_pixels: int = 0
-    palette: dict[int, Colour] = field(default_factory=dict)  # the colours of a mask's values
+    palette: dict[int, _Colour] = field(default_factory=dict)  # the colours of a mask's values
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Report:
         return f"{pairs} pairs: {', '.join(counts) or 'nothing to complain about'}"
 
     @cached_property
-    def palette(self) -> dict[int, Colour]:
+    def palette(self) -> dict[int, _Colour]:
         """The colour that most masks with a palette give to each id."""
         votes: dict[int, Counter] = {}
         for e in self.examples:
@@ -90,7 +92,7 @@ class Report:
         return {value: counter.most_common(1)[0][0] for value, counter in votes.items()}
 
     @cached_property
-    def colour_ids(self) -> dict[Colour, int]:
+    def colour_ids(self) -> dict[_Colour, int]:
         """The id of each colour of coloured masks: by the usual palette, or counted.
 
         They are counted, black first, only where all masks that hold anything but 0 are coloured,
@@ -538,7 +540,7 @@ def _write_pair(report: Report, example: Example, codes: list[list[str]], out: P
     return fixes
 
 
-def _colours_to_ids(report: Report, example: Example) -> Fixed:
+def _colours_to_ids(report: Report, example: Example) -> _Fixed:
     rgb = _rgb(example.mask)
     mask = np.zeros(rgb.shape[:2], np.uint8)
     for colour in _colours(example.mask):
@@ -548,7 +550,7 @@ def _colours_to_ids(report: Report, example: Example) -> Fixed:
     return mask, f"colours became ids: {report.colour_ids}"
 
 
-def _to_eight_bits(report: Report, example: Example) -> Fixed:
+def _to_eight_bits(report: Report, example: Example) -> _Fixed:
     with read.opened(example.mask) as stored:
         ids = np.array(stored)
     if ids.dtype.kind not in "iu" or stored.mode[0] != "I" or ids.max() > 255:
@@ -556,7 +558,7 @@ def _to_eight_bits(report: Report, example: Example) -> Fixed:
     return ids.astype(np.uint8), "the same ids in 8 bits"
 
 
-def _to_usual_palette(report: Report, example: Example) -> Fixed:
+def _to_usual_palette(report: Report, example: Example) -> _Fixed:
     table = np.arange(256, dtype=np.uint8)
     ids = {colour: value for value, colour in reversed(report.palette.items())}
     for value, colour in example.details.palette.items():
@@ -566,19 +568,19 @@ def _to_usual_palette(report: Report, example: Example) -> Fixed:
     return table[read.mask(example.mask)], "ids made those of the usual palette"
 
 
-def _cut_edges(report: Report, example: Example) -> Fixed:
+def _cut_edges(report: Report, example: Example) -> _Fixed:
     if report.facts["values"] != "0/255" or not example.binary:
         raise _CannotFix("its values lie between several ids, or mostly between 0 and 255")
     return (read.mask(example.mask) >= 128).astype(np.uint8), "edges cut at a half"
 
 
-def _white_to_one(report: Report, example: Example) -> Fixed:
+def _white_to_one(report: Report, example: Example) -> _Fixed:
     if not set(example.values) <= {0, 255}:
         return None, ""
     return read.mask(example.mask) // 255, "255 became 1"
 
 
-_MASK_FIXES: dict[str, Callable[[Report, Example], Fixed]] = {
+_MASK_FIXES: dict[str, Callable[[Report, Example], _Fixed]] = {
     "mask-colours": _colours_to_ids,
     "mask-depth": _to_eight_bits,
     "palette-differs": _to_usual_palette,
@@ -615,6 +617,6 @@ def _rgb(file: Path) -> np.ndarray:
         return np.array(picture.convert("RGB"))
 
 
-def _colours(file: Path) -> list[Colour]:
+def _colours(file: Path) -> list[_Colour]:
     with read.opened(file) as stored:
         return sorted(colour for _, colour in stored.convert("RGB").getcolors(2**24))

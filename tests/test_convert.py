@@ -51,7 +51,6 @@ def test_groups_stay_whole(folder):
     assert found.groups["p3_12"] == "p3"
 
 
-@pytest.mark.parametrize("by", ["classes", r"p\d"])
 def test_the_mix_is_the_same_in_all_splits(folder):
     rule = {"fractions": (0.6, 0.2, 0.2), "seed": 3}
     found = convert.split(folder, stratify_by="classes", **rule)
