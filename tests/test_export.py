@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,31 +21,14 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-METADATA = ModelMetadata(
-    "dumbnet",
-    ("background", "cat", "dog"),
-    (0.5, 0.4, 0.3),
-    (0.2, 0.3, 0.25),
-    (32, 48),
-    classes=3,
-    options={"width": 4},
-)
+CLASSES, MEAN, STD = ("background", "cat", "dog"), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
 
 def trained(name="dumbnet", channels=3, classes=3):
     """Return a network with the statistics of its images and logits of a trained one's size."""
+    statistics, names = (MEAN[:channels], STD[:channels]), CLASSES[: max(2, classes)]
     options = {"filters": 4} if name == "pdr_unet" else {"width": 4}
-    metadata = replace(
-        METADATA,
-        network=name,
-        class_names=METADATA.class_names[: max(2, classes)],
-        classes=classes,
-        in_channels=channels,
-        mean=METADATA.mean[:channels],
-        std=METADATA.std[:channels],
-        options=options,
-        threshold=0.4,
-    )
+    metadata = ModelMetadata(name, names, *statistics, (32, 48), channels, classes, options, 0.4)
     model = metadata.build()
     image = noise(75, 50, 3) if channels == 3 else noise(75, 50)
     batch = torch.from_numpy(image_ops.normalise(image[None], metadata.mean, metadata.std))
@@ -111,18 +93,12 @@ def test_the_exported_input_is_free_in_batch_and_size(exported):
     assert {p.name for p in path.parent.iterdir()} == {"m.onnx", "onnx_predictor.py"}
 
 
-def test_exporting_leaves_the_network_as_it_was():
-    model, _ = trained()
-    model.train()
-    before = {name: t.clone() for name, t in model.state_dict().items()}
-    export.export_program(model, 3)
-    assert model.training
-    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
-
-
-def test_a_program_is_the_network(tmp_path):
+def test_a_program_is_the_network_which_stays_as_it_was(tmp_path):
     model, metadata = trained("unet", 3, 1)
+    before = {name: t.clone() for name, t in model.train().state_dict().items()}
     export.save_program(tmp_path / "m.pt2", model, metadata)
+    assert model.training
+    assert all(torch.equal(before[name], t) for name, t in model.eval().state_dict().items())
     extra = {"segkit": ""}
     program = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
     assert read_metadata("m.pt2", json.loads(extra["segkit"])) == metadata
