@@ -1,6 +1,7 @@
 """Where things are, whatever directory a notebook or a command was started from."""
 
 import os
+import subprocess
 from pathlib import Path
 
 from segkit.errors import SegkitError
@@ -36,3 +37,13 @@ def data_dir() -> Path:
         return root() / "data"
     except CourseMissingError:
         return Path.home() / ".cache" / "segkit"
+
+
+def git_revision() -> str | None:
+    """Return the git revision of the code, with "-dirty" if it was edited, or None."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    options = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
+    try:
+        return subprocess.run(command, **options).stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        return None

@@ -19,22 +19,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from segkit.data.dataset import SeededSampler
-from segkit.errors import ArgumentError, CheckpointError, TrainingError
+from segkit.errors import ArgumentError, CheckpointError, TrainingError, one_of
 from segkit.metrics import Counts, counts
 from segkit.train import checkpoint, distributed
 from segkit.train import precision as precisions
 from segkit.train.checkpoint import BEST, LAST, Progress, load_weights, save_weights
 from segkit.train.checks import Loss, check_and_default_loss, is_out_of_memory
 from segkit.train.distributed import all_sum, epoch_batches, make_loader, random_states
-from segkit.train.history import (
-    COLUMNS,
-    History,
-    Tracker,
-    call_trackers,
-    epoch_line,
-    run_metadata,
-    started_trackers,
-)
+from segkit.train.history import History, call_trackers, epoch_line, run_metadata, started_trackers
 from segkit.train.range_test import RangeTest, lr_range_test
 from segkit.train.schedules import Schedule, curve, make_optimizer
 
@@ -43,10 +35,8 @@ __all__ = [  # noqa: RUF022
     "save_weights", "RangeTest", "lr_range_test", "CheckpointError", "TrainingError",
 ]  # fmt: skip
 
-# Arguments of `fit` that do not change its numbers, or that are recorded under other names.
-_OTHER = {"model", "train", "val", "device", "out", "resume", "save_every", "trackers", "log"}
 # Steps between checks that all is finite: on an accelerator a check waits for all that is queued.
-CHECK_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
+_CHECK_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 
 
 def fit(
@@ -78,14 +68,14 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     save_every: int | None = None,
-    trackers: Iterable[str | Tracker] = (),
+    trackers: Iterable[Any] = (),
     log: Callable[[str], object] | None = print,
 ) -> History:
     """Train `model` on `train`, evaluate it on `val` after each epoch, return the history.
 
-    The scores in the history, val_iou and val_dice, are those of the whole set: counts summed
-    over its images, averaged over the classes (binary: the foreground alone). Ctrl-C ends the
-    step, saves, and returns the history so far.
+    The scores of a row, val_iou and val_dice, are those of the whole set: counts summed over its
+    images, averaged over the classes (binary: the foreground alone). Ctrl-C ends the step, saves,
+    and returns the history so far.
 
     Args:
         model: the network; its parameters are trained in place.
@@ -94,21 +84,18 @@ def fit(
         val: the same for validation, or None.
         loss: called as `loss(logits, target)`; by default binary cross-entropy, or cross-entropy
             for several channels of logits.
-        epochs: passes over the training data.
         lr: peak learning rate.
         optimizer: "adamw", "adam", "sgd" (momentum 0.9), or an optimizer, whose own learning
             rate and weight decay then hold.
-        weight_decay: by default the optimizer's.
         schedule: of the learning rate: a name or a `Schedule`.
         warmup: epochs over which the learning rate first rises linearly.
         batch_size: images in a batch, of all processes together.
         accumulate: batches whose gradients are averaged for one step.
         clip: the largest norm of the gradient.
-        ema: decay of an exponential moving average of the weights, which then is what is
-            evaluated and kept; 0.99 averages over about 100 steps.
+        ema: decay of a moving average of the weights, which then is what is evaluated and kept;
+            0.99 averages over about 100 steps.
         patience: epochs without a better `monitor` after which training stops.
-        monitor: the column that chooses the best epoch: by default val_iou, or without `val`
-            train_loss.
+        monitor: the column that chooses the best epoch: val_iou or, without `val`, train_loss.
         keep: the epoch whose weights `model` has in the end, "last" or "best".
         seed: of order, augmentation and dropout. The same seed and machine give the same numbers
             with any number of workers; the caller's random state is left alone.
@@ -116,14 +103,12 @@ def fit(
         device: by default a GPU if there is one.
         precision: "auto", "fp32", "tf32", "bf16" or "fp16".
         channels_last: whether images and weights have that memory layout, usually faster.
-        compile: whether the network is compiled by `torch.compile`.
         deterministic: on a GPU, the same bits each time rather than the fastest kernels.
-        out: a folder for config.json, history.csv, last.pt (to resume from; written after each
-            epoch) and best.pt.
-        resume: continue the run in `out`, to the very weights that training without a break
-            gives; start anew if nothing is there.
-        save_every: steps after which last.pt is written within an epoch.
-        trackers: "tensorboard", "wandb", or objects of your own.
+        out: a folder for config.json, history.csv, best.pt and last.pt, to resume from, which is
+            written after each epoch and after every `save_every` steps.
+        resume: continue the run in `out`, if there is one, to the same weights as without a break.
+        trackers: "tensorboard", "wandb", or objects with `start(config, rows)` (`rows`: those
+            before resuming), `log(row)` and `finish()`; one that raises is left out.
         log: called with a line per epoch; None is silent.
 
     Raises:
@@ -141,6 +126,7 @@ def fit(
         log = log if distributed.rank() == 0 else None
         device = distributed.pick_device(device)
         number_format = precisions.choose(precision, device)
+        how = {"device": device, "precision": precision, "channels_last": channels_last}
         layout = torch.channels_last if channels_last else torch.contiguous_format
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(number_format.gpu_kernels(deterministic))
@@ -157,7 +143,9 @@ def fit(
         optimizer = make_optimizer(optimizer, model, lr, weight_decay)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         scheduler = schedule.start(optimizer, epochs, math.ceil(batches / accumulate))
-        average = _moving_average(model, ema)
+        average = None
+        if ema is not None:  # of the weights, and of batch normalisation's statistics
+            average = AveragedModel(model, None, None, get_ema_multi_avg_fn(ema), use_buffers=True)
         compiled = torch.compile(model) if compile else model
         network = distributed.wrap_ddp(compiled, device)
         result = average.module if average else model  # what is evaluated and saved
@@ -173,7 +161,7 @@ def fit(
         trackers = stack.enter_context(started_trackers(trackers, out, history))
         interrupted = stack.enter_context(_interruptible(log))
 
-        save_every, check_every = save_every or math.inf, CHECK_EVERY.get(device.type, 50)
+        save_every, check_every = save_every or math.inf, _CHECK_EVERY.get(device.type, 50)
         for epoch in range(progress.epoch, epochs):
             if interrupted.is_set() or (patience and history.since_best() >= patience):
                 break
@@ -228,17 +216,14 @@ def fit(
 
             # Validation, checkpoint, trackers.
             row = {"epoch": epoch + 1, "train_loss": _mean(totals)}
-            evaluated = result if average else compiled
-            row |= _validation(evaluated, val, loss, device, precision, channels_last)
+            row |= _validation(result if average else compiled, val, loss, **how)
             row |= {"lr": learning_rate, "seconds": time.perf_counter() - started}
             history.rows.append(row)
             scheduler.end_epoch(row["train_loss"] if val is None else row["val_loss"])
-            if history.best is row:
-                checkpoint.save_best(out, result, history)
-                if keep == "best":
-                    best_weights = {k: v.clone() for k, v in result.state_dict().items()}
-            progress = Progress(epoch + 1)
-            checkpoint.save(out, parts, progress, history)
+            is_best, progress = history.best is row, Progress(epoch + 1)
+            if is_best and keep == "best":
+                best_weights = {k: v.clone() for k, v in result.state_dict().items()}
+            checkpoint.save(out, parts, progress, history, result if is_best else None)
             call_trackers(trackers, "log", row)
             if log:
                 log(epoch_line(row, epochs))
@@ -263,48 +248,32 @@ def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
         raise ArgumentError(f"warmup={warmup}, but the schedule has its own, {schedule.warmup}")
     elif warmup:
         schedule = Schedule(schedule.name, warmup=warmup, **schedule.options)
-    columns = COLUMNS[1:2] if arguments["val"] is None else COLUMNS[1:5]
-    monitor = arguments["monitor"] or ("val_iou" if "val_iou" in columns else "train_loss")
-    if monitor not in columns:
-        raise ArgumentError(
-            f"monitor={monitor!r} is not a score or loss of this run; there are: "
-            f"{', '.join(columns)}"
-        )
-    for name in ("epochs", "batch_size", "accumulate", "patience", "save_every"):
-        if arguments[name] is not None and arguments[name] < 1:
-            raise ArgumentError(f"{name}={arguments[name]}: give at least 1")
-    if arguments["seed"] < 0:
-        raise ArgumentError(f"seed={arguments['seed']}: give 0 or more")
-    clip, ema, keep = arguments["clip"], arguments["ema"], arguments["keep"]
+    columns = [] if arguments["val"] is None else ["val_iou", "val_dice", "val_loss"]
+    columns.append("train_loss")
+    monitor = one_of("score or loss of this run", arguments["monitor"] or columns[0], columns)
+    one_of("epoch to keep", arguments["keep"], ("last", "best"))
+    least = dict.fromkeys(("epochs", "batch_size", "accumulate", "patience", "save_every"), 1)
+    for name, minimum in (least | {"seed": 0}).items():
+        if arguments[name] is not None and arguments[name] < minimum:
+            raise ArgumentError(f"{name}={arguments[name]}: give at least {minimum}")
+    clip, ema, optimizer = arguments["clip"], arguments["ema"], arguments["optimizer"]
     if clip is not None and not clip > 0:
         raise ArgumentError(f"clip={clip} is no norm: give a number above 0, or None")
     if ema is not None and not 0 <= ema < 1:
         raise ArgumentError(f"ema={ema} is not a decay: give 0 to below 1, such as 0.99")
-    if keep not in ("last", "best"):
-        raise ArgumentError(f'keep={keep!r}: choose "last" or "best"')
     if not arguments["out"] and (arguments["resume"] or arguments["save_every"]):
         raise ArgumentError('resume and save_every need a folder: out="runs/name"')
-    settings = {name: value for name, value in arguments.items() if name not in _OTHER}
-    settings |= {"schedule": schedule, "warmup": schedule.warmup, "monitor": monitor}
-    if isinstance(arguments["optimizer"], Optimizer):
-        groups = arguments["optimizer"].param_groups
-        own = {name: [group.get(name) for group in groups] for name in ("lr", "weight_decay")}
-        for name, values in own.items():
-            default = inspect.signature(fit).parameters[name].default
-            if arguments[name] not in (default, *values):
-                raise ArgumentError(
-                    f"{name}={arguments[name]} has no effect on an optimizer of your own: give it "
-                    "to the optimizer"
-                )
-            settings[name] = values[0] if len(values) == 1 else values
+    settings = arguments | {"schedule": schedule, "warmup": schedule.warmup, "monitor": monitor}
+    others = {"model", "train", "val", "device", "out", "resume", "save_every", "trackers", "log"}
+    for name in others:  # they do not change the numbers, or are recorded under other names
+        del settings[name]
+    for name in ("lr", "weight_decay") if isinstance(optimizer, Optimizer) else ():
+        own = [group.get(name) for group in optimizer.param_groups]
+        if arguments[name] not in (inspect.signature(fit).parameters[name].default, *own):
+            value = f"{name}={arguments[name]}"
+            raise ArgumentError(f"{value} has no effect on an optimizer of your own: give it there")
+        settings[name] = own[0] if len(own) == 1 else own
     return settings
-
-
-def _moving_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return an exponential moving average of weights and batch normalisation's statistics."""
-    if decay is None:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def _summed(loss: Tensor, images: Tensor) -> Tensor:
@@ -350,10 +319,9 @@ def _memory_advice(batch_size: int) -> Iterator[None]:
             raise
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(
-            "out of memory. In the order of what it costs you: "
-            f"batch_size={max(1, batch_size // 2)} with accumulate=2 (about the same gradient), "
-            "bf16 where it is native, activation checkpointing if the network offers it (slower), "
-            f"smaller images, a smaller width. ({first_line})"
+            f"out of memory ({first_line}). In the order of what it costs you: batch_size="
+            f"{max(1, batch_size // 2)} with accumulate=2 (about the same gradient), bf16 where "
+            "native, activation checkpointing (slower), smaller images, a smaller width"
         ) from error
 
 
@@ -361,14 +329,12 @@ def _memory_advice(batch_size: int) -> Iterator[None]:
 def _interruptible(log: Callable[[str], object] | None) -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C sets; a second one stops at once.
 
-    Among several processes, which would stop at different steps, Ctrl-C stops at once. Where
-    the signal is ignored, as in a shell's background jobs, it stays so.
+    So does the first among several processes, which would stop at different steps. Where the
+    signal is ignored, as in a shell's background jobs, it stays so.
     """
     interrupted, before = threading.Event(), signal.getsignal(signal.SIGINT)
-    in_thread = threading.current_thread() is not threading.main_thread()
-    if in_thread or distributed.ranks() > 1 or before is signal.SIG_IGN:
-        yield interrupted
-        return
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    catches = in_main_thread and distributed.ranks() == 1 and before is not signal.SIG_IGN
 
     def on_ctrl_c(*_: object) -> None:
         interrupted.set()
@@ -376,11 +342,13 @@ def _interruptible(log: Callable[[str], object] | None) -> Iterator[threading.Ev
         if log:
             log("stopping after this step; Ctrl-C again stops at once")
 
-    signal.signal(signal.SIGINT, on_ctrl_c)
     try:
+        if catches:
+            signal.signal(signal.SIGINT, on_ctrl_c)
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        if catches:
+            signal.signal(signal.SIGINT, before)
 
 
 @torch.no_grad()
@@ -396,25 +364,18 @@ def predict_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield float32 logits (N, classes, H, W) and masks (N, H, W) of each batch, on the device.
 
-    The network is in evaluation mode, and no gradients are computed.
-
-    Args:
-        model: the network.
-        data: as for `fit`.
-        batch_size: images in a batch.
-        device: by default a GPU if there is one.
-        precision: as for `fit`.
-        channels_last: as for `fit`.
-        workers: processes that load data; 0 loads in this one.
+    The network is in evaluation mode, and no gradients are computed. By default the device is the
+    one that the network is on; the other arguments are those of `fit`.
     """
-    device = distributed.pick_device(device)
+    weights = next(model.parameters(), torch.empty(0))
+    device = distributed.pick_device(device or weights.device)
     number_format = precisions.choose(precision, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     loader = make_loader(data, batch_size, 0, workers, training=False)
     model.to(device, memory_format=layout)
     model.eval()
     for images, masks in loader:
-        images = images.to(device, memory_format=layout, non_blocking=True)
+        images = images.to(device, weights.dtype, memory_format=layout, non_blocking=True)
         with number_format.autocast():
             logits = model(images)
         yield logits.float(), masks.to(device, non_blocking=True)
@@ -426,44 +387,47 @@ def evaluate(
     *,
     loss: Loss | None = None,
     batch_size: int = 16,
-    workers: int = 0,
     device: str | torch.device | None = None,
     precision: str = "auto",
-    channels_last: bool = True,
 ) -> tuple[float, Counts]:
     """Return the mean loss of `model` over the images of `data`, and the counts of each image.
 
-    Every score and average is computed from the counts. Of several processes, each returns the
-    mean loss over all, and the counts of its own share. The arguments are those of `fit`.
+    Every score is computed from the counts. Of several processes, each returns the mean loss over
+    all, and the counts of its own share. The arguments are those of `fit`. Raises ArgumentError,
+    DataError, and TrainingError if the loss is not finite.
     """
     device = distributed.pick_device(device)
-    loader = make_loader(data, batch_size, 0, workers, training=False)
+    loader = make_loader(data, batch_size, 0, 0, training=False)
     loss = check_and_default_loss(model.to(device), loss, [loader], training=False)
-    return _evaluate(model, loader, loss, device, precision, channels_last)
+    return _evaluate(model, loader, loss, device, precision=precision)
 
 
 @torch.no_grad()
 def _evaluate(
-    model: nn.Module,
-    loader: DataLoader,
-    loss: Loss,
-    device: torch.device,
-    precision: str,
-    channels_last: bool,
+    model: nn.Module, loader: DataLoader, loss: Loss, device: torch.device, **how: Any
 ) -> tuple[float, Counts]:
-    options = {"device": device, "precision": precision, "channels_last": channels_last}
     totals, counted = torch.zeros(2, device=device), []
-    for logits, masks in predict_batches(model, loader, **options):
+    for logits, masks in predict_batches(model, loader, device=device, **how):
         totals += _summed(loss(logits, masks), masks)
+        if device.type == "cpu" and not totals[0].isfinite():
+            break  # on a GPU, to look would be to wait
         counted.append(counts(logits, masks).stacked())
-    return _mean(totals), Counts(*torch.cat(counted, dim=1))
+    mean = _mean(totals)
+    if not math.isfinite(mean):
+        raise TrainingError(
+            "the loss is not finite in evaluation: the weights are broken, or an image is. Train "
+            "with a lower learning rate, warmup=1 or clip=1.0"
+        )
+    return mean, Counts(*torch.cat(counted, dim=1))
 
 
-def _validation(model: nn.Module, loader: DataLoader | None, *options: Any) -> dict[str, Any]:
+def _validation(
+    model: nn.Module, loader: DataLoader | None, loss: Loss, **how: Any
+) -> dict[str, float | None]:
     """Return a row's validation loss and scores, over all processes; None without a loader."""
     if loader is None:
-        return {"val_loss": None, "val_iou": None, "val_dice": None}
-    loss, counted = _evaluate(model, loader, *options)
+        return dict.fromkeys(("val_loss", "val_iou", "val_dice"))
+    mean, counted = _evaluate(model, loader, loss, **how)
     pooled = Counts(*all_sum(counted.total().stacked()))
     iou, dice = pooled.iou("macro").item(), pooled.dice("macro").item()
-    return {"val_loss": loss, "val_iou": iou, "val_dice": dice}
+    return {"val_loss": mean, "val_iou": iou, "val_dice": dice}

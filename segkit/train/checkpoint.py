@@ -1,13 +1,11 @@
 """Checkpoints: what training needs to continue as if nothing had happened.
 
-`torch.save` writes a file, whole or not at all; `torch.load(weights_only=True)` reads it without
-running code from it, and the checksums inside the file (it is a zip) are verified.
+`torch.load(weights_only=True)` reads a file without running code from it.
 https://docs.pytorch.org/docs/stable/notes/serialization.html
 """
 
 import json
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ from segkit.train import distributed
 from segkit.train.history import History
 
 LAST, BEST = "last.pt", "best.pt"
-# Settings that may differ between a run and its continuation without changing the numbers.
-_FREE = {"workers", "patience", "keep", "model"}
 
 
 @dataclass
@@ -36,42 +32,43 @@ class Progress:
     random: list[dict[str, Tensor]] | None = None  # None: seeded anew as the epoch starts
 
 
-def save(out: Path | None, parts: Mapping[str, Any], progress: Progress, history: History) -> None:
+def save(
+    out: Path | None,
+    parts: dict[str, Any],
+    progress: Progress,
+    history: History,
+    best: nn.Module | None = None,
+) -> None:
     """Write last.pt and history.csv into the run's folder, if there is one, from process 0.
 
-    `parts`: network, average, optimizer, scheduler and scaler by name, or None.
+    `parts`: network, average, optimizer, scheduler and scaler, or None. `best`: the network whose
+    weights are the best so far, for best.pt.
     """
     if out is None or distributed.rank() > 0:
         return
+    if best is not None:
+        save_weights(out / BEST, best, {"config": history.config, "row": history.last})
     state = {name: part.state_dict() for name, part in parts.items() if part is not None}
     state |= {"progress": vars(progress), "rows": history.rows}
     _write(out / LAST, "training", state, {"config": history.config})
     history.to_csv(out / "history.csv")
 
 
-def save_best(out: Path | None, model: nn.Module, history: History) -> None:
-    """Write the weights of the best epoch, which is the last one so far, from process 0."""
-    if out and distributed.rank() == 0:
-        save_weights(out / BEST, model, {"config": history.config, "row": history.last})
-
-
 def begin(
-    out: Path | None, resume: bool, parts: Mapping[str, Any], history: History, epochs_free: bool
+    out: Path | None, resume: bool, parts: dict[str, Any], history: History, epochs_free: bool
 ) -> Progress:
     """Begin a run or, if there is one in `out`, load it into `parts` and `history`.
 
-    Writes config.json and history.csv. `epochs_free`: the number of epochs may have changed.
-    Raises CheckpointError if the run cannot be continued, or `resume` is False.
+    `epochs_free`: their number may have changed. Raises CheckpointError if the run in `out` cannot
+    be continued, or `resume` is False.
     """
-    if out is None:
-        return Progress()
     progress = Progress()
+    if out is None:
+        return progress
     if (out / LAST).exists():
         if not resume:
-            raise CheckpointError(
-                f"{out} already holds a run: continue it with resume=True, choose another folder, "
-                "or delete it"
-            )
+            remedy = "continue it with resume=True, choose another folder, or delete it"
+            raise CheckpointError(f"{out} already holds a run: {remedy}")
         progress = _restore(out / LAST, parts, history, epochs_free)
     if distributed.rank() == 0:
         write_text(out / "config.json", json.dumps(history.config, indent=1) + "\n")
@@ -79,54 +76,40 @@ def begin(
     return progress
 
 
-def _restore(path: Path, parts: Mapping[str, Any], history: History, epochs_free: bool) -> Progress:
+def _restore(path: Path, parts: dict[str, Any], history: History, epochs_free: bool) -> Progress:
     state, metadata = _read(path)
     if state["kind"] != "training":
         raise CheckpointError(f"{path} holds weights alone: training continues from {LAST} only")
     _check_same_network(path, parts["model"], state["model"], metadata)
+    free = {"workers", "patience", "keep", "model"} | ({"epochs"} if epochs_free else set())
     try:
         before, now = metadata["config"]["settings"], history.config["settings"]
-        free = _FREE | ({"epochs"} if epochs_free else set())
         changed = [key for key in now if key not in free and before.get(key) != now[key]]
         if changed:
-            old = ", ".join(f"{key}={before.get(key)!r}" for key in changed)
-            new = ", ".join(f"{key}={now[key]!r}" for key in changed)
-            raise CheckpointError(
-                f"{path} was trained with {old}; this run has {new}. Resume with the same "
-                "settings, or train into another folder"
-            )
+            old, new = (", ".join(f"{k}={x.get(k)!r}" for k in changed) for x in (before, now))
+            remedy = "Resume with the same settings, or train into another folder"
+            raise CheckpointError(f"{path} was trained with {old}; this run has {new}. {remedy}")
         for name in ("model", "average", "scheduler", "optimizer", "scaler"):  # in this order
             if parts[name] is not None and state[name] != {}:
                 parts[name].load_state_dict(state[name])
         history.rows = [dict(row) for row in state["rows"]]
         return Progress(**state["progress"])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not hold a whole training run ({error!r})") from error
 
 
 def save_weights(path: str | Path, model: nn.Module, metadata: dict | None = None) -> None:
-    """Write the weights of `model` to `path`.
-
-    Args:
-        path: the file.
-        model: the network.
-        metadata: what else to store: strings, numbers, lists and dicts.
-    """
+    """Write the weights of `model` to `path`, and `metadata` that JSON can hold."""
     _write(Path(path), "weights", {"model": model.state_dict()}, metadata or {})
 
 
 def load_weights(path: str | Path, model: nn.Module) -> dict:
     """Load the weights in `path` into `model`; return the metadata stored with them.
 
-    Args:
-        path: a file of `save_weights`, or a training checkpoint, of which the weights that were
-            evaluated are loaded: the moving average, if there is one.
-        model: a network built as the one in the file was.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds another network.
+    Of a training checkpoint they are those that were evaluated: the moving average if there is
+    one. Raises CheckpointError if the file is missing, damaged, or holds another network.
     """
     weights, metadata = read_weights(path)
     _check_same_network(path, model, weights, metadata)
@@ -144,43 +127,39 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _write(path: Path, kind: str, state: dict[str, Any], metadata: dict) -> None:
-    state = {"kind": kind, "metadata": json.dumps(metadata)} | state
     with atomic_file(path) as part, open(part, "wb") as file:
-        torch.save(state, file)
+        torch.save({"kind": kind, "metadata": json.dumps(metadata)} | state, file)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict]:
     """Return the state and the metadata in `path`, on the CPU."""
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}")
-    remedy = "put a copy in its place, or delete it and train anew"
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
-        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may fail in any of the libraries that read it
-        raise CheckpointError(
-            f"{path} is damaged or no checkpoint ({type(error).__name__}): {remedy}"
-        ) from error
-    if damaged:
-        raise CheckpointError(f"{path} is damaged: the checksum of {damaged} is wrong; {remedy}")
-    try:
+        if damaged:
+            raise ValueError(f"the checksum of {damaged} is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
         metadata = json.loads(state["metadata"])
         tensors = [*state["model"].values(), *state.get("average", {}).values()]
-        sound = isinstance(metadata, dict) and isinstance(state["kind"], str)
-        sound = sound and all(isinstance(tensor, Tensor) for tensor in tensors)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        sound = False
-    if not sound:
-        raise CheckpointError(f"{path} is not a checkpoint of segkit: it holds something else")
-    return state, metadata
+        types = {type(metadata), type(state["kind"])}
+        if types != {dict, str} or not all(map(torch.is_tensor, tensors)):
+            raise TypeError("it holds something else")
+        return state, metadata
+    except Exception as error:  # a damaged file may fail in any of the libraries that read it
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint of segkit ({type(error).__name__}: {error}): put "
+            "a copy in its place, or delete it and train anew"
+        ) from error
 
 
 def _check_same_network(
     path: str | Path, model: nn.Module, weights: dict[str, Tensor], metadata: dict
 ) -> None:
-    here = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    there = {name: tuple(t.shape) for name, t in weights.items()}
+    here, there = (
+        {k: tuple(v.shape) for k, v in tensors.items()} for tensors in (model.state_dict(), weights)
+    )
     if here == there:
         return
     name = next(n for n in [*here, *there] if here.get(n) != there.get(n))
@@ -188,8 +167,8 @@ def _check_same_network(
         network = metadata["config"]["settings"]["model"]
     except (KeyError, TypeError):
         network = "another network"
+    there, here = (shapes.get(name, "absent") for shapes in (there, here))
     raise CheckpointError(
-        f"{path} holds {network}, not this {type(model).__name__}: {name} is "
-        f"{there.get(name, 'absent')} in the file and {here.get(name, 'absent')} in the network. "
-        "Build the network with the options it was trained with"
+        f"{path} holds {network}, not this {type(model).__name__}: {name} is {there} in the file "
+        f"and {here} in the network. Build the network with the options it was trained with"
     )

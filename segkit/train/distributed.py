@@ -1,15 +1,11 @@
 """Devices, and several processes that train one network, each on its share of the data.
 
-`torchrun --nproc_per_node=2 -m segkit train config.yaml` starts the processes; `fit` joins them
-by itself. `batch_size` is that of all processes together, so their number changes the speed and
-not the training: losses agree but for rounding, and scores, summed as integers, exactly. Three
-exceptions:
-
-- Where the processes' shares of a batch differ in their number of ignored pixels, and for losses
-  pooled over a batch such as Dice, the mean of the shares' losses is not that of the whole batch.
-- Batch normalisation uses the statistics of all processes on GPUs (SyncBatchNorm). On CPUs, for
-  which PyTorch has no such layer, each process normalises its own share of the batch.
-- Where the number of images is no multiple of that of processes, some are used twice an epoch.
+`torchrun --nproc_per_node=2 -m segkit train config.yaml` starts them; `fit` joins them by itself.
+`batch_size` is that of all processes together, so their number changes the speed and not the
+training: losses agree but for rounding, scores exactly. Exceptions: where the shares of a batch
+differ in ignored pixels, or the loss pools over the batch (Dice), the mean of the shares' losses is
+not that of the batch; on CPUs, which have no SyncBatchNorm, each process normalises its own share;
+images that do not divide among the processes are filled up with some used twice an epoch.
 """
 
 import os
@@ -47,11 +43,7 @@ def process_group() -> Iterator[None]:
 
 
 def leave() -> None:
-    """End this process with code 0 if it is one of those that torchrun started.
-
-    The threads of gloo may still ask for the interpreter while it shuts down, which aborts a
-    process whose work is done; torchrun would then stop the others as well.
-    """
+    """End this process with code 0 if torchrun started it: gloo's threads may abort an exit."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -69,13 +61,9 @@ def rank() -> int:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for, by default the best there is.
+    """Return "cpu", "cuda" (this process's GPU) or "mps"; by default the best there is.
 
-    Args:
-        device: "cpu", "cuda", "mps" or None. "cuda" without a number is this process's GPU.
-
-    Raises:
-        ArgumentError: PyTorch does not find that device.
+    Raises ArgumentError if PyTorch does not find that device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device is None:
@@ -93,6 +81,15 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """Return the device with its maker's name, as far as it is known."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    if device.type == "cpu":
+        return f"cpu: {getattr(torch.cpu, 'get_capabilities', dict)().get('cpu_name', '')}"
+    return device.type
+
+
 def all_sum(numbers: Tensor) -> Tensor:
     """Return the sum over the processes."""
     if ranks() > 1:
@@ -101,18 +98,17 @@ def all_sum(numbers: Tensor) -> Tensor:
     return numbers
 
 
+def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Let batch normalisation on GPUs use the batch of all processes, not each its own share."""
+    several = ranks() > 1 and device.type == "cuda"
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if several else model
+
+
 def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
     """Return `model` such that `backward` averages its gradients over the processes."""
     if ranks() == 1:
         return model
     return DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
-
-
-def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let batch normalisation on GPUs use the batch of all processes, not each its own share."""
-    if ranks() == 1 or device.type != "cuda":
-        return model
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def no_sync(model: nn.Module, skip: bool) -> AbstractContextManager:
@@ -123,42 +119,35 @@ def no_sync(model: nn.Module, skip: bool) -> AbstractContextManager:
 def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: bool) -> DataLoader:
     """Return a loader of this process's share of `data`; a DataLoader is used as it is.
 
-    In training the order is shuffled, and all processes get equally many images. In evaluation
-    every image is in exactly one share. Raises ArgumentError and DataError.
+    In training the order is shuffled, and the shares are equally large; in evaluation every image
+    is in exactly one. Raises ArgumentError and DataError.
     """
+    n = ranks()
+    if not isinstance(data, SegmentationDataset | DataLoader):
+        kind = type(data).__name__
+        raise ArgumentError(f"{kind} is neither a SegmentationDataset nor a DataLoader")
+    try:
+        length = len(data)
+    except TypeError as error:
+        kind = type(data.dataset).__name__
+        raise ArgumentError(f"{kind} has no length, so an epoch has none: add __len__") from error
+    if length == 0:
+        raise DataError("the data set is empty, or drop_last leaves nothing of it to load")
     if isinstance(data, DataLoader):
-        if ranks() > 1 and not isinstance(data.sampler, SeededSampler | range):
+        if n > 1 and not isinstance(data.sampler, SeededSampler | range):
             raise ArgumentError("several processes: give data sets, not loaders, to be shared out")
-        try:
-            empty = len(data) == 0
-        except TypeError as error:
-            raise ArgumentError(
-                f"{type(data.dataset).__name__} has no length, so an epoch has none: give it a "
-                "__len__, or give a data set with __getitem__"
-            ) from error
-        if empty:
-            raise DataError("the loader yields nothing: is its data set empty, or drop_last on?")
         return data
-    if not isinstance(data, SegmentationDataset):
-        raise ArgumentError(
-            f"{type(data).__name__} is neither a SegmentationDataset nor a DataLoader"
-        )
-    if len(data) == 0:
-        raise DataError("the data set is empty: nothing to load")
-    if len(data) < ranks():
-        raise DataError(f"{len(data)} items cannot be shared among {ranks()} processes")
-    if batch_size % ranks():
-        raise ArgumentError(
-            f"batch_size={batch_size} is that of all {ranks()} processes together: make it a "
-            f"multiple of {ranks()}"
-        )
-    sampler = range(rank(), len(data), ranks())
+    if length < n:
+        raise DataError(f"{length} items cannot be shared among {n} processes")
+    if batch_size % n:
+        remedy = f"make it a multiple of {n}"
+        raise ArgumentError(f"batch_size={batch_size} is that of all {n} processes: {remedy}")
+    sampler = range(rank(), length, n)
     if training:
-        data = replace(data, seed=seed)
-        sampler = SeededSampler(len(data), True, seed, rank(), ranks())
+        data, sampler = replace(data, seed=seed), SeededSampler(length, True, seed, rank(), n)
     return DataLoader(
         data,
-        batch_size // ranks(),
+        batch_size // n,
         sampler=sampler,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
@@ -176,7 +165,7 @@ def _ignore_ctrl_c(worker: int) -> None:
 def epoch_batches(
     loader: DataLoader, epoch: int, seed: int, start: int = 0, random: list[dict] | None = None
 ) -> Iterator:
-    """Return the batches of an epoch from number `start` on.
+    """Yield the batches of an epoch from number `start` on.
 
     The global random state and the loader's own generator are set from seed, epoch and rank, so
     that order and dropout are the same whatever came before; `random`: the `random_states` after
@@ -185,26 +174,22 @@ def epoch_batches(
     sequence = np.random.SeedSequence((seed, epoch, rank()))
     epoch_seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)
     torch.manual_seed(epoch_seed)
-    sampler = loader.sampler
+    sampler, skipped = loader.sampler, start
     for owner in (loader, sampler, getattr(loader.batch_sampler, "sampler", None)):
         if getattr(owner, "generator", None) is not None:
             owner.generator.manual_seed(epoch_seed)
     if isinstance(sampler, SeededSampler):
         sampler.set_epoch(epoch, start=start * loader.batch_size)
-        start = 0
+        skipped = 0
     elif hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epoch)
-    batches, length = iter(loader), len(loader)
-    for _ in islice(batches, start):
+    batches, count = iter(loader), len(loader) - skipped
+    for _ in islice(batches, skipped):
         pass
     if random:
         torch.set_rng_state(random[rank()]["cpu"])
         if "cuda" in random[rank()]:
             torch.cuda.set_rng_state(random[rank()]["cuda"])
-    return _exactly(length - start, batches)
-
-
-def _exactly(count: int, batches: Iterator) -> Iterator:
     for n in range(count):
         batch = next(batches, None)
         if batch is None:

@@ -4,28 +4,28 @@ import inspect
 import json
 import os
 import platform
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from segkit import paths
 from segkit.data.dataset import SegmentationDataset
 from segkit.errors import ArgumentError, one_of
-from segkit.files import csv_text, text_table, write_text
+from segkit.files import csv_text, write_text
 from segkit.train import distributed
 from segkit.train.precision import Precision
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_iou", "val_dice", "lr", "seconds")
-Row = dict[str, float | int | None]
+_Row = dict[str, float | int | None]
 
 
 @dataclass(repr=False)
@@ -39,7 +39,7 @@ class History:
         stopped: why training ended before its last epoch, or "".
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[_Row] = field(default_factory=list)
     monitor: str = "val_iou"
     config: dict = field(default_factory=dict)
     stopped: str = ""
@@ -47,14 +47,11 @@ class History:
     def __repr__(self) -> str:
         if not self.rows:
             return "History(no epoch finished)"
-        best, name = self.best, self.monitor
-        return f"History({len(self)} epochs, best {name} {best[name]:.3f} in epoch {best['epoch']})"
+        found = f"{self.monitor} {self.best[self.monitor]:.3f} in epoch {self.best['epoch']}"
+        return f"History({len(self)} epochs, best {found})"
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
 
     def __getitem__(self, column: str) -> list:
         if column not in COLUMNS:
@@ -62,18 +59,18 @@ class History:
         return [row[column] for row in self.rows]
 
     @property
-    def last(self) -> Row:
+    def last(self) -> _Row:
         """The row of the last finished epoch."""
         if not self.rows:
             raise ValueError("no epoch was finished: the history is empty")
         return self.rows[-1]
 
     @property
-    def best(self) -> Row:
+    def best(self) -> _Row:
         """The first row with the best value of `monitor`; a NaN is worse than any number."""
         sign = -1 if "loss" in self.monitor else 1
 
-        def goodness(row: Row) -> float:
+        def goodness(row: _Row) -> float:
             value = row[self.monitor]
             return float("-inf") if value is None or value != value else sign * value
 
@@ -83,18 +80,6 @@ class History:
         """Return how many epochs have passed since the best one; 0 without any."""
         return self.last["epoch"] - self.best["epoch"] if self.rows else 0
 
-    def table(self) -> str:
-        """Return the history as text, one line per epoch, the best one marked with a star."""
-
-        def cell(value: float | int | None) -> object:
-            return f"{value:.4g}" if isinstance(value, float) else value
-
-        rows = [
-            [*(cell(row[name]) for name in COLUMNS), "*" if row is self.best else ""]
-            for row in self.rows
-        ]
-        return text_table([*COLUMNS, ""], rows, left=0)
-
     def to_csv(self, path: str | Path | None = None) -> str:
         """Return the history as CSV, and write it to `path` if there is one."""
         text = csv_text(COLUMNS, self.rows)
@@ -103,42 +88,28 @@ class History:
         return text
 
 
-def epoch_line(row: Row, epochs: int) -> str:
+def epoch_line(row: _Row, epochs: int) -> str:
     """Return the line printed after an epoch."""
-    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {row['train_loss']:.3f}"]
+    line = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.3f}"
     if row["val_loss"] is not None:
-        parts.append(f"val loss {row['val_loss']:.3f}")
-        parts.append(f"val IoU {row['val_iou']:.3f}")
-        parts.append(f"val Dice {row['val_dice']:.3f}")
-    return "  ".join([*parts, f"{row['seconds']:.1f} s"])
+        line += f"  val loss {row['val_loss']:.3f}  val IoU {row['val_iou']:.3f}"
+        line += f"  val Dice {row['val_dice']:.3f}"
+    return f"{line}  {row['seconds']:.1f} s"
 
 
-class Tracker(Protocol):
-    """What `fit` calls, in this order. A tracker that raises is dropped with a warning."""
-
-    def start(self, config: dict, rows: list[Row]) -> None:
-        """Begin a run, or continue after `rows`."""
-
-    def log(self, row: Row) -> None:
-        """Take the row of a finished epoch."""
-
-    def finish(self) -> None:
-        """End the run."""
-
-
+@dataclass
 class _TensorBoard:
     """Curves for `tensorboard --logdir` (extra: tracking)."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out / "tensorboard"
+    out: Path
 
-    def start(self, config: dict, rows: list[Row]) -> None:
+    def start(self, config: dict, rows: list[_Row]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(self.out), purge_step=len(rows) + 1)
+        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=len(rows) + 1)
         self.writer.add_text("config", f"```\n{json.dumps(config, indent=1)}\n```")
 
-    def log(self, row: Row) -> None:
+    def log(self, row: _Row) -> None:
         for name, value in row.items():
             if name != "epoch" and value is not None:
                 self.writer.add_scalar(name, value, row["epoch"])
@@ -148,25 +119,21 @@ class _TensorBoard:
         self.writer.close()
 
 
+@dataclass
 class _WandB:
     """Weights & Biases (extra: tracking), offline unless WANDB_MODE names another mode."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out / "wandb"
+    out: Path
 
-    def start(self, config: dict, rows: list[Row]) -> None:
+    def start(self, config: dict, rows: list[_Row]) -> None:
         import wandb
 
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.run = wandb.init(
-            config=config,
-            project="segkit",
-            dir=str(self.out),
-            mode=os.environ.get("WANDB_MODE", "offline"),
-            settings=wandb.Settings(silent=True),
-        )
+        (self.out / "wandb").mkdir(parents=True, exist_ok=True)
+        options = {"dir": self.out / "wandb", "mode": os.environ.get("WANDB_MODE", "offline")}
+        options |= {"settings": wandb.Settings(silent=True)}
+        self.run = wandb.init(project="segkit", config=config, **options)
 
-    def log(self, row: Row) -> None:
+    def log(self, row: _Row) -> None:
         self.run.log({name: value for name, value in row.items() if value is not None})
 
     def finish(self) -> None:
@@ -174,12 +141,10 @@ class _WandB:
 
 
 @contextmanager
-def started_trackers(
-    trackers: Iterable[str | Tracker], out: Path | None, history: History
-) -> Iterator[list[Tracker]]:
+def started_trackers(trackers: Iterable[Any], out: Path | None, history: History) -> Iterator[list]:
     """Start the trackers, made from their names where needed, and finish them in the end."""
     kinds = {"tensorboard": _TensorBoard, "wandb": _WandB}
-    running: list[Tracker] = []
+    running: list = []
     for tracker in trackers:
         if isinstance(tracker, str):
             kind = kinds[one_of("tracker", tracker, kinds)]
@@ -195,52 +160,40 @@ def started_trackers(
         call_trackers(running, "finish")
 
 
-def call_trackers(trackers: list[Tracker], method: str, *arguments: Any) -> None:
+def call_trackers(trackers: list, method: str, *arguments: Any) -> None:
     """Call a method of each tracker; remove one that fails from the list, with a warning."""
     for tracker in list(trackers):
         try:
             getattr(tracker, method)(*arguments)
         except Exception as error:
             trackers.remove(tracker)
-            warnings.warn(
-                f"{type(tracker).__name__} failed and is left out from here on, training "
-                f"goes on: {type(error).__name__}: {error}",
-                stacklevel=2,
+            failed = (
+                f"{type(tracker).__name__} failed and is left out from here on, training goes on"
             )
+            warnings.warn(f"{failed}: {type(error).__name__}: {error}", stacklevel=2)
 
 
 def run_metadata(
     settings: dict[str, Any], model: nn.Module, precision: Precision, loader: DataLoader
 ) -> dict[str, Any]:
-    """Return what it takes to repeat a run, ready for JSON.
-
-    `settings`: the arguments of `fit` that change its numbers.
-    """
+    """Return what it takes to repeat a run, ready for JSON; `settings` as `fit` was given them."""
     data, about_data = loader.dataset, {}
     if isinstance(data, SegmentationDataset):
-        about_data = {
-            "class_names": list(data.class_names),
-            "channels": data.channels,
-            "size": list(data.masks.shape[1:]),
-            "mean": list(getattr(data.transform, "mean", ())),
-            "std": list(getattr(data.transform, "std", ())),
-        }
-    settings = {name: _for_json(value) for name, value in settings.items()}
-    settings |= {
-        "model": type(model).__name__,
-        "train_items": len(data),
-        "processes": distributed.ranks(),
-    }
+        about_data = {"class_names": list(data.class_names), "channels": data.channels}
+        about_data |= {"size": list(data.masks.shape[1:])}
+        about_data |= {name: list(getattr(data.transform, name, ())) for name in ("mean", "std")}
+    recorded = {name: _for_json(value) for name, value in settings.items()}
+    recorded |= {"model": type(model).__name__, "train_items": len(data)}
     return {
-        "settings": settings,
+        "settings": recorded | {"processes": distributed.ranks()},
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": about_data,
-        "device": device_name(precision.device),
+        "device": distributed.device_name(precision.device),
         "precision": str(precision),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "git": git_revision(),
+        "git": paths.git_revision(),
         "command": sys.argv,
     }
 
@@ -258,24 +211,3 @@ def _for_json(value: Any) -> Any:
     if isinstance(value, Optimizer):
         return type(value).__name__
     return getattr(value, "__name__", repr(value))
-
-
-def device_name(device: torch.device) -> str:
-    """Return the device with its maker's name, as far as it is known."""
-    if device.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
-    if device.type == "cpu":
-        return f"cpu: {getattr(torch.cpu, 'get_capabilities', dict)().get('cpu_name', '')}"
-    return device.type
-
-
-def git_revision() -> str | None:
-    """Return the git revision of the code, with "-dirty" if it was edited, or None."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

@@ -3,18 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from segkit.errors import ArgumentError, one_of
 
-NAMES = ("auto", "fp32", "tf32", "bf16", "fp16")
-_SIXTEEN_BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-
-@dataclass
 class Precision:
     """A number format for a network's convolutions and products; weights and sums are float32.
 
@@ -25,21 +20,17 @@ class Precision:
         reason: why the format was chosen, in words.
     """
 
-    name: str
-    device: torch.device
-    reason: str
-    scaler: torch.amp.GradScaler = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+    def __init__(self, name: str, device: torch.device, reason: str) -> None:
+        self.name, self.device, self.reason = name, device, reason
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
 
     def autocast(self) -> AbstractContextManager:
         """Return the context in which the network's forward pass runs."""
-        dtype = _SIXTEEN_BITS.get(self.name)
-        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+        dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.name in ("bf16", "fp16"))
 
     def backward(self, loss: Tensor) -> None:
         """Compute gradients; in fp16 those of the scaled loss."""
@@ -59,47 +50,32 @@ class Precision:
 
     @contextmanager
     def gpu_kernels(self, deterministic: bool) -> Iterator[None]:
-        """Choose a GPU's kernels for the time of a training run. CPUs need no such choice.
-
-        Args:
-            deterministic: the same bits in every run, for some speed; otherwise cuDNN tries
-                several kernels and takes the fastest.
-        """
+        """Choose a GPU's kernels, for the same bits in every run or, if not, for speed."""
         if self.device.type != "cuda":
             yield
             return
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS demands it for that
-        before = torch.are_deterministic_algorithms_enabled()
-        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        mode = torch.get_deterministic_debug_mode()  # 0: off, 1: warns, 2: raises
         fill = torch.utils.deterministic.fill_uninitialized_memory
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, helps debugging
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time
+        kernels = {"benchmark": not deterministic, "deterministic": deterministic}
         try:
-            with torch.backends.cudnn.flags(
-                enabled=True,
-                benchmark=not deterministic,
-                deterministic=deterministic,
-                allow_tf32=self.name != "fp32",
-            ):
+            with torch.backends.cudnn.flags(True, **kernels, allow_tf32=self.name != "fp32"):
                 yield
         finally:
-            torch.use_deterministic_algorithms(before, warn_only=warn_only)
+            torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
             torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 def choose(name: str = "auto", device: str | torch.device = "cpu") -> Precision:
-    """Return the precision called `name` for `device`.
+    """Return the precision called `name` for `device`, or raise ArgumentError.
 
-    Args:
-        name: one of `NAMES`. "auto" is bf16 where the hardware multiplies it natively, else fp32:
-            emulated bf16 makes training on a CPU two to three times slower.
-        device: where the network computes.
-
-    Raises:
-        ArgumentError: there is no such precision on this device.
+    "auto" is bf16 where the hardware multiplies it natively, else fp32: emulated bf16 makes
+    training on a CPU two to three times slower.
     """
     device = torch.device(device)
-    one_of("precision", name, NAMES)
+    one_of("precision", name, ("auto", "fp32", "tf32", "bf16", "fp16"))
     native, reason = native_bf16(device)
     if name == "auto":
         return Precision("bf16" if native else "fp32", device, reason)
@@ -118,8 +94,8 @@ def native_bf16(device: torch.device) -> tuple[bool, str]:
         return False, f"the {name} has no bfloat16"
     if device.type == "cpu":
         can = getattr(torch.cpu, "get_capabilities", dict)()
-        unit = next((u for u in ("amx_bf16", "avx512_bf16", "bf16") if can.get(u)), None)
-        if unit:
-            return True, f"this CPU multiplies bfloat16 natively ({unit})"
+        for unit in ("amx_bf16", "avx512_bf16", "bf16"):
+            if can.get(unit):
+                return True, f"this CPU multiplies bfloat16 natively ({unit})"
         return False, "this CPU has no native bfloat16, and emulating it is slower"
     return False, f"bfloat16 is not known to be fast on {device.type}"

@@ -52,37 +52,22 @@ def lr_range_test(
     optimizer: str = "adamw",
     batch_size: int = 16,
     seed: int = 0,
-    workers: int = 0,
     device: str | torch.device | None = None,
     precision: str = "auto",
-    channels_last: bool = True,
 ) -> RangeTest:
     """Train while the learning rate grows from `lowest` to `highest`, then restore the network.
 
-    Ends early where the loss is not finite, or the smoothed loss has risen from its lowest value
-    by more than three times its size. The other arguments are those of `fit`.
-    Method: Smith 2017, https://arxiv.org/abs/1506.01186.
-
-    Args:
-        lowest: learning rate of the first step.
-        highest: learning rate of the last step.
-        steps: steps of the optimizer, at least 2.
-
-    Raises:
-        ArgumentError: `steps`, `lowest` or `highest` cannot be used.
-        TrainingError: the loss is not finite at the lowest learning rate.
+    Ends early where the loss is not finite, or smoothed has risen by more than three times its
+    lowest value. The other arguments are those of `fit`. Method: https://arxiv.org/abs/1506.01186.
     """
     if steps < 2 or not 0 < lowest < highest:
         raise ArgumentError(f"steps={steps}, from {lowest} to {highest}: give 2 steps, and a range")
     device = distributed.pick_device(device)
     number_format = precisions.choose(precision, device)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    loader = distributed.make_loader(train, batch_size, seed, workers, training=True)
-    model.to(device, memory_format=layout)
+    loader = distributed.make_loader(train, batch_size, seed, 0, training=True)
+    model.to(device, memory_format=torch.channels_last)
     weights, modes = deepcopy(model.state_dict()), [(m, m.training) for m in model.modules()]
-    rates: list[float] = []
-    losses: list[float] = []
-    smooth: list[float] = []
+    rates, losses, smooth = [], [], []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             loss = check_and_default_loss(model, loss, [loader])
@@ -92,17 +77,14 @@ def lr_range_test(
             epochs = (distributed.epoch_batches(loader, epoch, seed) for epoch in count())
             model.train()
             for images, masks in islice(chain.from_iterable(epochs), steps):
-                images = images.to(device, memory_format=layout)
                 with number_format.autocast():
-                    logits = model(images)
+                    logits = model(images.to(device, memory_format=torch.channels_last))
                 value = loss(logits.float(), masks.to(device))
                 number_format.backward(value)
                 number_format.scaler.unscale_(optimizer)
-                norm = nn.utils.get_total_norm(
-                    [p.grad for p in model.parameters() if p.grad is not None]
-                )
-                watched = value if number_format.overflow_allowed else value + norm
-                if not watched.isfinite():
+                grads = [p.grad for p in model.parameters() if p.grad is not None]
+                norm = 0 if number_format.overflow_allowed else nn.utils.get_total_norm(grads)
+                if not (value + norm).isfinite():
                     break  # this learning rate is too high
                 losses.append(value.item())
                 rates.append(optimizer.param_groups[0]["lr"])
@@ -120,8 +102,5 @@ def lr_range_test(
             for module, mode in modes:
                 module.training = mode
     if not rates:
-        raise TrainingError(
-            f"the loss or its gradient is not finite at the lowest learning rate, {lowest:g}: "
-            "look at images and loss"
-        )
+        raise TrainingError(f"not finite at the lowest learning rate, {lowest:g}: check the images")
     return RangeTest(rates, losses, smooth)

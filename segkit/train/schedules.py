@@ -8,8 +8,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from segkit.errors import ArgumentError, one_of
 
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-OPTIONS: dict[str, dict[str, Any]] = {
+_OPTIONS: dict[str, dict[str, Any]] = {
     "constant": {},
     "step": {"every": None, "gamma": 0.1},
     "cosine": {"floor": 0.0},
@@ -18,63 +17,45 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "poly": {"power": 0.9},
     "plateau": {"factor": 0.3, "patience": 3},
 }
-"""Each schedule's options and their defaults."""
 
 
 class Schedule:
     """A schedule of the learning rate, and a linear warm-up before it.
 
     Args:
-        name: "constant".
-            "step": times `gamma` after every `every` epochs of training (default: a third of all).
-            "cosine": down to `floor` (Loshchilov and Hutter 2017, without restarts,
-            https://arxiv.org/abs/1608.03983).
-            "one-cycle": up and down once (Smith and Topin 2017, https://arxiv.org/abs/1708.07120).
-            "poly": (1 - t)^`power`, t from 0 to 1 (as in DeepLab,
-            https://arxiv.org/abs/1606.00915).
-            "exponential": times the same factor in each step, times `final` in all.
-            "plateau": times `factor` when the validation loss (without validation, the training
-            loss) has not fallen for more than `patience` epochs.
+        name: "constant"; "step": times `gamma` after every `every` epochs (default: a third of
+            all); "cosine": down to `floor` (https://arxiv.org/abs/1608.03983, no restarts);
+            "one-cycle": up and down once (https://arxiv.org/abs/1708.07120); "exponential": times
+            the same factor in each step, times `final` in all; "poly": (1 - t)^`power`, t from 0
+            to 1 (https://arxiv.org/abs/1606.00915); "plateau": times `factor` when the validation
+            loss (or training loss, without validation) has not fallen for `patience` epochs.
         warmup: epochs, also fractions, over which the learning rate first rises linearly.
-        options: those of the schedule, as `OPTIONS` lists them.
 
     Raises:
         ArgumentError: a name or an option that does not exist, or a negative warm-up.
     """
 
     def __init__(self, name: str = "constant", *, warmup: float = 0.0, **options: Any) -> None:
-        own = OPTIONS[one_of("schedule", name, OPTIONS)]
-        unknown = sorted(set(options) - set(own))
+        own = _OPTIONS[one_of("schedule", name, _OPTIONS)]
+        unknown = ", ".join(sorted(set(options) - set(own)))
         if unknown:
-            known = ", ".join(f"{key}={value!r}" for key, value in own.items()) or "none"
-            raise ArgumentError(f"{name} has no option {', '.join(unknown)}; it has: {known}")
+            raise ArgumentError(f"{name} has no option {unknown}; there are: {own or 'none'}")
         if warmup < 0:
             raise ArgumentError(f"warmup={warmup} is below zero: give a number of epochs")
         self.name, self.warmup, self.options = name, warmup, own | options
+        self.per_step = name not in ("step", "plateau")  # else it changes after each epoch
+        self.needs_epochs = name not in ("constant", "plateau")  # their number shapes the curve
 
     def __repr__(self) -> str:
         return f"Schedule({self.name!r}, warmup={self.warmup}, **{self.options})"
 
-    @property
-    def per_step(self) -> bool:
-        """Whether the learning rate changes after each step, or only after each epoch."""
-        return self.name not in ("step", "plateau")
-
-    @property
-    def needs_epochs(self) -> bool:
-        """Whether the curve depends on the number of epochs, which then may not change later."""
-        return self.name not in ("constant", "plateau")
-
-    def start(self, optimizer: Optimizer, epochs: int, steps: int) -> "Scheduler":
+    def start(self, optimizer: Optimizer, epochs: int, steps: int) -> "_Scheduler":
         """Begin on `optimizer`, for `epochs` of `steps` steps each."""
-        return Scheduler(self, optimizer, epochs, steps)
+        return _Scheduler(self, optimizer, epochs, steps)
 
 
-class Scheduler:
-    """A schedule on an optimizer: the warm-up, then one of PyTorch's schedulers.
-
-    Call `step()` after each step of the optimizer, `end_epoch(loss)` after each epoch.
-    """
+class _Scheduler:
+    """A schedule on an optimizer: the warm-up, then one of PyTorch's schedulers."""
 
     def __init__(self, schedule: Schedule, optimizer: Optimizer, epochs: int, steps: int) -> None:
         self.schedule, self.optimizer = schedule, optimizer
@@ -82,8 +63,7 @@ class Scheduler:
         self.steps_done = self.epochs_done = 0
         self.warmup_steps = max(0, min(round(schedule.warmup * steps), self.total - 1))
         self.peaks = [group["lr"] for group in optimizer.param_groups]
-        self.warming = self.warmup_steps > 0
-        if self.warming:
+        if self.warmup_steps:
             start = 1 / (self.warmup_steps + 1)
             self.current = lr_scheduler.LinearLR(optimizer, start, total_iters=self.warmup_steps)
         else:
@@ -91,7 +71,7 @@ class Scheduler:
 
     def _end_warmup(self) -> None:
         """Replace the warm-up by the schedule, which starts at the peak learning rate."""
-        self.warming, optimizer, options = False, self.optimizer, self.schedule.options
+        optimizer, options = self.optimizer, self.schedule.options
         for group, peak in zip(optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak
             group.pop("initial_lr", None)
@@ -106,9 +86,7 @@ class Scheduler:
             case "cosine":
                 self.current = lr_scheduler.CosineAnnealingLR(optimizer, steps, options["floor"])
             case "one-cycle":
-                self.current = lr_scheduler.OneCycleLR(
-                    optimizer, self.peaks, total_steps=steps + 1, **options
-                )
+                self.current = lr_scheduler.OneCycleLR(optimizer, self.peaks, steps + 1, **options)
             case "exponential":
                 self.current = lr_scheduler.ExponentialLR(
                     optimizer, options["final"] ** (1 / steps)
@@ -121,30 +99,28 @@ class Scheduler:
     def step(self) -> None:
         """Update the learning rate after a step of the optimizer."""
         self.steps_done += 1
-        if self.warming and self.steps_done == self.warmup_steps:
+        if self.steps_done == self.warmup_steps:
             self._end_warmup()
-        elif self.warming or self.schedule.per_step:
+        elif self.steps_done < self.warmup_steps or self.schedule.per_step:
             self.current.step()
 
     def end_epoch(self, loss: float) -> None:
         """Update the learning rate after an epoch with this validation (or training) loss."""
         self.epochs_done += 1
-        if self.warming or self.schedule.per_step:
-            return
-        if self.schedule.name == "plateau":
+        if self.schedule.name == "plateau" and self.steps_done >= self.warmup_steps:
             self.current.step(loss)
-        else:
+        elif self.schedule.name == "step" and self.steps_done >= self.warmup_steps:
             self.current.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds; the optimizer's state holds the learning rates."""
-        current = {k: v for k, v in self.current.state_dict().items() if not callable(v)}
+        current = self.current.state_dict()
         return {"steps": self.steps_done, "epochs": self.epochs_done, "current": current}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`. Load the optimizer's state after it."""
         self.steps_done, self.epochs_done = state["steps"], state["epochs"]
-        if self.warming and self.steps_done >= self.warmup_steps:
+        if self.steps_done >= self.warmup_steps:
             self._end_warmup()
         self.current.load_state_dict(state["current"])
 
@@ -152,14 +128,9 @@ class Scheduler:
 def curve(
     schedule: Schedule, lr: float, epochs: int, steps: int, losses: list[float] | None = None
 ) -> list[float]:
-    """Return the learning rate of every step, for a plot.
+    """Return the learning rate of each of `steps` steps an epoch, for a plot.
 
-    Args:
-        schedule: what to follow.
-        lr: peak learning rate.
-        epochs: number of epochs.
-        steps: steps in an epoch.
-        losses: one per epoch, for "plateau".
+    `lr`: its peak. `losses`: one per epoch, for "plateau".
     """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler = schedule.start(optimizer, epochs, steps)
@@ -182,7 +153,8 @@ def make_optimizer(
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
-    one_of("optimizer", optimizer, OPTIMIZERS)
+    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    kind = kinds[one_of("optimizer", optimizer, kinds)]
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ArgumentError("every parameter of the network is frozen: there is nothing to train")
@@ -190,4 +162,4 @@ def make_optimizer(
     if weight_decay is not None:
         options["weight_decay"] = weight_decay
     fused = parameters[0].device.type in ("cpu", "cuda")
-    return OPTIMIZERS[optimizer](parameters, lr=lr, fused=fused, **options)
+    return kind(parameters, lr=lr, fused=fused, **options)

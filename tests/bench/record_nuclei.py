@@ -22,7 +22,7 @@ from segkit.files import write_text
 from segkit.losses import BCELoss, Combined, DiceLoss
 from segkit.models import inspect
 from segkit.train import evaluate, fit, load_weights
-from segkit.train.history import device_name, git_revision
+from segkit.train.distributed import device_name
 
 SIZE, SEEDS = 96, (0, 1, 2)
 SETTINGS = {"schedule": "one-cycle", "batch_size": 16, "precision": "fp32"}
@@ -87,6 +87,7 @@ def measure(name: str, seed: int) -> dict:
 
 def facts() -> dict:
     """Return what the rows were measured with."""
+    machine = environment.report()
     packages = ("torch", "segmentation-models-pytorch", "timm", "numpy")
     return {
         "data": "320 images of the 2018 Data Science Bowl, stage 1 (CC0), as grey, resized; "
@@ -97,11 +98,14 @@ def facts() -> dict:
         "seconds": "wall clock, on a machine with other work",
         "weights": "random; best validation epoch kept, test set evaluated once a row",
         "hardware": {
-            **environment.hardware(),
+            **{
+                name: machine[name]
+                for name in ("device", "cores", "threads", "memory", "precision")
+            },
             "cpu": device_name(torch.device("cpu")),
         },
         "versions": {name: environment.version(name) for name in packages},
-        "git": git_revision(),
+        "git": paths.git_revision(),
         "command": "python tests/bench/record_nuclei.py",
     }
 

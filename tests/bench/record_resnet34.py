@@ -19,7 +19,7 @@ from segkit import data, environment, models, paths
 from segkit.files import write_text
 from segkit.models import inspect
 from segkit.train import evaluate, fit
-from segkit.train.history import device_name, git_revision
+from segkit.train.distributed import device_name
 
 SIZE, SEEDS = 64, (0, 1, 2)
 SETTINGS = {"epochs": 20, "lr": 1e-2, "schedule": "one-cycle", "batch_size": 16}
@@ -61,6 +61,7 @@ def measure(source: str, network: str, seed: int) -> dict:
 
 def facts() -> dict:
     """Return what the rows were measured with."""
+    machine = environment.report()
     built = {network: models.build(name, **how) for network, (name, how) in NETWORKS.items()}
     return {
         "command": "python tests/bench/record_resnet34.py",
@@ -82,13 +83,16 @@ def facts() -> dict:
             for network, model in built.items()
         },
         "hardware": {
-            **environment.hardware(),
+            **{
+                name: machine[name]
+                for name in ("device", "cores", "threads", "memory", "precision")
+            },
             "cpu": device_name(torch.device("cpu")),
         },
         "versions": {
-            name: environment.version(name) for name in ("segkit", *environment.SHOWN[:3])
+            name: environment.version(name) for name in ("segkit", "torch", "torchvision", "numpy")
         },
-        "git": git_revision(),
+        "git": paths.git_revision(),
     }
 
 

@@ -61,12 +61,18 @@ def test_without_a_folder_the_message_says_so():
 
 def test_on_an_accelerator_it_is_noticed_late_but_before_any_save(tmp_path, monkeypatch):
     """Not looking in every step is what an accelerator does; saving what is broken is not."""
-    monkeypatch.setattr(train, "CHECK_EVERY", {"cpu": 1000})
+    monkeypatch.setattr(train, "_CHECK_EVERY", {"cpu": 1000})
     model = net()
     with pytest.raises(TrainingError, match="epoch 1, batch 2 of 4"):
         quick(model, toy(32), loss=Breaks(2, "value"), out=tmp_path, save_every=3)
     assert not all(p.isfinite().all() for p in model.parameters())
     assert not (tmp_path / "last.pt").exists()
+
+
+def test_weights_that_break_in_the_last_step_stop_training_too():
+    for options in ({}, {"ema": 0.0}):
+        with pytest.raises(TrainingError, match="not finite in evaluation: the weights are broken"):
+            quick(net(norm=False), toy(8), toy(8), lr=1e30, epochs=1, **options)
 
 
 def test_fp16_whose_scale_cannot_help_any_more_stops():
@@ -175,7 +181,7 @@ def test_loaders_that_yield_nothing_are_refused():
     with pytest.raises(DataError, match="the data set is empty"):
         quick(data=toy(8).subset([]))
     few = DataLoader(list(toy(3)), batch_size=4, drop_last=True)
-    with pytest.raises(DataError, match="the loader yields nothing"):
+    with pytest.raises(DataError, match="or drop_last leaves nothing of it"):
         quick(data=few)
 
     class Short(SequentialSampler):

@@ -7,7 +7,7 @@ from torch import nn
 
 from segkit.errors import ArgumentError, TrainingError
 from segkit.train import RangeTest, Schedule, curve, lr_range_test
-from segkit.train.schedules import OPTIONS
+from segkit.train.schedules import _OPTIONS as OPTIONS
 
 EPOCHS, STEPS = 6, 5
 TOTAL = EPOCHS * STEPS
@@ -63,7 +63,7 @@ def test_options_reach_the_scheduler():
 def test_wrong_names_and_options_are_refused():
     with pytest.raises(ValueError, match=r"no schedule 'onecycle' .*there are: constant, step"):
         Schedule("onecycle")
-    with pytest.raises(ValueError, match=r"cosine has no option gamma; it has: floor=0\.0"):
+    with pytest.raises(ValueError, match=r"cosine has no option gamma; there are: .*floor"):
         Schedule("cosine", gamma=2)
     with pytest.raises(ValueError, match="warmup=-1 is below zero"):
         Schedule("cosine", warmup=-1)
