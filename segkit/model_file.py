@@ -115,7 +115,14 @@ def read_metadata(path: str | Path, stored: Any) -> ModelMetadata:
         given = {f.name: stored[f.name] for f in fields(ModelMetadata) if f.name in stored}
         tuples = {key: tuple(given[key]) for key in ("class_names", "mean", "std", "size")}
         return ModelMetadata(**given | tuples)
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(f"{path} is damaged, or no model of segkit: {error!r}") from error
 
 

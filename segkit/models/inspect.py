@@ -190,7 +190,8 @@ def _measure_fields(model: nn.Module, names: list[str]) -> dict[str, tuple[int, 
                 break
             if fields := _fields_of_columns(image, outputs, names):
                 return fields
-    raise ArgumentError("the receptive field does not fit into an image of 4096 pixels")
+        else:
+            raise ArgumentError("the receptive field does not fit into an image of 4096 pixels")
 
 
 def _fields_of_columns(

@@ -94,12 +94,10 @@ class ResNet34UNet(nn.Module):
 
         Both hold their parameters whether frozen or not, so unfreezing needs no new optimiser.
         """
-        groups: dict[bool, list] = {True: [], False: []}
-        for name, parameter in self.named_parameters():
-            groups[name.startswith("encoder.")].append(parameter)
+        rest = [p for name, p in self.named_parameters() if not name.startswith("encoder.")]
         return [
-            {"name": "encoder", "params": groups[True], "lr": encoder_lr},
-            {"name": "decoder", "params": groups[False], "lr": lr},
+            {"name": "encoder", "params": list(self.encoder.parameters()), "lr": encoder_lr},
+            {"name": "decoder", "params": rest, "lr": lr},
         ]
 
 
@@ -111,8 +109,7 @@ class _Encoder(nn.Module):
 
     def __init__(self, in_channels: int, projection: str, width: int) -> None:
         super().__init__()
-        one_of("projection", projection, ("when-needed", "always"))
-        always = projection == "always"
+        always = one_of("projection", projection, ("when-needed", "always")) == "always"
         w = width
         self.conv1 = nn.Conv2d(in_channels, w, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(w)
