@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from segkit import paths
 from segkit.data.dataset import SegmentationDataset
 from segkit.errors import ArgumentError, one_of
-from segkit.files import csv_text, write_text
+from segkit.files import csv_text
 from segkit.train import distributed
 from segkit.train.precision import Precision
 
@@ -80,12 +80,9 @@ class History:
         """Return how many epochs have passed since the best one; 0 without any."""
         return self.last["epoch"] - self.best["epoch"] if self.rows else 0
 
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """Return the history as CSV, and write it to `path` if there is one."""
-        text = csv_text(COLUMNS, self.rows)
-        if path is not None:
-            write_text(path, text)
-        return text
+    def to_csv(self) -> str:
+        """Return the history as CSV."""
+        return csv_text(COLUMNS, self.rows)
 
 
 def epoch_line(row: _Row, epochs: int) -> str:
