@@ -58,6 +58,7 @@ site: $(READY)  ## build the course as a static site in build/site
 
 refresh: $(READY)  ## run the committed lessons again and keep their outputs: LESSONS="04"
 	@$(BIN)/segkit course refresh $(LESSONS) $(if $(JOBS),--jobs $(JOBS))
+	@$(BIN)/python docs/assemble.py --readme
 
 bench: $(READY)  ## measure speed on this machine and print ratios
 	@for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done

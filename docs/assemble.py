@@ -1,7 +1,8 @@
 """Puts together what the site is built from: the pages here, the committed lessons, figures.
 
 `python docs/assemble.py FOLDER`; `make site` calls it. Nothing is executed: the site shows the
-outputs that the lessons were committed with.
+outputs that the lessons were committed with. `python docs/assemble.py --readme`, of
+`make refresh`, writes the table of lessons in README.md, and its thumbnails.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 from segkit import paths
-from segkit.course import Lesson, lessons, markdown_table
+from segkit.course import Lesson, lessons, pictures, thumbnail
 
 DOCS = Path(__file__).parent
 # The report.json that `make course` leaves in build/course, copied here.
@@ -48,6 +49,44 @@ def batch_times() -> str:
     return "\n".join(rows) + f"\n\nMeasured by `make course`, one lesson at a time: {facts}."
 
 
+def lesson_table(folder: str, thumbnails: str = "") -> str:
+    """Return a Markdown table of the lessons: title, promise, minutes to read.
+
+    Args:
+        folder: where the links lead.
+        thumbnails: the folder of the pictures in a first column; "" is no such column.
+    """
+    head = "| lesson | what you can do after it | to read |"
+    lines = [f"| {head}", "|---|---|---|---|"] if thumbnails else [head, "|---|---|---|"]
+    for lesson in lessons():
+        alt = f"A picture from lesson {lesson.number}."
+        image = f'| <img src="{thumbnails}/{lesson.number}.png" width="120" alt="{alt}"> '
+        link = f"[{lesson.title}]({folder}/{lesson.path.name})"
+        row = f"| {link} | {lesson.promise} | {lesson.minutes:.0f} min |"
+        lines.append(image + row if thumbnails else row)
+    return "\n".join(lines)
+
+
+def with_table(readme: str) -> str:
+    """Return the README's text with a new table of lessons between its two marks."""
+    begin, end = "<!-- lessons: made by `make refresh` -->", "<!-- end of lessons -->"
+    if begin not in readme or end not in readme:
+        raise ValueError(f"README.md lost the marks of its table: {begin} and {end}")
+    before, rest = readme.split(begin, 1)
+    table = lesson_table("notebooks", "figures/lessons")
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end, 1)[1]}"
+
+
+def update_readme() -> None:
+    """Write the README's table of lessons and their thumbnails `figures/lessons/NN.png`."""
+    for lesson in lessons():
+        for png, _ in pictures(lesson)[:1]:
+            small, _ = thumbnail(png, (240, 240))
+            (paths.root() / "figures" / "lessons" / f"{lesson.number}.png").write_bytes(small)
+    readme = paths.root() / "README.md"
+    readme.write_text(with_table(readme.read_text("utf-8")), encoding="utf-8", newline="\n")
+
+
 def assemble(folder: Path) -> None:
     """Write the site's sources into `folder`, which is made anew."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -56,13 +95,12 @@ def assemble(folder: Path) -> None:
     ledger = folder / "figures" / "results" / "ledger.md"
     named = re.sub(r'<a id="([\w-]+)"></a>', r"(\1)=", ledger.read_text(encoding="utf-8"))
     ledger.write_text(named, encoding="utf-8")
-    there = lessons()
     (folder / "lessons").mkdir()
-    for lesson in there:
+    for lesson in lessons():
         content = json.dumps(for_site(lesson))
         (folder / "lessons" / lesson.path.name).write_text(content, encoding="utf-8")
     filled = {
-        "<!-- lessons -->": markdown_table(there, "lessons"),
+        "<!-- lessons -->": lesson_table("lessons"),
         "<!-- batch times -->": batch_times(),
     }
     for page in folder.glob("*.md"):
@@ -76,4 +114,7 @@ def assemble(folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    assemble(Path(sys.argv[1]))
+    if sys.argv[1] == "--readme":
+        update_readme()
+    else:
+        assemble(Path(sys.argv[1]))

@@ -13,7 +13,7 @@ copyright = "The segkit authors, MIT licence"
 release = metadata.version("segkit")
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath", "deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
 exclude_patterns = ["figures/**"]  # shown by pages, no pages themselves
@@ -69,5 +69,5 @@ def for_everyone(app: Sphinx, page: str, template: str, context: dict, doctree: 
 def setup(app: Sphinx) -> None:
     """Tell Sphinx about the functions above."""
     app.connect("html-page-context", for_everyone, priority=900)  # after the theme's own
-    app.connect("autodoc-process-docstring", plain)
+    app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))

@@ -15,12 +15,10 @@ from segkit.data import annotations, folder, read, splits
 from segkit.data.cache import digests, in_threads
 from segkit.data.dataset import DataError
 from segkit.data.folder import Example, listed
-from segkit.data.issues import Issue, IssueError, raise_errors
+from segkit.data.issues import attempt, raise_errors
 from segkit.errors import ArgumentError
 from segkit.files import atomic_folder, csv_text, write_text
 from segkit.image_ops import write_mask
-
-COLUMNS = ("split", "name", "image", "mask", "group")
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,17 @@ class Split:
 
     def rows(self) -> list[dict[str, str]]:
         """Return a row per pair; files are relative to the folder."""
-        rows = []
-        for part, items in self.parts.items():
-            for item in items:
-                image, mask = (file.relative_to(self.root).as_posix() for file in item.files)
-                cells = (part, item.name, image, mask, self.groups.get(item.name, ""))
-                rows.append(dict(zip(COLUMNS, cells, strict=True)))
-        return rows
+        return [
+            {
+                "split": part,
+                "name": item.name,
+                "image": item.image.relative_to(self.root).as_posix(),
+                "mask": item.mask.relative_to(self.root).as_posix(),
+                "group": self.groups.get(item.name, ""),
+            }
+            for part, items in self.parts.items()
+            for item in items
+        ]
 
 
 def split(
@@ -58,22 +60,16 @@ def split(
     """Split a folder with images/ and masks/ into train, val and test; nothing is written.
 
     Args:
-        root: the folder.
-        fractions: of train, val and test.
-        seed: the same seed gives the same split.
         group_by: a regular expression on the names; what it finds is not split apart.
         stratify_by: a regular expression whose finds every split has in the same proportions, or
             "classes": the classes in the mask.
 
     Raises:
-        DataError: the folder is split already, or the same image (to the byte) would be in two
-            splits.
+        DataError: the folder is split already, or two splits would hold the same image.
     """
     root = Path(root)
     if group_by and stratify_by:
-        raise ArgumentError(
-            "group_by and stratify_by exclude each other: keep groups whole, or mix"
-        )
+        raise ArgumentError("group_by and stratify_by exclude each other: choose one")
     parts = folder.find(root)
     if "" not in parts:
         raise DataError(f"{root} is split already, into {', '.join(parts)}")
@@ -81,50 +77,44 @@ def split(
     if group_by:
         rule, groups = f"grouped by {group_by}", folder.groups_of(items, group_by)
         indices = splits.grouped_split(groups, fractions, seed)
-    elif stratify_by == "classes":
-        rule = "stratified by classes"
-        raise_errors([one for _, found in in_threads(folder.inspect, items) for one in found], root)
-        indices = splits.stratified_split([str(item.values) for item in items], fractions, seed)
     elif stratify_by:
         rule = f"stratified by {stratify_by}"
-        indices = splits.stratified_split(folder.groups_of(items, stratify_by), fractions, seed)
+        if stratify_by == "classes":
+            found = in_threads(folder.inspect, items)
+            raise_errors([one for _, issues in found for one in issues], root)
+            labels = [str(item.values) for item in items]
+        else:
+            labels = folder.groups_of(items, stratify_by)
+        indices = splits.stratified_split(labels, fractions, seed)
     else:
         indices = splits.random_split(len(items), fractions, seed)
     content = digests(item.image for item in items)
     images = [np.frombuffer(content[item.image].encode(), np.uint8) for item in items]
-    leaks = splits.leakage(indices, groups, images)
-    if not leaks.clean:
-        pairs = [f"{items[i].name} = {items[j].name}" for i, j in leaks.duplicates]
-        raise DataError(
-            f"{root}: {len(pairs)} images would be in two splits under two names "
-            f"({listed(pairs, 5)}): remove one of each"
-        )
+    duplicates = splits.leakage(indices, images=images).duplicates
+    if duplicates:
+        pairs = listed([f"{items[i].name} = {items[j].name}" for i, j in duplicates], 5)
+        what = f"{len(duplicates)} images would be in two splits under two names ({pairs})"
+        raise DataError(f"{root}: {what}: remove one of each")
     chosen = {part: [items[i] for i in k] for part, k in zip(folder.SPLITS, indices, strict=True)}
     names = [item.name for item in items]
     return Split(root, chosen, rule, seed, dict(zip(names, groups, strict=True)) if groups else {})
 
 
 def write_folders(found: Split, out: str | Path) -> None:
-    """Copy the pairs to `out`/SPLIT/images and masks; `out` appears when all is written.
-
-    Raises:
-        FileError: `out` is not a new or empty folder outside of the source.
-    """
+    """Copy the pairs to `out`/SPLIT/images and masks; `out` appears when all is written."""
     with atomic_folder(out, found.root) as place:
-        for part in found.parts:
-            for sub in ("images", "masks"):
-                (place / part / sub).mkdir(parents=True)
         pairs = [(place / part, item) for part, items in found.parts.items() for item in items]
         for target, item in tqdm(pairs, "copying", leave=False, disable=None, delay=2):
-            shutil.copy2(item.image, target / "images")
-            shutil.copy2(item.mask, target / "masks")
+            for sub, file in zip(("images", "masks"), item.files, strict=True):
+                (target / sub).mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, target / sub)
 
 
 def write_list(found: Split, path: str | Path) -> None:
     """Write which pair is in which split to a `.csv` or `.json` file."""
     path, rows = Path(path), found.rows()
     if path.suffix.lower() == ".csv":
-        write_text(path, csv_text(COLUMNS, rows))
+        write_text(path, csv_text(list(rows[0]), rows))
     elif path.suffix.lower() == ".json":
         about = {"root": str(found.root), "rule": found.rule, "seed": found.seed}
         about |= {"counts": found.counts(), "items": rows}
@@ -136,14 +126,12 @@ def write_list(found: Split, path: str | Path) -> None:
 def from_labelme(
     root: str | Path, out: str | Path, class_names: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Write LabelMe annotations as `out`[/SPLIT]/images and masks.
+    """Write LabelMe annotations as `out`[/SPLIT]/images and masks, and the names to classes.txt.
 
     Images that are upright are copied as they are, others become PNG. Masks are PNG with a
-    palette. The class names are written to classes.txt, one a line.
+    palette. `out` appears when all is written.
 
     Args:
-        root: the folder of the JSON files.
-        out: a new or empty folder; it appears when all is written.
         class_names: see `segkit.data.annotations.open_labelme`.
 
     Returns:
@@ -155,29 +143,22 @@ def from_labelme(
     examples, issues = annotations.find_annotations(Path(root))
     raise_errors(issues, root)
     ids, names = annotations.label_ids(examples, folder.checked_names(class_names))
+    counts = Counter(example.split for example in examples)
+
+    def write(example: Example) -> None:
+        image, mask = annotations.read_annotated(example, ids)
+        target, suffix = place / example.split, example.image.suffix
+        (target / "images").mkdir(parents=True, exist_ok=True)
+        write_mask(target / "masks" / f"{example.name}.png", mask)
+        if suffix.lower() in folder.SUFFIXES and read.is_upright(example.image):
+            shutil.copy2(example.image, target / "images" / f"{example.name}{suffix}")
+        else:
+            Image.fromarray(image).save(target / "images" / f"{example.name}.png")
 
     with atomic_folder(out, root) as place:
-
-        def write(example: Example) -> list[Issue]:
-            try:
-                image, mask = annotations.read_annotated(example, ids)
-            except IssueError as error:
-                return error.issues
-            target, suffix = place / example.split, example.image.suffix
-            write_mask(target / "masks" / f"{example.name}.png", mask)
-            if suffix.lower() in folder.SUFFIXES and read.is_upright(example.image):
-                shutil.copy2(example.image, target / "images" / f"{example.name}{suffix}")
-            else:
-                Image.fromarray(image).save(target / "images" / f"{example.name}.png")
-            return []
-
-        counts = Counter(example.split for example in examples)
-        for part in counts:
-            for sub in ("images", "masks"):
-                (place / part / sub).mkdir(parents=True)
-        written, n = in_threads(write, examples), len(examples)
-        for found in tqdm(written, "converting", n, leave=False, disable=None, delay=2):
-            issues += found
+        written = in_threads(lambda example: attempt(issues, write, example), examples)
+        for _ in tqdm(written, "converting", len(examples), leave=False, disable=None, delay=2):
+            pass
         raise_errors(issues, root)
         write_text(place / "classes.txt", "\n".join(names) + "\n")
     return names, dict(counts)

@@ -1,7 +1,7 @@
 """The data doctor: what is wrong with a folder of images and masks, before a network learns it.
 
-`check` finds the files and reads them as the loader does, and looks at what only shows in all of
-them together. `fix` writes a corrected copy of what can be corrected without guessing.
+`check` reads the files as the loader does, and looks at what only shows in all of them together.
+`fix` writes a corrected copy of what can be corrected without guessing.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,23 @@ from segkit.data import annotations, folder, read
 from segkit.data.cache import in_threads
 from segkit.data.dataset import IGNORE, DataError, Pair
 from segkit.data.folder import Example, GroupBy, listed
-from segkit.data.issues import KINDS, SEVERITIES, Issue, IssueError, grouped, issue
+from segkit.data.issues import Issue, attempt, grouped, issue
 from segkit.data.pets import FOLDER, from_trimap, trimap_classes
 from segkit.files import atomic_folder, text_table, write_text
 from segkit.page import picture, render
 
-_NEAR, _ALIKE = 40, 0.9  # bits of 256 that may differ, and correlation of the thumbnails
-_SKIPPED = 0.1  # share of the steps between ids that skips one, where ids meet freely
-_FRINGE, _STRIPS = 5, 16  # pixels across a smeared edge; pixels, below which it shows nothing
-_RARE, _FEW = 0.001, 3  # share of the pixels, images
-_UNSPLIT = ("", "trainval")  # parts that are yet to be split
-_HASH, _THUMBNAIL = 16, 32  # bits and pixels a side
-_SIDE, _SHOWN = 150, 6  # pixels of a thumbnail; thumbnails and details of an issue
+_SHOWN = 6  # thumbnails and details of an issue
 _MOST_COLOURS = 32  # of masks whose colours can be numbered
+
+Colour = tuple[int, ...]
+Fixed = tuple[np.ndarray | None, str]  # a mask, None if it stays as it is, and what was done
 
 
 @dataclass
 class _Details:
     """What the doctor measures of an example."""
 
+    group: str = ""  # by group_by
     mode: str = ""  # how the image's file stores a pixel
     digest: bytes = b""  # of the image's pixels
     phash: np.ndarray | None = None  # perceptual hash, bool (256,)
@@ -48,7 +47,7 @@ class _Details:
     counts: np.ndarray | None = None  # pixels of each mask value, int (256,)
     skipped_steps: float = np.nan  # see `_steps`
     strip_pixels: int = 0
-    colours: dict[int, tuple[int, ...]] = field(default_factory=dict)  # of a mask's values
+    palette: dict[int, Colour] = field(default_factory=dict)  # the colours of a mask's values
 
 
 @dataclass
@@ -68,22 +67,43 @@ class Report:
     examples: list[Example] = field(default_factory=list, repr=False)
     read: Callable[[Example, list[Issue]], tuple] = field(default=None, repr=False)
 
-    def of(self, severity: str) -> list[Issue]:
-        """Return the issues of one severity: "error", "warning" or "note"."""
-        return [one for one in self.issues if one.severity == severity]
-
     @property
     def ok(self) -> bool:
         """Whether there is no error."""
-        return not self.of("error")
+        return all(one.severity != "error" for one in self.issues)
 
     @property
     def verdict(self) -> str:
         """One line: how many issues of each severity."""
-        number = {severity: len(self.of(severity)) for severity in SEVERITIES}
-        counts = [f"{n} {severity}{'s' * (n > 1)}" for severity, n in number.items() if n]
+        number = Counter(one.severity for one in self.issues)  # the worst come first
+        counts = [f"{n} {severity}{'s' * (n > 1)}" for severity, n in number.items()]
         pairs = sum(self.facts["pairs"].values())
         return f"{pairs} pairs: {', '.join(counts) or 'nothing to complain about'}"
+
+    @cached_property
+    def palette(self) -> dict[int, Colour]:
+        """The colour that most masks with a palette give to each id."""
+        votes: dict[int, Counter] = {}
+        for e in self.examples:
+            for value, colour in e.details.palette.items():
+                votes.setdefault(value, Counter())[colour] += 1
+        return {value: counter.most_common(1)[0][0] for value, counter in votes.items()}
+
+    @cached_property
+    def colour_ids(self) -> dict[Colour, int]:
+        """The id of each colour of coloured masks: by the usual palette, or counted.
+
+        They are counted, black first, only where all masks that hold anything but 0 are coloured,
+        with few colours in all.
+        """
+        if self.palette or any(set(e.values) - {0} for e in self.examples):
+            return {colour: value for value, colour in self.palette.items()}
+        colours = {(0, 0, 0)} if any(e.values for e in self.examples) else set()
+        for one in self.issues:
+            for file in one.files if one.code == "mask-colours" else ():
+                colours |= set(_colours(self.folder / file))
+        few = len(colours) <= _MOST_COLOURS
+        return {colour: i for i, colour in enumerate(sorted(colours))} if few else {}
 
     def relative(self, file: str | Path) -> str:
         """Return a file's path below the folder, with forward slashes."""
@@ -92,13 +112,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as values that JSON can hold."""
         names = ("code", "severity", "what", "remedy", "files", "details", "fixable")
-        return {
-            "folder": str(self.folder),
-            "layout": self.layout,
-            "ok": self.ok,
-            "issues": [{name: getattr(one, name) for name in names} for one in self.issues],
-            "facts": self.facts,
-        }
+        issues = [{name: getattr(one, name) for name in names} for one in self.issues]
+        about = {"folder": str(self.folder), "layout": self.layout, "ok": self.ok}
+        return about | {"issues": issues, "facts": self.facts}
 
     def print(self, files: int = 3) -> None:
         """Print the report; at most `files` files of each issue are named."""
@@ -117,20 +133,14 @@ class Report:
             examples = {id(of[file]): of[file] for file in one.files[:_SHOWN] if file in of}
             sections.append((one, one.places(_SHOWN), [*map(self._thumbnail, examples.values())]))
         samples = self.examples[:: max(1, len(self.examples) // _SHOWN)][:_SHOWN]
-        page = render(
-            "doctor.html",
-            title=f"Data: {self.verdict}",
-            report=self,
-            sections=sections,
-            facts=self._facts(),
-            samples=[*map(self._thumbnail, samples)],
-        )
-        write_text(path, page)
+        samples = [*map(self._thumbnail, samples)]
+        values = {"report": self, "sections": sections, "facts": self._facts(), "samples": samples}
+        write_text(path, render("doctor.html", title=f"Data: {self.verdict}", **values))
 
     def _facts(self) -> list[tuple[str, str]]:
         lines = []
         for name in ("pairs", "sizes", "modes"):
-            most = sorted(self.facts[name].items(), key=lambda entry: -entry[1])
+            most = Counter(self.facts[name]).most_common()
             lines.append((name, listed([f"{what} {number}".strip() for what, number in most], 6)))
         lines.append(("mask values", self.facts["values"] or "unclear"))
         for c in self.facts["classes"]:
@@ -143,17 +153,15 @@ class Report:
         from segkit import plot  # matplotlib is slow to import, and only a page needs it
 
         image, mask = self.read(example, [])
-        try:
-            image = image_ops.rgb(_rgb(example.image) if image is None else image)
-        except DataError:
+        image = attempt([], _rgb, example.image) if image is None else image_ops.rgb(image)
+        if image is None:
             return None
         panels = [image]
         if mask is not None:
-            mask = np.array(read.resize_mask(Image.fromarray(mask), image.shape[:2]))
-            if not set(np.unique(mask)) - {0, IGNORE}:
-                mask[mask == IGNORE] = 1
+            mask = read.resize_mask(mask, image.shape[:2])
+            mask[mask == IGNORE] = IGNORE if set(np.unique(mask)) - {0, IGNORE} else 1
             panels.append(image_ops.overlay(image, mask))
-        strip, content = plot.strip(panels, _SIDE), io.BytesIO()
+        strip, content = plot.strip(panels, 150), io.BytesIO()
         strip.save(content, "JPEG", quality=85)
         name = f"{example.split}/{example.name}".strip("/")
         alt = f"{name}: image, and its mask over it"
@@ -180,59 +188,44 @@ def check(
     layout, root, examples, issues, names, reader = _source(Path(root), names)
 
     def look(example: Example) -> list[Issue]:
-        if layout == "folder":
-            mask, found = folder.inspect(example)
-            image = _attempt(found, read.image, example.image) if example.size else None
-        else:
-            found = []
-            image, mask = reader(example, found)
-            if mask is not None:
-                folder.describe_mask(example, mask)
+        found: list[Issue] = []
+        image, mask = reader(example, found)
         example.details = _measure(example, image, mask, found)
         return found
 
     looks, n = in_threads(look, examples), len(examples)
     for found in tqdm(looks, "checking", n, leave=False, disable=None, delay=2):
         issues += found
-    encoding = "ids"
+    for e, group in zip(examples, folder.groups_of(examples, group_by), strict=True):
+        e.details.group = group
+    encoding = "trimap" if layout == "oxford-pet" else "ids"
     if layout == "folder":
         encoding, classes, found = folder.infer_label_encoding(examples, len(names), values)
-        issues += found + _palettes(examples)
+        issues += found
         names = names or (folder.default_names(classes) if encoding else ())
-        clean = [e for e in examples if e.values and not (e.lossy and len(e.values) > 2)]
-        if encoding == "0/255":
-            issues += [issue("black-white", e.mask) for e in clean if 255 in e.values]
-        elif encoding == "ids":
-            issues += _strips([e for e in clean if set(e.values) <= {*range(classes), IGNORE}])
-    classes = _classes(examples, encoding, names)
-    issues += _balance(examples, encoding, classes, root) if encoding else []
-    issues += _duplicates(examples, group_by) + _leaking_groups(examples, group_by)
-    issues += _modes(examples)
     report = Report(root, layout, examples=examples, read=reader)
     report.facts = {
-        "pairs": dict(Counter(e.split for e in examples if e.image and e.mask)),
+        "pairs": dict(Counter(e.split for e in examples if e.mask)),
         "sizes": dict(Counter(f"{e.size[1]}×{e.size[0]}" for e in examples if e.details.digest)),
         "modes": dict(Counter(e.details.mode for e in examples if e.details.mode)),
-        "values": "trimap" if layout == "oxford-pet" else encoding,
-        "classes": classes,
+        "values": encoding,
+        "classes": _classes(examples, encoding, names),
     }
+    for find in (_palettes, _strips, _balance, _duplicates, _leaking_groups, _modes):
+        issues += find(report)
     for one in grouped(issues):
-        how = KINDS[one.code].get("fix")
-        binary = how == "binary" and (encoding == "0/255" or one.code == "mixed-values")
-        fixable = layout == "folder" and (how == "correct" or binary)
-        files = tuple(report.relative(file) for file in one.files)
+        clear = encoding == "0/255" or one.code not in ("interpolated", "lossy-mask")
+        fixable = layout == "folder" and one.code in _FIXABLE and clear
+        files = tuple(map(report.relative, one.files))
         report.issues.append(replace(one, files=files, fixable=fixable))
     return report
 
 
-# ------------------------------------------------------------------ the three layouts
-
-
 def _source(root: Path, names: tuple[str, ...]) -> tuple:
-    """Return layout, folder, examples, issues, class names, and what reads an example.
+    """Return layout, folder, examples, issues, class names, and a function that reads an example.
 
-    That returns image and mask at full size as the loader has them, None where they are refused,
-    and adds the reasons to a list.
+    It returns image and mask at full size as the loader has them, None where they are refused, and
+    adds the reasons to a list.
     """
     for place in (root, root / FOLDER):
         if (place / "annotations" / "trimaps").is_dir():
@@ -245,38 +238,38 @@ def _source(root: Path, names: tuple[str, ...]) -> tuple:
     examples, issues = annotations.find_annotations(root)
     ids = None
     if examples or not issues:  # else what is wrong with the files is all there is to report
-        ids, names = _attempt(issues, annotations.label_ids, examples, names) or (None, names)
+        ids, names = attempt(issues, annotations.label_ids, examples, names) or (None, names)
 
     def read_annotated(example: Example, issues: list[Issue]) -> tuple:
-        return (ids and _attempt(issues, annotations.read_annotated, example, ids)) or (None, None)
+        found = ids and attempt(issues, annotations.read_annotated, example, ids)
+        if found:
+            folder.describe_mask(example, found[1])
+        return found or (None, None)
 
     return "labelme", root, examples, issues, names, read_annotated
 
 
-def _attempt(issues: list[Issue], reader: Callable, *args: Any) -> Any:
-    """Return `reader(*args)`; where it refuses, add the reasons to `issues` and return None."""
-    try:
-        return reader(*args)
-    except IssueError as error:
-        issues += error.issues
-
-
 def _read_files(example: Example, issues: list[Issue]) -> tuple:
-    mask = example.mask and _attempt(issues, read.mask, example.mask)
-    return _attempt(issues, read.image, example.image), mask
+    mask, found = folder.inspect(example)
+    issues += found
+    return attempt(issues, read.image, example.image) if example.size else None, mask
 
 
 def _read_pet(example: Example, issues: list[Issue]) -> tuple:
-    image = _attempt(issues, _rgb, example.image)  # as torchvision reads it
-    mask = _attempt(issues, read.mask, example.mask)
+    image = attempt(issues, _rgb, example.image)  # as torchvision reads it
+    mask = attempt(issues, read.mask, example.mask)
     example.size = None if image is None else image.shape[:2]
-    if image is not None and mask is not None and mask.shape != example.size:
+    if mask is None:
+        return image, None
+    if image is not None and mask.shape != example.size:
         issues.append(issue("size-mismatch", example.mask))
     try:
-        return image, None if mask is None else from_trimap(mask, "class")
+        mask = from_trimap(mask, "class")
     except DataError as error:
         issues.append(issue("unknown-ids", example.mask, str(error)))
         return image, None
+    folder.describe_mask(example, mask)
+    return image, mask
 
 
 def _find_pets(root: Path) -> tuple[list[Example], list[Issue]]:
@@ -287,16 +280,13 @@ def _find_pets(root: Path) -> tuple[list[Example], list[Issue]]:
     for split in ("trainval", "test"):
         official = OxfordIIITPet(root.parent, split, "segmentation")
         for image, mask in zip(official._images, official._segs, strict=True):
-            if image.is_file() and mask.is_file():
-                examples.append(Example(image.stem, split, image, mask))
-            elif image.is_file():
+            if not image.is_file():
+                issues.append(issue("missing-image", mask))
+            elif not mask.is_file():
                 issues.append(issue("missing-mask", image))
             else:
-                issues.append(issue("missing-image", mask))
+                examples.append(Example(image.stem, split, image, mask))
     return examples, issues
-
-
-# ------------------------------------------------------------------ one example
 
 
 def _measure(
@@ -309,9 +299,8 @@ def _measure(
     if image is not None:
         details.digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes()).digest()
         grey = Image.fromarray(image).convert("L")
-        details.phash = imagehash.phash(grey, _HASH).hash.ravel()
-        small = grey.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
-        small = np.asarray(small, dtype=np.float32).ravel()
+        details.phash = imagehash.phash(grey, 16).hash.ravel()
+        small = np.asarray(grey.resize((32, 32), Image.Resampling.BOX), dtype=np.float32).ravel()
         small = small - small.mean()
         norm = np.linalg.norm(small)
         details.thumbnail = small / norm if norm > 1 else small * 0
@@ -330,15 +319,14 @@ def _measure(
                 details.mode = stored.mode
             elif stored.mode == "P":
                 colours = dict(enumerate(zip(*[iter(stored.getpalette())] * 3, strict=False)))
-                details.colours = {v: colours[v] for v in example.values if v in colours}
+                details.palette = {v: colours[v] for v in example.values if v in colours}
     return details
 
 
 def _steps(mask: np.ndarray) -> tuple[float, int]:
-    """Return which share of the steps from id to id skips one in between, and the strip pixels.
+    """Return the share of steps between ids that skip one, and pixels near lower and higher ids.
 
-    Those are close to both a lower and a higher id. The share is NaN where no id is larger than 1
-    or no two ids meet.
+    The share is NaN where no id is larger than 1 or no two ids meet.
     """
     ids = np.where(mask == IGNORE, 0, mask)
     if ids.max() < 2:
@@ -349,43 +337,7 @@ def _steps(mask: np.ndarray) -> tuple[float, int]:
         steps.append(np.abs(one[meet].astype(int) - other[meet]))
     steps = np.concatenate(steps)
     share = float((steps > 1).mean()) if steps.size else np.nan
-    return share, int(folder.between(mask, ids, _FRINGE).sum())
-
-
-# ------------------------------------------------------------------ all examples
-
-
-def _strips(clean: list[Example]) -> list[Issue]:
-    """Find masks where hardly an edge skips an id, as interpolation has it, and others do."""
-    shares = np.array([e.details.skipped_steps for e in clean])
-    usual = np.median(shares[~np.isnan(shares)]) if (~np.isnan(shares)).any() else 0
-    if usual <= _SKIPPED:
-        return []
-    text = "{:.0%} of the steps at its edges leave out an id, usual are {:.0%}"
-    return [
-        issue("thin-strips", e.mask, text.format(e.details.skipped_steps, usual))
-        for e in clean
-        if e.details.skipped_steps < _SKIPPED / 2 and e.details.strip_pixels >= _STRIPS
-    ]
-
-
-def _palettes(examples: list[Example]) -> list[Issue]:
-    """Find masks whose palette gives an id another colour than most masks do."""
-    usual = _majority_palette(examples)
-    return [
-        issue("palette-differs", e.mask, f"id {listed(different)}")
-        for e in examples
-        if (different := [v for v, colour in e.details.colours.items() if usual[v] != colour])
-    ]
-
-
-def _majority_palette(examples: list[Example]) -> dict[int, tuple[int, ...]]:
-    """Return the colour that most masks with a palette give to each id."""
-    votes: dict[int, Counter] = {}
-    for e in examples:
-        for value, colour in e.details.colours.items():
-            votes.setdefault(value, Counter())[colour] += 1
-    return {value: counter.most_common(1)[0][0] for value, counter in votes.items()}
+    return share, int(folder.between(mask, ids, 5).sum())
 
 
 def _classes(examples: list[Example], encoding: str | None, names: Sequence[str]) -> list[dict]:
@@ -403,50 +355,77 @@ def _classes(examples: list[Example], encoding: str | None, names: Sequence[str]
     ]
 
 
-def _balance(examples: list[Example], encoding: str, classes: list, root: Path) -> list[Issue]:
+def _palettes(report: Report) -> list[Issue]:
+    """Find masks whose palette gives an id another colour than most masks do."""
+    return [
+        issue("palette-differs", e.mask, f"id {listed(different)}")
+        for e in report.examples
+        if (different := [v for v, c in e.details.palette.items() if report.palette[v] != c])
+    ]
+
+
+def _strips(report: Report) -> list[Issue]:
+    """Find masks where hardly an edge skips an id, as interpolation has it, and others do."""
+    known = {*range(len(report.facts["classes"])), IGNORE}
+    clean = [e for e in report.examples if e.values and not e.lossy and set(e.values) <= known]
+    shares = [e.details.skipped_steps for e in clean if not np.isnan(e.details.skipped_steps)]
+    usual = np.median(shares) if shares else 0
+    if report.layout != "folder" or report.facts["values"] != "ids" or usual <= 0.1:
+        return []
+    text = "{:.0%} of the steps at its edges leave out an id, usual are {:.0%}"
+    return [
+        issue("thin-strips", e.mask, text.format(e.details.skipped_steps, usual))
+        for e in clean
+        if e.details.skipped_steps < 0.05 and e.details.strip_pixels >= 16
+    ]
+
+
+def _balance(report: Report) -> list[Issue]:
     """Find classes that are rare, absent or not in every split, and masks without foreground."""
-    readable = [e for e in examples if e.values]
-    nothing = {0} if encoding == "0/255" else {0, IGNORE}
-    empty = [e.mask for e in readable if set(e.values) <= nothing]
-    if readable and len(empty) == len([e for e in examples if e.mask]):
-        return [issue("no-foreground", root)]
+    readable = [e for e in report.examples if e.values]
+    white = report.facts["values"] == "0/255"
+    if not report.facts["values"]:
+        return []
+    empty = [e.mask for e in readable if set(e.values) <= ({0} if white else {0, IGNORE})]
+    if readable and len(empty) == len([e for e in report.examples if e.mask]):
+        return [issue("no-foreground", report.folder)]
     issues = [issue("empty-mask", file) for file in empty]
-    for c in classes[1:] if len(empty) < len(readable) else []:
+    clean = [e for e in readable if not e.lossy and 255 in e.values]
+    issues += [issue("black-white", e.mask) for e in clean if white]
+    for c in report.facts["classes"][1:] if len(empty) < len(readable) else []:
         text = f"{c['name']}: {100 * c['share']:.2g} % of the pixels, in {c['images']} images"
         if c["images"] == 0:
-            issues.append(issue("absent-class", root, c["name"]))
-        elif c["share"] < _RARE or c["images"] < min(_FEW, len(readable)):
-            issues.append(issue("rare-class", root, text))
+            issues.append(issue("absent-class", report.folder, c["name"]))
+        elif c["share"] < 0.001 or c["images"] < min(3, len(readable)):
+            issues.append(issue("rare-class", report.folder, text))
         else:
-            white = encoding == "0/255"
-            have = {
-                e.split for e in readable if (e.values[-1] > 127 if white else c["id"] in e.values)
-            }
-            without = {e.split for e in readable} - have
-            issues += [issue("class-not-in-split", root / part, c["name"]) for part in without]
+            have = [e for e in readable if (e.values[-1] > 127 if white else c["id"] in e.values)]
+            without = {e.split for e in readable} - {e.split for e in have}
+            issues += [issue("class-not-in-split", report.folder / p, c["name"]) for p in without]
     return issues
 
 
-def _duplicates(examples: list[Example], group_by: GroupBy) -> list[Issue]:
+def _duplicates(report: Report) -> list[Issue]:
     """Find images that are the same or nearly so, in several splits or in none yet.
 
     Identical ones are found within a split too. Within a group they are no issue.
     """
-    seen = [e for e in examples if e.details.phash is not None]
+    seen = [e for e in report.examples if e.details.phash is not None]
     if len(seen) < 2:
         return []
     hashes = np.array([e.details.phash for e in seen], dtype=np.float32)
     thumbnails = np.array([e.details.thumbnail for e in seen])
     _, content = np.unique([e.details.digest.hex() for e in seen], return_inverse=True)
     part = np.array([e.split for e in seen])
-    groups = np.array(folder.groups_of(seen, group_by) if group_by else range(len(seen)))
+    groups = np.array([e.details.group or f"/{i}" for i, e in enumerate(seen)])
     ones = hashes.sum(axis=1)
     issues: dict[tuple[str, Path], Issue] = {}
     for i, e in enumerate(seen):  # row by row: for many images the whole table would not fit
-        near = ones[i] + ones - 2 * hashes @ hashes[i] <= _NEAR
-        near &= thumbnails @ thumbnails[i] >= _ALIKE
+        near = ones[i] + ones - 2 * hashes @ hashes[i] <= 40  # bits of 256 that differ
+        near &= thumbnails @ thumbnails[i] >= 0.9  # correlation
         same, apart = content == content[i], part != part[i]
-        counts = (same | near & (apart | (e.split in _UNSPLIT))) & (apart | (groups != groups[i]))
+        unsplit = e.split in ("", "trainval")
+        counts = (same | near & (apart | unsplit)) & (apart | (groups != groups[i]))
         for j in np.flatnonzero(counts):
             code = ("leak-" if apart[j] else "") + ("duplicate" if same[j] else "near-duplicate")
             other = f"as {seen[j].split}/{seen[j].name}".replace("as /", "as ")
@@ -454,31 +433,24 @@ def _duplicates(examples: list[Example], group_by: GroupBy) -> list[Issue]:
     return list(issues.values())
 
 
-def _leaking_groups(examples: list[Example], group_by: GroupBy) -> list[Issue]:
+def _leaking_groups(report: Report) -> list[Issue]:
     """Find groups that are in several splits."""
-    split_of: dict[str, set[str]] = {}
-    groups = folder.groups_of(examples, group_by) if group_by else []
-    for e, group in zip(examples, groups, strict=bool(group_by)):
-        split_of.setdefault(group, set()).add(e.split)
-    return [
-        issue("leak-group", e.image, f"group {group}")
-        for e, group in zip(examples, groups, strict=bool(group_by))
-        if len(split_of[group]) > 1
-    ]
+    members = [e for e in report.examples if e.details.group]
+    homes = {(e.details.group, e.split) for e in members}
+    count = Counter(group for group, _ in homes)
+    leaking = [e for e in members if count[e.details.group] > 1]
+    return [issue("leak-group", e.image, f"group {e.details.group}") for e in leaking]
 
 
-def _modes(examples: list[Example]) -> list[Issue]:
+def _modes(report: Report) -> list[Issue]:
     """Find images stored in unusual ways, and grey ones among coloured ones."""
-    modes = {e.image: e.details.mode for e in examples if e.details.mode}
+    modes = {e.image: e.details.mode for e in report.examples if e.details.mode}
     grey = [file for file, mode in modes.items() if mode in ("1", "L", "LA")]
     unusual = [file for file, mode in modes.items() if mode not in ("L", "RGB", "in JSON")]
     issues = [issue("mode", file, modes[file]) for file in unusual]
     if 0 < len(grey) < len(modes):
         issues += [issue("mixed-channels", file) for file in grey]
     return issues
-
-
-# ------------------------------------------------------------------ corrected copies
 
 
 class _CannotFix(Exception):
@@ -497,147 +469,126 @@ class Fix:
 def fix(report: Report, out: str | Path) -> list[Fix]:
     """Write a corrected copy of the data of `report` to `out`; the originals stay as they are.
 
-    Images are turned upright and become plain grey or RGB, 0/255 and colours become ids, and
-    smeared edges of binary masks are cut at a half. Pairs without an issue are copied as they are.
     What cannot be corrected without guessing is left out, and listed. Near-duplicates, leaks and
-    rare classes stay: they are no issue of a single file.
-
-    Args:
-        report: from `check`.
-        out: a new or empty folder that is neither the source nor inside it. It appears when all
-            is written, or not at all.
+    rare classes stay: they are no issue of a single file. `out` appears when all is written.
 
     Raises:
-        FileError: `out` is another folder, or cannot be written.
         DataError: the layout is not images and masks, or nothing would be left.
     """
     if report.layout != "folder":
-        raise DataError(
-            f"{report.folder} is {report.layout} data, of which no corrected copy can be written: "
-            "only folders of images and masks can be corrected"
-        )
-    with atomic_folder(out, report.folder) as part:
-        return _Fixer(report, part).run()
-
-
-class _Fixer:
-    """Writes the pairs of a report to one folder; file names are as in the issues."""
-
-    def __init__(self, report: Report, out: Path) -> None:
-        self.report, self.out = report, out
-        self.codes: dict[str, set[str]] = {}
-        self.left_out: dict[str, list[str]] = {}
-        for one in report.issues:
-            for file in one.files:
-                self.codes.setdefault(file, set()).add(one.code)
-                if KINDS[one.code].get("fix") == "leave out":
-                    self.left_out.setdefault(file, []).append(one.code)
-        self.usual = _majority_palette(report.examples)
-        self.ids = self.ids_of_colours()
-
-    def run(self) -> list[Fix]:
-        """Write all pairs; return what was done with each file that is an image or a mask."""
-        done = [fix for e in self.report.examples if e.image and e.mask for fix in self.pair(e)]
+        only = "only folders of images and masks can be corrected"
+        raise DataError(f"{report.folder} is {report.layout} data: {only}")
+    codes: dict[str, list[str]] = {}
+    left_out: dict[str, list[str]] = {}
+    for one in report.issues:
+        refused = one.severity == "error" and one.code not in _FIXABLE | _STAY
+        for file in one.files:
+            codes.setdefault(file, []).append(one.code)
+            if refused and (report.folder / file).is_file():
+                left_out.setdefault(file, []).append(one.code)
+    why = {file: f"{file}: {', '.join(sorted(found))}" for file, found in left_out.items()}
+    done: list[Fix] = []
+    with atomic_folder(out, report.folder) as place:
+        for example in (e for e in report.examples if e.mask):
+            names = [report.relative(file) for file in example.files]
+            try:
+                for name in names:
+                    if name in why:
+                        raise _CannotFix(why[name])
+                done += _write_pair(report, example, [codes.get(name, []) for name in names], place)
+            except (_CannotFix, DataError) as error:
+                done += [Fix(name, None, str(error)) for name in names]
         if not any(fix.written for fix in done):
-            raise DataError(f"{self.report.folder}: holds no pair that could be written")
-        alone = sorted(self.left_out.keys() - {fix.file for fix in done})
-        return done + [Fix(file, None, self.why(file)) for file in alone]
+            raise DataError(f"{report.folder}: holds no pair that could be written")
+    alone = sorted(why.keys() - {fix.file for fix in done})
+    return done + [Fix(file, None, why[file]) for file in alone]
 
-    def why(self, name: str) -> str:
-        return f"{name}: {', '.join(sorted(self.left_out[name]))}"
 
-    def pair(self, example: Example) -> list[Fix]:
-        """Write one pair, each file as it is if nothing about it changes."""
-        names = [self.report.relative(file) for file in example.files]
-        codes = [self.codes.get(name, set()) for name in names]
-        image, changes = None, ["made grey or RGB", ""]
-        try:
-            for name in names:
-                if name in self.left_out:
-                    raise _CannotFix(self.why(name))
-            mask, changes[1] = self.mask(example, codes[1])
-            if "exif" in codes[0] | codes[1]:
-                image, mask = _upright(example, mask)
-                changes = ["turned upright", changes[1] or "turned as its image"]
-            elif "mode" in codes[0]:
-                image = read.image(example.image)
-        except (_CannotFix, DataError) as error:
-            return [Fix(name, None, str(error)) for name in names]
-        fixes = []
-        for k, (sub, file, content) in enumerate(
-            (("images", example.image, image), ("masks", example.mask, mask))
-        ):
-            target = self.out / example.split / sub / file.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if content is not None:
-                new, target = Image.fromarray(content), target.with_suffix(".png")
-                if sub == "masks":
-                    new.putpalette(self.palette())
-                new.save(target)
-            else:
-                changes[k] = "copied"
-                if "wrong-suffix" in codes[k]:
-                    with read.opened(file) as stored:
-                        target = target.with_suffix(f".{stored.format.lower()}")
-                    changes[k] = "renamed"
-                shutil.copy2(file, target)
-            fixes.append(Fix(names[k], target.relative_to(self.out).as_posix(), changes[k]))
-        return fixes
+def _write_pair(report: Report, example: Example, codes: list[list[str]], out: Path) -> list[Fix]:
+    """Write one pair, each file as it is if nothing about it changes; codes: of image and mask."""
+    image, mask, changes = None, None, ["made grey or RGB", ""]
+    code = next((code for code in _MASK_FIXES if code in codes[1]), None)
+    if code:
+        mask, changes[1] = _MASK_FIXES[code](report, example)
+    if "exif" in codes[0] + codes[1]:
+        image, mask = _upright(example, mask)
+        changes = ["turned upright", changes[1] or "turned as its image"]
+    elif "mode" in codes[0]:
+        image = read.image(example.image)
+    fixes = []
+    for k, (file, content) in enumerate(((example.image, image), (example.mask, mask))):
+        target = out / example.split / ("images", "masks")[k] / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            new, target = Image.fromarray(content), target.with_suffix(".png")
+            if k == 1:
+                palette = image_ops.PALETTE.copy()
+                for value, colour in report.palette.items():
+                    palette[value] = colour
+                new.putpalette(palette.tobytes())
+            new.save(target)
+        else:
+            changes[k] = "copied"
+            if "wrong-suffix" in codes[k]:
+                with read.opened(file) as stored:
+                    target = target.with_suffix(f".{stored.format.lower()}")
+                changes[k] = "renamed"
+            shutil.copy2(file, target)
+        fixes.append(Fix(report.relative(file), target.relative_to(out).as_posix(), changes[k]))
+    return fixes
 
-    def palette(self) -> list[int]:
-        """Return the colours that the other masks have, if they have any."""
-        colours = image_ops.PALETTE.ravel().tolist()
-        for value, colour in self.usual.items():
-            colours[3 * value : 3 * value + 3] = colour
-        return colours
 
-    def mask(self, example: Example, codes: set[str]) -> tuple[np.ndarray | None, str]:
-        """Return the mask as ids and what was done to it, or None if it stays as it is."""
-        if "mask-colours" in codes:
-            rgb = _rgb(example.mask)
-            mask = np.zeros(rgb.shape[:2], np.uint8)
-            for colour in _colours(rgb):
-                if colour not in self.ids:
-                    raise _CannotFix(f"which ids its colours are is not known, {colour} for one")
-                mask[(rgb == colour).all(axis=-1)] = self.ids[colour]
-            return mask, f"colours became ids: {self.ids}"
-        if "mask-depth" in codes:
-            with read.opened(example.mask) as stored:
-                ids = np.array(stored)
-            if ids.dtype.kind not in "iu" or stored.mode[0] != "I" or ids.max() > 255:
-                raise _CannotFix("its values are not whole numbers from 0 to 255")
-            return ids.astype(np.uint8), "the same ids in 8 bits"
-        if "palette-differs" in codes:
-            table = np.arange(256, dtype=np.uint8)
-            ids = {colour: value for value, colour in reversed(self.usual.items())}
-            for value, colour in example.details.colours.items():
-                if colour not in ids:
-                    raise _CannotFix(f"its palette has {colour}, which is no id in the usual one")
-                table[value] = ids[colour]
-            return table[read.mask(example.mask)], "ids made those of the usual palette"
-        if codes & {"interpolated", "lossy-mask"}:
-            if self.report.facts["values"] != "0/255" or not example.binary:
-                raise _CannotFix("its values lie between several ids, or mostly between 0 and 255")
-            return (read.mask(example.mask) >= 128).astype(np.uint8), "edges cut at a half"
-        if codes & {"black-white", "mixed-values"} and set(example.values) <= {0, 255}:
-            return (read.mask(example.mask) == 255).astype(np.uint8), "255 became 1"
+def _colours_to_ids(report: Report, example: Example) -> Fixed:
+    rgb = _rgb(example.mask)
+    mask = np.zeros(rgb.shape[:2], np.uint8)
+    for colour in _colours(example.mask):
+        if colour not in report.colour_ids:
+            raise _CannotFix(f"which ids its colours are is not known, {colour} for one")
+        mask[(rgb == colour).all(axis=-1)] = report.colour_ids[colour]
+    return mask, f"colours became ids: {report.colour_ids}"
+
+
+def _to_eight_bits(report: Report, example: Example) -> Fixed:
+    with read.opened(example.mask) as stored:
+        ids = np.array(stored)
+    if ids.dtype.kind not in "iu" or stored.mode[0] != "I" or ids.max() > 255:
+        raise _CannotFix("its values are not whole numbers from 0 to 255")
+    return ids.astype(np.uint8), "the same ids in 8 bits"
+
+
+def _to_usual_palette(report: Report, example: Example) -> Fixed:
+    table = np.arange(256, dtype=np.uint8)
+    ids = {colour: value for value, colour in reversed(report.palette.items())}
+    for value, colour in example.details.palette.items():
+        if colour not in ids:
+            raise _CannotFix(f"its palette has {colour}, which is no id in the usual one")
+        table[value] = ids[colour]
+    return table[read.mask(example.mask)], "ids made those of the usual palette"
+
+
+def _cut_edges(report: Report, example: Example) -> Fixed:
+    if report.facts["values"] != "0/255" or not example.binary:
+        raise _CannotFix("its values lie between several ids, or mostly between 0 and 255")
+    return (read.mask(example.mask) >= 128).astype(np.uint8), "edges cut at a half"
+
+
+def _white_to_one(report: Report, example: Example) -> Fixed:
+    if not set(example.values) <= {0, 255}:
         return None, ""
+    return read.mask(example.mask) // 255, "255 became 1"
 
-    def ids_of_colours(self) -> dict[tuple[int, ...], int]:
-        """Return the id of each colour: by the palette that most masks have, or counted.
 
-        They are counted, black first, only where all masks that hold anything but 0 are coloured,
-        with few colours in all.
-        """
-        if self.usual or any(set(e.values) - {0} for e in self.report.examples):
-            return {colour: value for value, colour in self.usual.items()}
-        colours = {(0, 0, 0)} if any(e.values for e in self.report.examples) else set()
-        for e in self.report.examples:
-            if e.mask and "mask-colours" in self.codes.get(self.report.relative(e.mask), set()):
-                colours |= set(_colours(_rgb(e.mask)))
-            if len(colours) > _MOST_COLOURS:
-                return {}
-        return {colour: i for i, colour in enumerate(sorted(colours))}
+_MASK_FIXES: dict[str, Callable[[Report, Example], Fixed]] = {
+    "mask-colours": _colours_to_ids,
+    "mask-depth": _to_eight_bits,
+    "palette-differs": _to_usual_palette,
+    "interpolated": _cut_edges,
+    "lossy-mask": _cut_edges,
+    "black-white": _white_to_one,
+    "mixed-values": _white_to_one,
+}
+_FIXABLE = {"exif", "mode", "wrong-suffix", *_MASK_FIXES}
+_STAY = {"id-gap", "leak-duplicate", "leak-group"}  # errors that are not of single files
 
 
 def _upright(example: Example, mask: np.ndarray | None) -> Pair:
@@ -646,19 +597,16 @@ def _upright(example: Example, mask: np.ndarray | None) -> Pair:
     Only for quarter turns does the mask's size show on which it lies.
     """
     with read.opened(example.image) as picture:
-        stored, turn = picture.size[::-1], picture.getexif().get(read.ORIENTATION, 1)
-    if mask is None:
-        mask = read.mask(example.mask)
-    image = read.image(example.image, exif="apply")
+        stored, turn = picture.size[::-1], picture.getexif().get(image_ops.ORIENTATION, 1)
+    mask = read.mask(example.mask) if mask is None else mask
+    image = read.image(example.image, turn=True)
     shown = image.shape[:2]
     if stored == shown or mask.shape not in (stored, shown):
-        raise _CannotFix(
-            "it cannot be decided whether its mask lies on the image as stored or shown"
-        )
+        raise _CannotFix("it cannot be decided whether its mask lies on the stored or shown image")
     if mask.shape == shown:
         return image, mask
     picture = Image.fromarray(mask)
-    picture.getexif()[read.ORIENTATION] = turn
+    picture.getexif()[image_ops.ORIENTATION] = turn
     return image, np.array(ImageOps.exif_transpose(picture))
 
 
@@ -667,6 +615,6 @@ def _rgb(file: Path) -> np.ndarray:
         return np.array(picture.convert("RGB"))
 
 
-def _colours(rgb: np.ndarray) -> list[tuple[int, ...]]:
-    codes = np.unique(rgb.astype(int) @ (65536, 256, 1))
-    return [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in codes]
+def _colours(file: Path) -> list[Colour]:
+    with read.opened(file) as stored:
+        return sorted(colour for _, colour in stored.convert("RGB").getcolors(2**24))

@@ -12,7 +12,7 @@ from segkit.data.dataset import DataError, SegmentationDataset
 from segkit.data.transforms import Pipeline
 from segkit.metrics import Calibration, Counts, Interval
 from segkit.model_file import ModelMetadata
-from segkit.predict import logits_of
+from segkit.train import predict_batches
 
 
 @dataclass(frozen=True)
@@ -44,100 +44,80 @@ def evaluate(
     Raises:
         DataError: the data have other classes, channels or another size than the model's.
     """
-    expected = (metadata.class_names, metadata.in_channels, metadata.size)
-    found = (tuple(data.class_names), data.channels, tuple(data.masks.shape[1:]))
-    for name, ours, theirs in zip(
-        ("class names", "channels", "size"), expected, found, strict=True
+    for name, trained, found in (
+        ("class names", metadata.class_names, tuple(data.class_names)),
+        ("channels", metadata.in_channels, data.channels),
+        ("size", metadata.size, data.masks.shape[1:]),
     ):
-        if ours != theirs:
-            raise DataError(
-                f"the model was trained for {name} {ours}, the data have {theirs}: load them alike"
-            )
+        if trained != found:
+            raise DataError(f"the model was trained for {name} {trained}, the data have {found}")
     data = data.with_transform(Pipeline([], metadata.in_channels, metadata.mean, metadata.std))
-    pixels, boundary, confidence, thresholds = [], [], [], []
-    for logits, masks in logits_of(model, data, batch_size):
+    pixels, boundary, calibration, sweep = [], [], [], []
+    for logits, masks in predict_batches(model, data, batch_size):
         logits, masks = logits.cpu(), masks.cpu()
         pixels.append(metrics.counts(logits, masks, metadata.threshold))
         boundary.append(metrics.boundary_counts(logits, masks, metadata.threshold))
-        confidence.append(metrics.calibration(logits, masks))
+        calibration.append(metrics.calibration(logits, masks))
         if metadata.classes == 1:
-            thresholds.append(metrics.sweep(logits, masks))
-
-    def join(batches: list[Counts]) -> Counts:
-        return Counts(*torch.cat([batch.stacked() for batch in batches], dim=-2))
-
-    confidence = sum(confidence[1:], confidence[0])
-    swept = join(thresholds) if thresholds else None
-    return Evaluation(metadata, data, join(pixels), join(boundary), confidence, swept)
+            sweep.append(metrics.sweep(logits, masks))
+    calibration = sum(calibration[1:], calibration[0])
+    sweep = Counts.cat(sweep) if sweep else None
+    return Evaluation(metadata, data, Counts.cat(pixels), Counts.cat(boundary), calibration, sweep)
 
 
-def scores(evaluation: Evaluation, resamples: int = 2000, seed: int = 0) -> dict[str, Interval]:
+def scores(evaluation: Evaluation, resamples: int = 2000) -> dict[str, Interval]:
     """Return the scores by name, each with its 95 % bootstrap interval over images.
 
-    Binary: of the foreground. Several classes: means over the classes but the background, and
-    where the name says so, over all.
+    Means over classes leave out the background, unless the name says otherwise.
     """
-    counted = evaluation.counts
     one = {"include_background": evaluation.binary}
     if evaluation.binary:
         wanted = {
-            "IoU": (counted, lambda c: c.iou()),
-            "IoU, mean over images": (counted, lambda c: c.iou("micro-imagewise")),
-            "Dice": (counted, lambda c: c.dice()),
-            "Dice, mean over images": (counted, lambda c: c.dice("micro-imagewise")),
+            "IoU": lambda c: c.iou(),
+            "IoU, mean over images": lambda c: c.iou("micro-imagewise"),
+            "Dice": lambda c: c.dice(),
+            "Dice, mean over images": lambda c: c.dice("micro-imagewise"),
         }
     else:
         wanted = {
-            "mean IoU": (counted, lambda c: c.iou("macro", **one)),
-            "mean IoU, with background": (counted, lambda c: c.iou("macro")),
-            "mean IoU, mean over images": (counted, lambda c: c.iou("macro-imagewise", **one)),
-            "mean Dice": (counted, lambda c: c.dice("macro", **one)),
-            "pixel accuracy": (counted, lambda c: c.accuracy()),
+            "mean IoU": lambda c: c.iou("macro", **one),
+            "mean IoU, with background": lambda c: c.iou("macro"),
+            "mean IoU, mean over images": lambda c: c.iou("macro-imagewise", **one),
+            "mean Dice": lambda c: c.dice("macro", **one),
+            "pixel accuracy": lambda c: c.accuracy(),
         }
-    wanted |= {
-        "precision": (counted, lambda c: c.precision("macro", **one)),
-        "recall": (counted, lambda c: c.recall("macro", **one)),
-        "boundary IoU": (evaluation.boundary, lambda c: c.iou("macro", **one)),
-    }
-    return {
-        name: metrics.bootstrap(score, data, resamples=resamples, seed=seed)
-        for name, (data, score) in wanted.items()
-    }
+    wanted["precision"] = lambda c: c.precision("macro", **one)
+    wanted["recall"] = lambda c: c.recall("macro", **one)
+    wanted["boundary IoU"] = lambda c: c.iou("macro", **one)
+    data = dict.fromkeys(wanted, evaluation.counts) | {"boundary IoU": evaluation.boundary}
+    return {k: metrics.bootstrap(f, data[k], resamples=resamples) for k, f in wanted.items()}
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the numbers of an evaluation, ready for JSON: None stands for NaN.
-
-    "images", "threshold", "scores" (value, low, high), "classes", "calibration error".
-    """
+    """Return the numbers of an evaluation, ready for JSON: None stands for NaN."""
     numbers = {
         "images": len(evaluation.data),
         "threshold": evaluation.metadata.threshold if evaluation.binary else None,
         "scores": {name: score._asdict() for name, score in scores(evaluation).items()},
-        "classes": by_class(evaluation),
+        "classes": _by_class(evaluation),
         "calibration error": float(evaluation.calibration.error()),
     }
     return json.loads(json.dumps(numbers), parse_constant=lambda nan: None)
 
 
-def by_class(evaluation: Evaluation) -> list[dict]:
+def _by_class(evaluation: Evaluation) -> list[dict]:
     """Return a row per class: IoU, Dice, precision, recall, share of the pixels, images with it."""
     counted = evaluation.counts
-    if evaluation.binary:  # background is what is not foreground, with the roles exchanged
-        tp, fp, fn, tn = counted.stacked()
-        swapped = torch.stack([tn, fn, fp, tp])
-        counted = Counts(*torch.cat([swapped, counted.stacked()], dim=-1))
+    if evaluation.binary:  # the background's true positives are the true negatives, and so on
+        cells = counted.stacked()
+        counted = Counts(*torch.cat([cells.flip(0), cells], dim=-1))
     total = counted.total()
     target = total.tp + total.fn
-    columns = {
-        "class": evaluation.metadata.class_names,
-        "IoU": total.iou("none")[0].tolist(),
-        "Dice": total.dice("none")[0].tolist(),
-        "precision": total.precision("none")[0].tolist(),
-        "recall": total.recall("none")[0].tolist(),
-        "pixels": (target / target.sum())[0].tolist(),
-        "images": (counted.tp + counted.fn > 0).sum(dim=0).tolist(),
-    }
+    columns = {"class": evaluation.metadata.class_names}
+    for name in ("IoU", "Dice", "precision", "recall"):
+        columns[name] = getattr(total, name.lower())("none")[0].tolist()
+    columns["pixels"] = (target / target.sum())[0].tolist()
+    columns["images"] = (counted.tp + counted.fn > 0).sum(dim=0).tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -18,35 +18,24 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from segkit import errors, files, image_ops, onnx_predictor
-from segkit.errors import SegkitError
 from segkit.files import atomic_file, text_table, write_text
-from segkit.image_ops import normalise, resize
 from segkit.model_file import ModelMetadata
 from segkit.onnx_predictor import OnnxNetwork
 
-_SHAPES = ((1, 64, 64), (3, 33, 70), (2, 97, 64), (1, 256, 31))  # of what is compared: N, H, W
-_TOLERANCE = 1e-4  # of logits up to 10; of larger ones 1e-5 of the largest, for they round so
 
-
-class ExportError(SegkitError, RuntimeError):
+class ExportError(errors.SegkitError, RuntimeError):
     """A network that could not be exported, or whose export computes something else."""
 
 
 def export_program(model: nn.Module, in_channels: int) -> ExportedProgram:
     """Return `model` as a program: its operations alone, for any batch, height and width.
 
-    Args:
-        model: the network; it stays as it is.
-        in_channels: of its images.
-
     Raises:
         ExportError: the network is not the same program for every size, or torch is too old.
     """
     if torch.__version__ < "2.15":  # its max-pooling is tied to odd or to even sizes
-        raise ExportError(
-            f"an export needs torch 2.15 or newer, and this is {torch.__version__}: "
-            "pip install 'segkit[export]'"
-        )
+        needed = "an export needs torch 2.15 or newer, and this is"
+        raise ExportError(f"{needed} {torch.__version__}: pip install 'segkit[export]'")
     copy = deepcopy(model).cpu().float().eval()
     example = torch.zeros(2, in_channels, 67, 100)  # odd and even, and no two sizes alike
     dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
@@ -93,10 +82,8 @@ def export_onnx(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> 
 
     path = Path(path)
     program = export_program(model, metadata.in_channels)
-    written = torch.onnx.export(
-        program, input_names=["image"], output_names=["logits"], verbose=False
-    )
-    proto = written.model_proto
+    names = {"input_names": ["image"], "output_names": ["logits"]}
+    proto = torch.onnx.export(program, **names, verbose=False).model_proto
     del proto.graph.value_info[:]  # sizes in between, under names of torch's own
     for value in (*proto.graph.input, *proto.graph.output):
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
@@ -105,8 +92,8 @@ def export_onnx(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> 
     with atomic_file(path) as part:
         onnx.save(proto, str(part))
         difference, largest = _compare(model, OnnxNetwork(part), metadata)
-        allowed = _TOLERANCE * max(1.0, largest / 10)
-        if not difference <= allowed:
+        allowed = max(1e-4, 1e-5 * largest)
+        if not difference <= allowed:  # NaN is not
             raise ExportError(
                 f"onnxruntime's logits differ from PyTorch's by {difference:.1e}, more than "
                 f"{allowed:.1e}: {path} was not written"
@@ -132,7 +119,7 @@ def _standalone_predictor() -> str:
 
 @torch.inference_mode()
 def _compare(
-    model: nn.Module, network: image_ops.Network, metadata: ModelMetadata
+    model: nn.Module, network: OnnxNetwork, metadata: ModelMetadata
 ) -> tuple[float, float]:
     """Return max |Δlogit| between `model` and `network`, NaN if one is, and the largest |logit|.
 
@@ -142,21 +129,21 @@ def _compare(
     """
     copy = deepcopy(model).cpu().float().eval()
     random = np.random.default_rng(0)
+    colours = () if metadata.in_channels == 1 else (metadata.in_channels,)
     differences, largest = [], []
-    for n, height, width in _SHAPES:
-        coarse = (n, height // 8 + 1, width // 8 + 1, metadata.in_channels)
-        grey = metadata.in_channels == 1
-        noise = random.integers(0, 256, coarse[:3] if grey else coarse, dtype=np.uint8)
-        images = np.stack([resize(image, (height, width)) for image in noise])
-        batch = torch.from_numpy(normalise(images, metadata.mean, metadata.std))
-        logits = copy(batch).numpy()
+    for n, height, width in ((1, 64, 64), (3, 33, 70), (2, 97, 64), (1, 256, 31)):
+        coarse = (n, height // 8 + 1, width // 8 + 1, *colours)
+        noise = random.integers(0, 256, coarse, dtype=np.uint8)
+        images = np.stack([image_ops.resize(image, (height, width)) for image in noise])
+        batch = image_ops.normalise(images, metadata.mean, metadata.std)
+        logits = copy(torch.from_numpy(batch)).numpy()
         differences.append(np.abs(logits - network(images)).max())
         largest.append(np.abs(logits).max())
     return float(np.max(differences)), float(np.max(largest))
 
 
 @dataclass(frozen=True)
-class Latency:
+class _Latency:
     """How long one batch takes, in milliseconds: the median of the runs, and their 90th centile."""
 
     name: str
@@ -169,7 +156,7 @@ def latency(
     runners: dict[str, Callable[[Tensor], object]],
     shapes: Sequence[tuple[int, int, int, int]],
     repeats: int = 20,
-) -> list[Latency]:
+) -> list[_Latency]:
     """Time each runner on each shape, after three runs to warm up.
 
     The runners take turns, so that whatever else the machine does falls on all of them alike.
@@ -190,7 +177,7 @@ def latency(
                 taken[name].append(1000 * (time.perf_counter() - began))
         for name, (_, _, _, *times) in taken.items():
             p90 = statistics.quantiles(times, n=10)[-1]
-            rows.append(Latency(name, tuple(shape), statistics.median(times), p90))
+            rows.append(_Latency(name, tuple(shape), statistics.median(times), p90))
     return rows
 
 
@@ -213,7 +200,7 @@ def runners(model: nn.Module, onnx_file: str | Path) -> dict[str, Callable[[Tens
     return {f"PyTorch, {device.type}": in_torch, "onnxruntime": in_onnxruntime}
 
 
-def table(rows: Sequence[Latency]) -> str:
+def table(rows: Sequence[_Latency]) -> str:
     """Return latencies as text."""
     cells = [
         [row.name, "×".join(map(str, row.shape)), f"{row.median:.1f}", f"{row.p90:.1f}"]

@@ -4,14 +4,12 @@ It runs code that others wrote: do that as a user, or on a machine, that it cann
 """
 
 import ast
-import contextlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +26,7 @@ from segkit.course import CourseError, Lesson
 from segkit.errors import SegkitError
 
 
-class Marks(NamedTuple):
+class _Marks(NamedTuple):
     """The marks of one notebook."""
 
     notebook: Path
@@ -36,21 +34,18 @@ class Marks(NamedTuple):
     error: str = ""  # why there are no marks
 
 
-def grade_all(notebooks: Sequence[Path], jobs: int = 1, timeout: float = 120) -> list[Marks]:
-    """Return the marks of each notebook, in order.
-
-    Args:
-        notebooks: learners' files. They are not changed; each runs in an empty folder of its own.
-        jobs: how many run at once.
-        timeout: seconds that a cell may take.
-    """
+def grade_all(notebooks: Sequence[Path], jobs: int = 1, timeout: float = 120) -> list[_Marks]:
+    """Return the marks of each notebook, in order. `timeout`: seconds that a cell may take."""
     with ThreadPoolExecutor(jobs) as pool:
-        marked = pool.map(partial(grade, timeout=timeout), notebooks)
+        marked = pool.map(lambda path: _grade(path, timeout), notebooks)
         return list(tqdm(marked, "marking", len(notebooks), leave=False, disable=None))
 
 
-def grade(path: Path, timeout: float = 120) -> Marks:
-    """Return the marks of one notebook; the lesson is run only if an answer needs it."""
+def _grade(path: Path, timeout: float = 120) -> _Marks:
+    """Return the marks of one notebook, which is not changed.
+
+    It runs in an empty folder, and the lesson in it only if an answer needs it.
+    """
     try:
         if not path.is_file():
             raise CourseError(f"no notebook {path}")
@@ -62,8 +57,8 @@ def grade(path: Path, timeout: float = 120) -> Marks:
         if undefined:  # an answer uses something that the lesson defined
             found, _ = _run(notebook.cells, timeout)
     except (SegkitError, CellTimeoutError, DeadKernelError, nbformat.ValidationError) as error:
-        return Marks(path, {}, str(error).strip().splitlines()[0])
-    return Marks(path, {name: found.get(name, "not run") for name in names})
+        return _Marks(path, {}, str(error).strip().splitlines()[0])
+    return _Marks(path, {name: found.get(name, "not run") for name in names})
 
 
 def _exercise_cells(cells: list[NotebookNode]) -> list[NotebookNode]:
@@ -72,10 +67,10 @@ def _exercise_cells(cells: list[NotebookNode]) -> list[NotebookNode]:
     for cell in cells:
         reached |= cell.cell_type == "markdown" and "## Exercises" in cell.source
         parameters = "parameters" in cell.metadata.get("tags", [])
-        if reached or parameters or re.search(r"\bcheck\.\w+\(", cell.source):
+        if reached or parameters or "check." in cell.source:
             kept.append(cell)
         elif cell.cell_type == "code":
-            with contextlib.suppress(SyntaxError):  # a magic command, or a learner's slip
+            with suppress(SyntaxError):  # a magic command, or a learner's slip
                 lines = ast.parse(cell.source).body
                 lines = [line for line in lines if isinstance(line, ast.Import | ast.ImportFrom)]
                 kept.append(nbformat.v4.new_code_cell("\n".join(map(ast.unparse, lines))))
@@ -84,15 +79,13 @@ def _exercise_cells(cells: list[NotebookNode]) -> list[NotebookNode]:
 
 def _run(cells: list[NotebookNode], timeout: float) -> tuple[dict[str, str], bool]:
     """Run the cells, past errors; return each check's last status, and if a name was undefined."""
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as beside:
-        log = Path(beside, "checks.jsonl")
-        log.touch()
+    with tempfile.TemporaryDirectory() as work, tempfile.NamedTemporaryFile() as log:
         # without kernel_dirs, "python3" is this interpreter and not what a user has registered
         kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+        notebook = nbformat.v4.new_notebook(cells=cells)
         client = NotebookClient(notebook, kernel, timeout=timeout, allow_errors=True)
-        client.execute(cleanup_kc=True, cwd=work, env=os.environ | {"SEGKIT_CHECK_LOG": str(log)})
-        checks = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+        client.execute(cleanup_kc=True, cwd=work, env=os.environ | {"SEGKIT_CHECK_LOG": log.name})
+        checks = [json.loads(line) for line in log]
     raised = [one["raised"] for one in checks]
     for cell in cells:  # what only draws, beside the checks, may do without the lesson
         if "check." in cell.source:

@@ -5,16 +5,18 @@ of one size, uint8 (N, H, W[, 3]), to logits, float32 (N, K, H, W). To bound the
 an image come in *row chunks*, (first row, logits (K, rows, W)), from top to bottom.
 """
 
+import io
 import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from segkit.errors import ArgumentError
+from segkit.errors import ArgumentError, SegkitError
 from segkit.files import atomic_file
 
 Network = Callable[[np.ndarray], np.ndarray]
@@ -29,63 +31,87 @@ PALETTE = np.array([_BACKGROUND, *_SHADED, (190, 190, 190)], np.uint8)
 IGNORE_COLOUR, FALSE_POSITIVE, FALSE_NEGATIVE = PALETTE[255], PALETTE[6], PALETTE[2]
 
 ORIENTATION = 0x0112  # the EXIF tag that says how a viewer turns a picture; 1 is upright
-_OPPOSITE = {6: 8, 8: 6}  # quarter turns; every other orientation undoes itself
-_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # Pillow's modes that lose nothing here
-_ROWS = 512  # of a resized mask computed at a time
+_REASONS = {
+    **dict.fromkeys(("unreadable", "too-large"), "cannot be read as an image ({})"),
+    "bit-depth": "has more than 8 bits a channel ({}): scale it to 0..255 first",
+    "colour-space": "its colours are not RGB or grey ({}): convert it",
+    "frames": "holds {}: save each as a file",
+    "transparent": "is transparent{}: lay it on a background first",
+}
 
 
 class ImageError(ArgumentError):
-    """An image file that cannot be used."""
+    """An image file that cannot be used: `code` is a key of `_REASONS`, `detail` what was found."""
+
+    def __init__(self, path: str | Path, code: str, detail: str = "") -> None:
+        super().__init__(path, code, detail)
+        self.path, self.code, self.detail = path, code, detail
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_REASONS[self.code].format(self.detail)}"
+
+
+@contextmanager
+def opened(path: str | Path, data: bytes | None = None) -> Iterator[Image.Image]:
+    """Open the picture at `path`, or the one in `data`; what a decoder raises is an ImageError."""
+    try:
+        with Image.open(path if data is None else io.BytesIO(data)) as picture:
+            yield picture
+    except SegkitError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(path, "unreadable", "there is no such file") from error
+    except Exception as error:  # decoders raise far more than OSError on damaged files
+        large = isinstance(error, (Image.DecompressionBombError, MemoryError))
+        detail = str(error) or type(error).__name__
+        raise ImageError(path, "too-large" if large else "unreadable", detail) from error
+
+
+def raw_mode(picture: Image.Image) -> str:
+    """Return how a file stores a pixel, such as "RGB;16B"; known only before it is decoded."""
+    args = picture.tile[0][3] if picture.tile else None
+    raw = args[0] if isinstance(args, tuple) and args else args
+    return raw if isinstance(raw, str) else picture.mode
+
+
+def check_format(picture: Image.Image, path: str | Path) -> None:
+    """Raise ImageError if decoding would drop a part of the picture without notice."""
+    raw = raw_mode(picture)  # Pillow opens 16-bit RGB in mode "RGB" and drops the low bytes
+    if picture.mode[0] in "IF" or any(depth in raw for depth in (";16B", ";16L", ";16N")):
+        raise ImageError(path, "bit-depth", f"it is {raw}")
+    if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise ImageError(path, "colour-space", f"they are {picture.mode}")
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # a phone's JPEG with a preview behind it
+        raise ImageError(path, "frames", f"{frames} pictures")
+
+
+def without_alpha(picture: Image.Image, path: str | Path) -> Image.Image:
+    """Return a picture without its alpha channel; raise ImageError if it is not opaque."""
+    if "A" not in picture.mode and "transparency" not in picture.info:
+        return picture
+    rgba = picture.convert("RGBA")
+    if rgba.getextrema()[3][0] < 255:
+        raise ImageError(path, "transparent")
+    return rgba.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
 
 
 def read_image(path: str | Path, channels: int) -> tuple[np.ndarray, int]:
-    """Return an upright uint8 image, and the EXIF orientation in which its file holds it.
-
-    Args:
-        path: the file.
-        channels: 3 repeats a grey image, 1 turns colour into luminance.
-
-    Raises:
-        ImageError: the file is unreadable, transparent, CMYK, has more than 8 bits a channel
-            or several frames.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
-            with Image.open(path) as picture:
-                _check_format(path, picture)  # before decoding, which drops the low bytes
-                orientation = picture.getexif().get(ORIENTATION, 1)
-                upright = ImageOps.exif_transpose(picture)
-                if "A" in upright.mode or "transparency" in upright.info:
-                    upright = upright.convert("RGBA")
-                    if upright.getextrema()[3][0] < 255:
-                        raise ImageError(f"{path}: is transparent: lay it on a background first")
-                return np.array(upright.convert("L" if channels == 1 else "RGB")), orientation
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:  # decoders raise far more than OSError on damaged files
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def _check_format(path: str | Path, picture: Image.Image) -> None:
-    """Refuse a picture of which a part would be dropped without notice."""
-    args = picture.tile[0][3] if picture.tile else None
-    raw = args[0] if isinstance(args, tuple) and args else args  # "RGB;16B": how a pixel is stored
-    if picture.mode[0] in "IF" or ";16" in str(raw):
-        raise ImageError(f"{path}: has more than 8 bits a channel; scale it to 0..255 first")
-    if picture.mode not in _EIGHT_BIT:
-        raise ImageError(f"{path}: its colours are {picture.mode}, not RGB or grey: convert it")
-    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # a JPEG and its preview
-        raise ImageError(f"{path}: holds {picture.n_frames} pictures; save each as a file")
+    """Return an upright uint8 image of 1 or 3 channels, and the EXIF orientation of its file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
+        with opened(path) as picture:
+            check_format(picture, path)
+            orientation = picture.getexif().get(ORIENTATION, 1)
+            upright = without_alpha(ImageOps.exif_transpose(picture), path)
+            return np.array(upright.convert("L" if channels == 1 else "RGB")), orientation
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Turn uint8 images (N, H, W[, C]) into float32 (N, C, H, W): (pixel / 255 - mean) / std."""
     pixels = images[..., None] if images.ndim == 3 else images
-    if pixels.shape[3] != len(mean):
-        raise ArgumentError(
-            f"the network takes {len(mean)} channels, the image has {pixels.shape[3]}"
-        )
+    if (found := pixels.shape[3]) != len(mean):
+        raise ArgumentError(f"the network takes {len(mean)} channels, the image has {found}")
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     scaled = np.subtract(planes, np.array(mean, np.float32)[:, None, None] * 255, dtype=np.float32)
     scaled /= np.array(std, np.float32)[:, None, None] * 255
@@ -104,9 +130,9 @@ def resize(image: np.ndarray, size: tuple[int, int], box: tuple | None = None) -
 def predict_resized(network: Network, image: np.ndarray, size: tuple[int, int]) -> RowChunks:
     """Predict the whole image at `size` (H, W); yield row chunks at the image's own size."""
     height, width = image.shape[:2]
-    planes = _run(network, resize(image, size)[None])[0]
-    for top in range(0, height, _ROWS):
-        bottom = min(top + _ROWS, height)
+    planes = network_logits(network, resize(image, size)[None])[0]
+    for top in range(0, height, 512):
+        bottom = min(top + 512, height)
         box = (0, top * size[0] / height, size[1], bottom * size[0] / height)
         yield top, np.stack([resize(plane, (bottom - top, width), box) for plane in planes])
 
@@ -122,8 +148,6 @@ def sliding_window(
     one row of windows.
 
     Args:
-        network: returns logits of the size of its images.
-        image: uint8 (H, W[, 3]).
         window: side of the window in pixels; less where the image is smaller.
         overlap: share of a window that its neighbour covers too, 0 to below 1.
         batch_size: windows at a time.
@@ -132,22 +156,21 @@ def sliding_window(
     tall, wide = min(window, height), min(window, width)
     tops, lefts = tile_starts(height, tall, overlap), tile_starts(width, wide, overlap)
     weight = gaussian_window(tall)[:, None] * gaussian_window(wide)
-    sums, weights = 0.0, np.zeros((tall, width))
+    sums, weights = np.zeros((1, tall, width)), np.zeros((tall, width))
     for top, following in zip(tops, [*tops[1:], height], strict=True):
         for first in range(0, len(lefts), batch_size):
             batch = lefts[first : first + batch_size]
             tiles = np.stack([image[top : top + tall, left : left + wide] for left in batch])
-            logits = _run(network, tiles)
-            if np.ndim(sums) == 0:
+            logits = network_logits(network, tiles)
+            if len(sums) < logits.shape[1]:  # only now are the channels known
                 sums = np.zeros((logits.shape[1], tall, width))
             for left, values in zip(batch, logits, strict=True):
                 sums[:, :, left : left + wide] += weight * values
                 weights[:, left : left + wide] += weight
         done = following - top
-        sums[:, :done] /= weights[:done]
-        yield top, sums[:, :done].astype(np.float32)
+        yield top, (sums[:, :done] / weights[:done]).astype(np.float32)
         for array in (sums, weights):  # the rows that the next windows cover too move up
-            array[..., : tall - done, :] = array[..., done:, :].copy()
+            array[..., : tall - done, :] = array[..., done:, :]
             array[..., tall - done :, :] = 0
 
 
@@ -165,13 +188,13 @@ def gaussian_window(length: int) -> np.ndarray:
     return np.exp(-0.5 * (distance / (length / 8)) ** 2)
 
 
-def _run(network: Network, images: np.ndarray) -> np.ndarray:
-    """Return the logits of `images`; refuse logits of another size, or not finite."""
-    logits = network(images)
-    if logits.shape[2:] != images.shape[1:3]:
+def network_logits(network: Network, images: np.ndarray) -> np.ndarray:
+    """Return the network's logits; raise ArgumentError for another size, or values not finite."""
+    logits, size = network(images), images.shape[1:3]
+    if logits.shape[2:] != size:
+        found = f"{logits.shape[2:]} for an image of {size}"
         raise ArgumentError(
-            f"the network returns {logits.shape[2]}×{logits.shape[3]} for an image of "
-            f"{images.shape[1]}×{images.shape[2]}: only one that keeps the size can be used"
+            f"the network returns {found}: only one that keeps the size can be used"
         )
     if not np.isfinite(logits).all():
         raise ArgumentError("the network returns values that are not finite: check its weights")
@@ -179,14 +202,9 @@ def _run(network: Network, images: np.ndarray) -> np.ndarray:
 
 
 def logits_to_mask(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Return class ids, uint8 ([N, ]H, W): the class with the largest logit.
+    """Return class ids, uint8 ([N, ]H, W): the class with the largest of logits ([N, ]K, H, W).
 
-    Args:
-        logits: float ([N, ]K, H, W).
-        threshold: where there is one channel, the probability above which a pixel is foreground.
-
-    Raises:
-        ArgumentError: `threshold` is not between 0 and 1, or there are more than 255 classes.
+    threshold: where there is one channel, the probability above which a pixel is foreground.
     """
     if not 0 < threshold < 1:
         raise ArgumentError(f"threshold {threshold} is not between 0 and 1")
@@ -198,12 +216,9 @@ def logits_to_mask(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     return (logits[..., 0, :, :] > cut).astype(np.uint8)
 
 
-def stitch(chunks: RowChunks, shape: tuple[int, int], threshold: float = 0.5) -> np.ndarray:
-    """Return the mask, uint8 of `shape` (H, W), that row chunks of logits add up to."""
-    mask = np.empty(shape, np.uint8)
-    for top, logits in chunks:
-        mask[top : top + logits.shape[1]] = logits_to_mask(logits, threshold)
-    return mask
+def stitch(chunks: RowChunks, threshold: float = 0.5) -> np.ndarray:
+    """Return the mask, uint8 (H, W), that row chunks of logits add up to."""
+    return np.concatenate([logits_to_mask(logits, threshold) for _, logits in chunks])
 
 
 def colours(mask: np.ndarray) -> np.ndarray:
@@ -227,47 +242,40 @@ def overlay(image: np.ndarray, mask: np.ndarray, alpha: float = 0.55) -> np.ndar
 def mask_files(images: Sequence[Path], out: str | Path) -> list[Path]:
     """Return the file for the mask of each image: its name in the folder `out`, as PNG.
 
-    Images whose names differ in the suffix alone keep it: a.jpg.png, a.png.png.
-
-    Raises:
-        ArgumentError: masks would be written among the images, or two would have one name.
+    Images whose names differ in the suffix alone keep it: a.jpg.png, a.png.png. Raises
+    ArgumentError if masks would be written among the images, or two would have one name.
     """
     folders = {folder for f in images for folder in (f.parent.resolve(), f.resolve().parent)}
     if Path(out).resolve() in folders:
         raise ArgumentError(f"{out} holds the pictures themselves: give another folder for masks")
-    stems = Counter(file.stem for file in images)
-    names: dict[str, Path] = {}
+    stems, names = Counter(file.stem for file in images), {}
     for file in images:
         name = file.stem if stems[file.stem] == 1 else file.name
-        if name in names:
+        if (other := names.setdefault(name, file)) is not file:
             raise ArgumentError(
-                f"{names[name]} and {file} have one name: predict their folders separately"
+                f"{other} and {file} have one name: predict their folders separately"
             )
-        names[name] = file
     return [Path(out) / f"{name}.png" for name in names]
 
 
 def write_mask(
     path: str | Path, mask: np.ndarray, orientation: int = 1, form: str = "palette"
 ) -> None:
-    """Write a mask as a PNG whose pixels are the class ids.
+    """Write class ids, uint8 (H, W), as a PNG.
 
     Args:
-        path: the file to write.
-        mask: class ids, uint8 (H, W).
         orientation: of the image's file. The mask is stored in the same EXIF orientation, so it
             lies on the stored image pixel by pixel, and viewers turn both alike.
         form: "palette" shows each id in its colour; "ids" is grey, and looks black.
     """
     if form not in ("palette", "ids"):
         raise ArgumentError(f'form={form!r}: choose "palette" or "ids"')
-    picture = Image.fromarray(mask)
+    picture, exif = Image.fromarray(mask), Image.Exif()
     if form == "palette":
         picture.putpalette(PALETTE.tobytes())
-    exif = Image.Exif()
     if orientation in range(2, 9):
         exif[ORIENTATION] = orientation
-        picture.getexif()[ORIENTATION] = _OPPOSITE.get(orientation, orientation)
+        picture.getexif()[ORIENTATION] = {6: 8, 8: 6}.get(orientation, orientation)  # undoes it
         picture = ImageOps.exif_transpose(picture)
     with atomic_file(path) as part:
-        picture.save(part, "PNG", exif=exif.tobytes() if len(exif) else None)
+        picture.save(part, "PNG", exif=exif)

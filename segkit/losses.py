@@ -5,11 +5,9 @@
 
 Every loss computes in float32 (float64 for float64 logits), under autocast too: a sum over more
 than 65,504 pixels overflows float16. Overlap losses (Dice, Jaccard, Tversky, Lovász) pool the
-whole batch, so that an image without foreground does not alternate between 0 and 1. Where every
-pixel is ignored the loss is 0 and so are its gradients.
+batch. Where every pixel is ignored the loss is 0 and so are its gradients.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -17,15 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segkit.errors import ArgumentError
-from segkit.metrics import to_float32, validate_target
+from segkit.metrics import validate_target
 
 
 class _Loss(nn.Module):
-    """What all losses share: the target is checked, and ignored pixels are masked.
-
-    Raises ArgumentError as `validate_target` does: for a target of the wrong type, shape or
-    device, and on a CPU for class ids that the logits lack.
-    """
+    """Checks the target and masks ignored pixels; `_compute` returns the loss of what is left."""
 
     def __init__(self, ignore_index: int | None = 255):
         super().__init__()
@@ -35,19 +29,11 @@ class _Loss(nn.Module):
         """Return the loss, a scalar."""
         labels, valid = validate_target(logits, target, self.ignore_index)
         with torch.autocast(logits.device.type, enabled=False):
-            logits = to_float32(logits)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             if labels is target:  # no pixel is ignored
                 return self._compute(logits, labels, None)
             # Ignored pixels may hold anything, and 0 · ∞ would be NaN, in the gradient too.
             return self._compute(logits.masked_fill(~valid[:, None], 0), labels, valid)
-
-    def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        """Return the loss of checked input.
-
-        Logits and labels are 0 where a pixel is ignored; `valid`, boolean (N, H, W), is False
-        there, or None if no pixel is ignored.
-        """
-        raise NotImplementedError
 
 
 def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
@@ -59,21 +45,14 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
     return (values * weight).sum() / torch.where(total > 0, total, 1)
 
 
-def _check(name: str, value: float, above_zero: bool = False) -> None:
-    """Raise ArgumentError unless a value is finite and 0 or more, or `above_zero`."""
-    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-        bound = "more than 0" if above_zero else "0 or more"
-        raise ArgumentError(f"{name} is {value}: it must be a number, {bound}")
-
-
-def _class_weights(name: str, weights: Sequence[float] | Tensor | None) -> Tensor | None:
-    """Return one weight a class, checked, as float32."""
-    if weights is None:
-        return None
-    weights = torch.as_tensor(weights, dtype=torch.float32)
-    if not (weights.isfinite() & (weights >= 0)).all() or not weights.any():
-        raise ArgumentError(f"{name} is {weights.tolist()}: give numbers of 0 or more, not all 0")
-    return weights
+def _checked(name: str, value: float | Sequence[float], above_zero: bool = False) -> Tensor:
+    """Return numbers as float32; raise ArgumentError unless all are finite and 0 or more."""
+    numbers = torch.as_tensor(value, dtype=torch.float64)
+    all_zero = (above_zero or numbers.ndim) and not numbers.any()
+    if not (numbers.isfinite() & (numbers >= 0)).all() or all_zero:
+        bound = "more than 0" if above_zero else "0 or more, not all 0"
+        raise ArgumentError(f"{name} is {value}: give numbers, {bound}")
+    return numbers.float()
 
 
 def _pixel_weights(weights: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
@@ -87,22 +66,18 @@ def _pixel_weights(weights: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 class BCELoss(_Loss):
     """Binary cross-entropy with logits, the mean over the pixels that count.
 
-    Args:
-        pos_weight: weight of a foreground pixel, more than 0; a background pixel weighs 1. With
-            background / foreground pixels of the training set both weigh alike.
+    `pos_weight`, more than 0, weighs a foreground pixel, where a background pixel weighs 1. With
+    background / foreground pixels of the training set both weigh alike.
     """
 
     def __init__(self, pos_weight: float = 1.0, ignore_index: int | None = 255):
         super().__init__(ignore_index)
-        _check("pos_weight", pos_weight, above_zero=True)
+        _checked("pos_weight", pos_weight, above_zero=True)
         self.pos_weight = pos_weight
 
     def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        if logits.shape[1] != 1:
-            raise ArgumentError(
-                f"BCELoss is for one channel and the logits have {logits.shape[1]}: "
-                "use CrossEntropyLoss"
-            )
+        if (channels := logits.shape[1]) != 1:
+            raise ArgumentError(f"BCELoss is for one channel: use CrossEntropyLoss for {channels}")
         weight = None if self.pos_weight == 1 else logits.new_full((), self.pos_weight)
         pixels = F.binary_cross_entropy_with_logits(
             logits[:, 0], labels.to(logits.dtype), pos_weight=weight, reduction="none"
@@ -113,15 +88,14 @@ class BCELoss(_Loss):
 class CrossEntropyLoss(_Loss):
     """Cross-entropy over exclusive classes, the mean over the pixels that count.
 
-    Args:
-        weight: one number a class, 0 or more; the mean is divided by the weights it summed.
+    `weight` is one number a class, 0 or more; the mean is divided by the weights it summed.
     """
 
     def __init__(
         self, weight: Sequence[float] | Tensor | None = None, ignore_index: int | None = 255
     ):
         super().__init__(ignore_index)
-        self.register_buffer("weight", _class_weights("weight", weight))
+        self.register_buffer("weight", None if weight is None else _checked("weight", weight))
 
     def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         if logits.shape[1] == 1:
@@ -136,55 +110,40 @@ class CrossEntropyLoss(_Loss):
 class _OverlapLoss(_Loss):
     """One minus a soft overlap of prediction and target, pooled over the batch.
 
-    Σpt, Σp and Σt are sums over the pixels of the batch, with p the probability and t the target,
-    0 or 1. Several classes: the mean over those that occur in the batch. One that does not has no
-    overlap to gain, and pixels wrongly given to it already lower the overlap of their own class.
+    Σpt, Σp and Σt sum over the pixels, with p the probability and t the target, 0 or 1. Several
+    classes: the mean over those in the batch. An absent one has no overlap to gain, and pixels
+    wrongly given to it already lower the overlap of their own class.
     """
 
     def __init__(self, smooth: float = 1.0, ignore_index: int | None = 255):
         super().__init__(ignore_index)
-        _check("smooth", smooth, above_zero=True)
+        _checked("smooth", smooth, above_zero=True)
         self.smooth = smooth
 
     def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-        intersection, pred, target = _soft_counts(logits, labels, valid)
-        loss = 1 - self._overlap(intersection, pred, target)
-        return _mean(loss, target > 0 if len(target) > 1 else None)
-
-    def _overlap(self, intersection: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the overlap of each class from its Σpt, Σp and Σt, all (classes,)."""
-        raise NotImplementedError
-
-
-def _soft_counts(
-    logits: Tensor, labels: Tensor, valid: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Σpt, Σp and Σt over valid pixels, each (classes,); binary: the foreground alone."""
-    weight = None if valid is None else valid.to(logits.dtype)
-    if logits.shape[1] == 1:
-        probs, target = logits[:, 0].sigmoid(), labels.to(logits.dtype)
-        probs = probs if weight is None else probs * weight
-        return tuple(x.sum()[None] for x in (probs * target, probs, target))
-    probs = logits.softmax(dim=1)
-    probs = probs if weight is None else probs * weight[:, None]
-    # No one-hot target, which would be as large as the logits: each pixel adds the probability of
-    # its own class to that class's sum. One sum per row keeps float32 exact enough.
-    sums = probs.new_zeros(*labels.shape[:2], probs.shape[1])
-    intersection = sums.scatter_add(2, labels, probs.gather(1, labels[:, None])[:, 0])
-    ones = torch.ones_like(probs[:, 0]) if weight is None else weight
-    target = sums.scatter_add(2, labels, ones)
-    return intersection.sum(dim=(0, 1)), probs.sum(dim=(0, 2, 3)), target.sum(dim=(0, 1))
+        weight = None if valid is None else valid.to(logits.dtype)
+        if logits.shape[1] == 1:
+            probs, target = logits[:, 0].sigmoid(), labels.to(logits.dtype)
+            probs = probs if weight is None else probs * weight
+            return 1 - self._overlap((probs * target).sum(), probs.sum(), target.sum())
+        probs = logits.softmax(dim=1)
+        probs = probs if weight is None else probs * weight[:, None]
+        # No one-hot target, which would be as large as the logits: each pixel adds the probability
+        # of its own class to that class's sum. One sum per row keeps float32 exact enough.
+        sums = probs.new_zeros(*labels.shape[:2], probs.shape[1])
+        own = probs.gather(1, labels[:, None])[:, 0]
+        intersection = sums.scatter_add(2, labels, own).sum(dim=(0, 1))
+        ones = torch.ones_like(own) if weight is None else weight
+        target = sums.scatter_add(2, labels, ones).sum(dim=(0, 1))
+        return _mean(1 - self._overlap(intersection, probs.sum(dim=(0, 2, 3)), target), target > 0)
 
 
 class DiceLoss(_OverlapLoss):
     """Soft Dice loss, 1 - (2 Σpt + smooth) / (Σp + Σt + smooth).
 
-    Milletari, Navab & Ahmadi, V-Net (3DV 2016), with p and not p² in the denominator.
-
-    Args:
-        smooth: pixels added above and below the fraction line, more than 0. Without it a batch
-            with no foreground is 0 / 0 or has no gradient; with the default of one pixel, false
-            positives on such a batch still cost, and thousands of foreground pixels outweigh it.
+    With p and not p² in the denominator. Without `smooth`, more than 0, a batch with no foreground
+    is 0 / 0 or has no gradient; with 1, false positives on such a batch still cost.
+    Milletari, Navab & Ahmadi, V-Net (3DV 2016).
     """
 
     def _overlap(self, intersection: Tensor, pred: Tensor, target: Tensor) -> Tensor:
@@ -204,14 +163,8 @@ class JaccardLoss(_OverlapLoss):
 class TverskyLoss(_OverlapLoss):
     """Tversky loss, 1 - (Σpt + smooth) / (Σpt + alpha · soft fp + beta · soft fn + smooth).
 
-    0.5 and 0.5 is Dice (with half its smooth), 1 and 1 is Jaccard.
-    Salehi, Erdogmus & Gholipour (MLMI 2017).
-
-    Args:
-        alpha: weight of false positives, 0 or more.
-        beta: weight of false negatives, 0 or more. Above alpha, as by default, missed foreground
-            costs more than false positives.
-        smooth: as in `DiceLoss`.
+    0.5 and 0.5 is Dice (with half its smooth), 1 and 1 is Jaccard; beta above alpha makes missed
+    foreground cost more than false positives. Salehi, Erdogmus & Gholipour (MLMI 2017).
     """
 
     def __init__(
@@ -222,13 +175,12 @@ class TverskyLoss(_OverlapLoss):
         ignore_index: int | None = 255,
     ):
         super().__init__(smooth, ignore_index)
-        _check("alpha", alpha)
-        _check("beta", beta)
+        _checked("alpha", alpha)
+        _checked("beta", beta)
         self.alpha, self.beta = alpha, beta
 
     def _overlap(self, intersection: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-        fp, fn = pred - intersection, target - intersection
-        wrong = self.alpha * fp + self.beta * fn
+        wrong = self.alpha * (pred - intersection) + self.beta * (target - intersection)
         return (intersection + self.smooth) / (intersection + wrong + self.smooth)
 
 
@@ -239,9 +191,8 @@ class FocalLoss(_Loss):
     objects). Lin, Goyal, Girshick, He & Dollár (ICCV 2017).
 
     Args:
-        gamma: how strongly well-classified pixels are down-weighted, 0 or more; 0 is
-            cross-entropy.
-        alpha: binary: the weight of the foreground, 0 to 1, with 1 - alpha for background;
+        gamma: how strongly well-classified pixels are down-weighted; 0 is cross-entropy.
+        alpha: binary: the weight of the foreground, 0 to 1, background weighs 1 - alpha;
             otherwise one weight a class. None: no weights.
     """
 
@@ -252,10 +203,10 @@ class FocalLoss(_Loss):
         ignore_index: int | None = 255,
     ):
         super().__init__(ignore_index)
-        _check("gamma", gamma)
+        _checked("gamma", gamma)
         self.gamma = gamma
         weights = [1 - alpha, alpha] if isinstance(alpha, int | float) else alpha
-        self.register_buffer("alpha", _class_weights("alpha", weights))
+        self.register_buffer("alpha", None if alpha is None else _checked("alpha", weights))
 
     def _compute(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         if logits.shape[1] == 1:
@@ -274,8 +225,8 @@ class FocalLoss(_Loss):
 class LovaszLoss(_Loss):
     """Lovász extension of the Jaccard loss: piecewise linear, and equal to it at whole masks.
 
-    One channel: the Lovász hinge, on the margin 1 - x·(±1), unbounded above. More: Lovász
-    softmax, on |t - p|, the mean over the classes that occur in the batch. Pooled over the batch.
+    One channel: the hinge, on the margin 1 - x·(±1), unbounded above. More: Lovász softmax, on
+    |t - p|, the mean over the classes that occur in the batch.
     Berman, Rannen Triki & Blaschko, The Lovász-Softmax Loss (CVPR 2018).
     """
 
@@ -283,39 +234,27 @@ class LovaszLoss(_Loss):
         if logits.shape[1] == 1:
             target = (labels == 1).flatten()[None]
             errors = (1 - logits.flatten() * (2 * target - 1)).relu()
-            present = None
         else:
             classes = torch.arange(logits.shape[1], device=logits.device)[:, None]
             target = labels.flatten() == classes
-            if valid is not None:
-                target = target & valid.flatten()
             probs = logits.softmax(dim=1).transpose(0, 1).flatten(1)
             errors = (target.to(probs.dtype) - probs).abs()
-            present = target.any(dim=1)
         if valid is not None:
+            target = target & valid.flatten()
             errors = errors.masked_fill(~valid.flatten(), 0)  # an error of 0 adds nothing, anywhere
         errors, order = errors.sort(dim=1, descending=True)
-        steps = _jaccard_steps(target.gather(1, order), errors.dtype)
+        target = target.gather(1, order)
+        # By how much does each pixel, taken wrong after those before it, raise the Jaccard loss?
+        # A missed foreground pixel takes 1 from the intersection, a false positive adds 1 to the
+        # union. In integers: differences of running scores would lose most digits in float32.
+        total = target.sum(dim=1, keepdim=True)
+        intersection = (total - target.cumsum(dim=1)).to(errors.dtype)
+        union = (total + (~target).cumsum(dim=1)).to(errors.dtype)
+        steps = torch.where(target, 1 / union, intersection / union / (union - 1).clamp(min=1))
+        # Without foreground one false positive is the whole loss.
+        steps[:, :1] = torch.where(total > 0, steps[:, :1], 1)
+        present = total[:, 0] > 0 if len(total) > 1 else None
         return _mean((errors * steps).sum(dim=1), present)
-
-
-def _jaccard_steps(target: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return by how much each pixel, taken wrong after those before it, raises the Jaccard loss.
-
-    A missed foreground pixel takes 1 from the intersection, a false positive adds 1 to the union.
-    Counted in integers: differences of running scores would lose most digits in float32.
-
-    Args:
-        target: boolean (classes, pixels), the pixel with the largest error first.
-        dtype: of the result.
-    """
-    total = target.sum(dim=1, keepdim=True)
-    intersection = (total - target.cumsum(dim=1)).to(dtype)
-    union = (total + (~target).cumsum(dim=1)).to(dtype)
-    steps = torch.where(target, 1 / union, intersection / union / (union - 1).clamp(min=1))
-    # Without foreground one false positive is the whole loss.
-    steps[:, :1] = torch.where(total > 0, steps[:, :1], 1)
-    return steps
 
 
 class Combined(nn.Module):
@@ -328,10 +267,9 @@ class Combined(nn.Module):
         super().__init__()
         if not losses:
             raise ArgumentError("no losses to combine")
-        self.losses = nn.ModuleList(losses)
-        self.weights = list(losses.values())
-        for weight in self.weights:
-            _check("weight", weight)
+        for weight in losses.values():
+            _checked("weight", weight)
+        self.losses, self.weights = nn.ModuleList(losses), list(losses.values())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the weighted sum, a scalar."""

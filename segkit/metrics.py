@@ -1,7 +1,4 @@
-"""Segmentation metrics: count first, score later.
-
-`counts` turns logits and targets into four integers per image and class. They add up over
-batches and processes without loss, and every score and every average is computed from them.
+"""Segmentation metrics: `counts` turns logits and targets into integers, scores come from these.
 
 All functions take
     logits: float (N, C, H, W); one channel is binary (sigmoid), more are exclusive (softmax).
@@ -10,21 +7,12 @@ All functions take
         network of zeros predicts background. Several channels: the class of the largest logit.
     ignore_index: the target value of pixels that do not count, or None.
 They raise ArgumentError as `validate_target` does, and on a CPU also for logits that are NaN.
-
->>> target = torch.tensor([[[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]])
->>> mask = torch.tensor([[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
->>> c = counts(4.0 * mask[None, None] - 2, target)
->>> [t.item() for t in (c.tp, c.fp, c.fn, c.tn)]
-[2, 2, 2, 10]
->>> round(c.iou().item(), 4), c.dice().item()
-(0.3333, 0.5)
 """
 
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -46,16 +34,14 @@ class Counts:
     sweep) are kept by every method. `a + b` and `Counts.cat` append the images of batches.
 
     Every score is float64 on the CPU, and takes
-        reduction: "micro" pools all pixels of the data set, "macro" averages the scores of the
-            classes over the data set, "weighted" does so weighted by each class's target pixels;
-            "micro-imagewise" and "macro-imagewise" do the first two in each image and average
-            the images; "none" returns (images, classes).
+        reduction: "micro" pools all pixels of the data set, "macro" averages the scores of its
+            classes, "weighted" does so weighted by each class's target pixels; "micro-imagewise"
+            and "macro-imagewise" do the first two in each image and average the images; "none"
+            returns (images, classes).
         include_background: False leaves class 0 out. Binary masks have no such column.
         zero_division: the score of 0 / 0, a number or "skip": left out of averages, NaN where
-            nothing remains. With "skip", what is blank in target and prediction changes no mean.
-            A blank image can then only lose (a false positive scores 0): give 1.0 where blank
-            images are part of the task. And precision leaves out a class that is never
-            predicted: give 0.0, or report recall beside it.
+            nothing remains. With "skip" an image without foreground can only lose: give 1.0 where
+            such images matter. And precision leaves out a class that is never predicted: give 0.0.
     """
 
     tp: Tensor
@@ -77,68 +63,56 @@ class Counts:
     def __getitem__(self, images: int | slice | Tensor) -> "Counts":
         if isinstance(images, int):
             images = [range(len(self))[images]]  # a list keeps the axis of images
-        return Counts(*(t[..., images, :] for t in (self.tp, self.fp, self.fn, self.tn)))
+        return Counts(*self.stacked()[..., images, :])
 
     def stacked(self) -> Tensor:
         """Return all four as one (4, images, classes) tensor; `Counts(*tensor)` goes back."""
         return torch.stack([self.tp, self.fp, self.fn, self.tn])
 
     def total(self) -> "Counts":
-        """Return the sum over the images, as counts of one image.
-
-        Processes all-reduce `total().stacked()`, four integers a class.
-        """
+        """Return the sum over the images, as one image; processes can all-reduce it."""
         return Counts(*self.stacked().sum(dim=-2, keepdim=True))
 
     def iou(self, reduction: str = "micro", **options) -> Tensor:
         """Return intersection over union (Jaccard index), tp / (tp + fp + fn)."""
-        return self._score(lambda tp, fp, fn, tn: (tp, tp + fp + fn), reduction, **options)
+        return self._score(self.tp, self.tp + self.fp + self.fn, reduction, **options)
 
     def dice(self, reduction: str = "micro", **options) -> Tensor:
         """Return the Dice coefficient (F1), 2 tp / (2 tp + fp + fn)."""
-        return self._score(lambda tp, fp, fn, tn: (2 * tp, 2 * tp + fp + fn), reduction, **options)
+        return self._score(2 * self.tp, 2 * self.tp + self.fp + self.fn, reduction, **options)
 
     def precision(self, reduction: str = "micro", **options) -> Tensor:
         """Return precision, tp / (tp + fp): the share of predicted pixels that are correct."""
-        return self._score(lambda tp, fp, fn, tn: (tp, tp + fp), reduction, **options)
+        return self._score(self.tp, self.tp + self.fp, reduction, **options)
 
     def recall(self, reduction: str = "micro", **options) -> Tensor:
         """Return recall (sensitivity), tp / (tp + fn): the share of target pixels found."""
-        return self._score(lambda tp, fp, fn, tn: (tp, tp + fn), reduction, **options)
+        return self._score(self.tp, self.tp + self.fn, reduction, **options)
 
     def accuracy(self, reduction: str = "micro", **options) -> Tensor:
-        """Return accuracy, the share of correct pixels.
-
-        For exclusive classes the micro averages are Σ tp / pixels: summing (tp + tn) over C
-        classes would count a wrong pixel as correct C - 2 times.
-        """
+        """Return accuracy, the share of correct pixels."""
+        # Summed over C classes, tp + tn would count a wrong pixel as correct C - 2 times.
         if self.tp.shape[-1] > 1 and reduction.startswith("micro"):
             return self.recall(reduction, **options)
-        return self._score(
-            lambda tp, fp, fn, tn: (tp + tn, tp + fp + fn + tn), reduction, **options
-        )
+        return self._score(self.tp + self.tn, self.stacked().sum(dim=0), reduction, **options)
 
-    def _score(
-        self,
-        ratio: Callable[..., tuple[Tensor, Tensor]],
-        reduction: str,
-        include_background: bool = True,
-        zero_division: float | str = "skip",
-    ) -> Tensor:
+    def _score(self, above, below, reduction, include_background=True, zero_division="skip"):
+        """Return above / below, both summed and the quotient averaged as the options ask."""
         one_of("reduction", reduction, REDUCTIONS)
         empty = math.nan if zero_division == "skip" else float(zero_division)
-        cells = self.stacked().cpu()
+        cells = torch.stack([above, below, self.tp + self.fn]).cpu()
         if not include_background and cells.shape[-1] > 1:
             cells = cells[..., 1:]
         if reduction in ("micro", "macro", "weighted"):
             cells = cells.sum(dim=-2, keepdim=True)
-        if reduction in ("micro", "micro-imagewise"):
+        if reduction.startswith("micro"):
             cells = cells.sum(dim=-1, keepdim=True)
-        scores = _divide(*ratio(*cells), empty)
+        above, below, support = cells
+        scores = _divide(above, below, empty)
         if reduction == "none":
             return scores
         if reduction == "weighted":
-            support = (cells[0] + cells[2]) * ~scores.isnan()
+            support = support * ~scores.isnan()
             weighted = (support * scores.nan_to_num()).sum(dim=-1)
             return _divide(weighted, support.sum(dim=-1), empty).squeeze(-1)
         return scores.nanmean(dim=-1).nanmean(dim=-1)
@@ -152,28 +126,31 @@ def _divide(above: Tensor, below: Tensor, empty: float) -> Tensor:
 def counts(
     logits: Tensor, target: Tensor, threshold: float = 0.5, ignore_index: int | None = 255
 ) -> Counts:
-    """Count correct and wrong pixels, per image and class, on the logits' device.
-
-    A GPU is not waited for.
-    """
-    pred, labels, valid = _classify(logits, target, threshold, ignore_index)
-    if logits.shape[1] == 1:
+    """Count correct and wrong pixels, per image and class; a GPU is not waited for."""
+    _, pred, labels, valid = _classify(logits, target, threshold, ignore_index)
+    classes = logits.shape[1]
+    if classes == 1:
         return _count_masks(pred[:, None], labels[:, None].bool(), valid)
-    return _count_labels(pred, labels, valid, logits.shape[1])
+    confusion = labels.new_zeros(len(labels), classes * classes)  # in one pass, for each image
+    confusion.scatter_add_(1, (labels * classes + pred).flatten(1), valid.flatten(1).long())
+    confusion = confusion.view(-1, classes, classes)  # rows: the target; columns: the prediction
+    tp = confusion.diagonal(dim1=1, dim2=2)
+    fp, fn = confusion.sum(dim=1) - tp, confusion.sum(dim=2) - tp
+    return Counts(tp, fp, fn, confusion.sum(dim=(1, 2))[:, None] - tp - fp - fn)
 
 
 def _classify(
     logits: Tensor, target: Tensor, threshold: float, ignore_index: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the prediction (N, H, W), a mask or class ids, with the labels and valid pixels."""
+) -> tuple[Tensor, ...]:
+    """Return scores, prediction (a mask or class ids), labels and valid pixels, each (N, H, W)."""
     labels, valid = validate_target(logits, target, ignore_index)
     if logits.shape[1] == 1:
-        scores = to_float32(logits[:, 0])
+        scores = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
         pred = scores > logit(threshold)
     else:
         scores, pred = logits.max(dim=1)  # of channels with a NaN the maximum is NaN
     _refuse_nan(scores, valid)
-    return pred, labels, valid
+    return scores, pred, labels, valid
 
 
 def _count_masks(pred: Tensor, target: Tensor, valid: Tensor) -> Counts:
@@ -186,16 +163,6 @@ def _count_masks(pred: Tensor, target: Tensor, valid: Tensor) -> Counts:
     return Counts(tp, fp, fn, pixels - tp - fp - fn)
 
 
-def _count_labels(pred: Tensor, target: Tensor, valid: Tensor, classes: int) -> Counts:
-    """Count (N, H, W) class ids: one confusion matrix per image, in one pass."""
-    confusion = target.new_zeros(len(target), classes * classes)
-    confusion.scatter_add_(1, (target * classes + pred).flatten(1), valid.flatten(1).long())
-    confusion = confusion.view(-1, classes, classes)  # rows: the target; columns: the prediction
-    tp = confusion.diagonal(dim1=1, dim2=2)
-    fp, fn = confusion.sum(dim=1) - tp, confusion.sum(dim=2) - tp
-    return Counts(tp, fp, fn, confusion.sum(dim=(1, 2))[:, None] - tp - fp - fn)
-
-
 @torch.no_grad()
 def sweep(
     logits: Tensor,
@@ -203,22 +170,17 @@ def sweep(
     thresholds: Sequence[float] = THRESHOLDS,
     ignore_index: int | None = 255,
 ) -> Counts:
-    """Count at every threshold in one pass: binary counts of shape (thresholds, images, 1).
+    """Count at every threshold, in rising order: binary counts (thresholds, images, 1).
 
     The integers are those of `counts(logits, target, threshold)`, and every score has one value a
     threshold: `THRESHOLDS[sweep(...).iou().argmax()]`.
-
-    Args:
-        thresholds: probabilities in rising order.
     """
     if logits.shape[1] != 1:
         raise ArgumentError(f"only one channel has a threshold; the logits have {logits.shape[1]}")
     cuts = [logit(t) for t in thresholds]
-    if any(low >= high for low, high in pairwise(cuts)):
+    if cuts != sorted(set(cuts)):
         raise ArgumentError("thresholds must rise")
-    labels, valid = validate_target(logits, target, ignore_index)
-    scores = to_float32(logits[:, 0])
-    _refuse_nan(scores, valid)
+    scores, _, labels, valid = _classify(logits, target, 0.5, ignore_index)
     # Each pixel enters a histogram once, by how many thresholds it exceeds.
     steps = len(cuts) + 1
     exceeded = torch.bucketize(scores, scores.new_tensor(cuts))
@@ -239,12 +201,10 @@ def boundary_counts(
     ratio: float = 0.02,
     ignore_index: int | None = 255,
 ) -> Counts:
-    """Count only near the contours: `boundary_counts(...).iou()` is boundary IoU.
+    """Count only within a distance d of each mask's contour: `.iou()` is boundary IoU.
 
-    Of each mask only the pixels within a distance d of the mask's contour are kept; the image's
-    edge counts as contour. Ignored pixels belong to no mask and are not counted, so where a
-    trimap's border is ignored the contour is the border's inner edge: evaluate boundaries with
-    the border given to a class.
+    The image's edge counts as contour. Ignored pixels belong to no mask, so that a trimap's ignored
+    border moves the contour to its inner edge: evaluate with the border given to a class.
     Cheng, Girshick, Dollár, Berg & Kirillov, "Boundary IoU" (CVPR 2021).
 
     Args:
@@ -252,62 +212,46 @@ def boundary_counts(
     """
     if not 0 < ratio < math.inf:
         raise ArgumentError(f"ratio is {ratio}: give a share of the diagonal, more than 0")
-    pred, labels, valid = _classify(logits, target, threshold, ignore_index)
-    if logits.shape[1] == 1:
-        masks = pred[:, None], labels[:, None] == 1
-    else:
-        classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
-        masks = pred[:, None] == classes, labels[:, None] == classes
+    _, pred, labels, valid = _classify(logits, target, threshold, ignore_index)
+    channels = logits.shape[1]
+    ids = torch.arange(channels, device=logits.device) if channels > 1 else logits.new_ones(1)
     width = max(1, round(ratio * math.hypot(*target.shape[1:])))
-    bands = (_boundary_band(mask & valid[:, None], width) for mask in masks)
-    return _count_masks(*bands, valid)
+    masks = (classes[:, None] == ids[:, None, None] for classes in (pred, labels))
+    return _count_masks(*(_boundary_band(mask & valid[:, None], width) for mask in masks), valid)
 
 
 def _boundary_band(mask: Tensor, width: int) -> Tensor:
     """Keep the pixels of boolean (N, C, H, W) masks that have a pixel outside within `width`.
 
-    The outside is dilated by a square of 2 width + 1 pixels: along each axis by a few shifts,
-    each of which nearly doubles the reach.
+    The outside is dilated by a square, along each axis by shifts that double the reach.
     """
     outside = F.pad(~mask, (width,) * 4, value=True)
     for dim in (2, 3):
         reach = 1
-        while reach < 2 * width + 1:
-            shift = min(reach, 2 * width + 1 - reach)
+        while (missing := 2 * width + 1 - reach) > 0:
+            shift = min(reach, missing)
             rest = outside.shape[dim] - shift
             outside = outside.narrow(dim, 0, rest) | outside.narrow(dim, shift, rest)
             reach += shift
     return mask & outside
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """How often a network is right at each level of confidence, in equal bins from 0 to 1.
-
-    Adds up over batches with `+`.
-    """
+class Calibration(NamedTuple):
+    """How often predictions are correct in equal bins of confidence; adds up over batches."""
 
     pixels: Tensor  # how many fell into each bin
     confidence: Tensor  # the sum of their confidences
     right: Tensor  # how many of them were correct
 
     def __add__(self, other: "Calibration") -> "Calibration":
-        return Calibration(
-            self.pixels + other.pixels,
-            self.confidence + other.confidence,
-            self.right + other.right,
-        )
+        return Calibration(*map(torch.add, self, other))
 
     def curve(self) -> tuple[Tensor, Tensor]:
         """Return the reliability curve: mean confidence and accuracy per bin, NaN if empty."""
         return self.confidence / self.pixels, self.right / self.pixels.double()
 
     def error(self) -> Tensor:
-        """Return the expected calibration error: |accuracy - confidence|, weighted by pixels.
-
-        NaN when no pixel was counted.
-        Naeini, Cooper & Hauskrecht (AAAI 2015); Guo, Pleiss, Sun & Weinberger (ICML 2017).
-        """
+        """Return the expected calibration error (Naeini et al., AAAI 2015); NaN without pixels."""
         return (self.right - self.confidence).abs().sum() / self.pixels.sum()
 
 
@@ -319,9 +263,6 @@ def calibration(
 
     One channel: the confidence is the foreground's probability, and correct is being foreground.
     More: the confidence is the largest probability, and correct is the target being that class.
-
-    Args:
-        bins: how many bins of confidence, at least 1.
     """
     logits, target = logits.cpu(), target.cpu()
     labels, valid = validate_target(logits, target, ignore_index)
@@ -357,44 +298,34 @@ def bootstrap(
 ) -> Interval:
     """Return a score with its bootstrap confidence interval over images (percentile method).
 
-    Images are drawn, not pixels, since pixels of one image are not independent. Images of one
-    patient are not either: sum their counts first. Under about 20 images the interval is too
-    narrow. Efron & Tibshirani, An Introduction to the Bootstrap (1993).
+    Images are drawn, since pixels of one image are not independent. Images of one patient are not
+    either: sum their counts first. Under about 20 images the interval is too narrow.
+    Efron & Tibshirani, An Introduction to the Bootstrap (1993).
 
     Args:
         score: returns one value per resample, from data with an axis of resamples in front:
             `bootstrap(lambda c: c.iou(), counts)`, `bootstrap(lambda d: d.mean(-1), distances)`.
-        data: Counts or tensors of the same images in the same order, resampled alike, so that
+        data: Counts or tensors of the same images, resampled alike: a difference
             `bootstrap(lambda a, b: a.iou() - b.iou(), counts_a, counts_b)` is paired.
-        resamples: how many samples of the images to draw.
-        level: the confidence level, between 0 and 1.
-        seed: seeds the drawing.
     """
-    images = len(data[0])
     lengths = [len(d) for d in data]
-    if set(lengths) != {images}:
-        raise ArgumentError(f"data have {lengths} images; they must be the same images")
-    if images < 2:
-        raise ArgumentError(f"{images} image(s) have no spread between images: give two or more")
+    images = lengths[0]
+    if set(lengths) != {images} or images < 2:
+        raise ArgumentError(f"data have {lengths} images: give the same images, two or more")
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(images, (resamples, images), generator=generator)
-    # Most scores of counts need no more than each resample's sums, and one matrix product gives
-    # these. A score that also depends on single images differs on the first resamples.
+    # Most scores of counts need each resample's sums alone, which one matrix product gives. Those
+    # that depend on single images differ on the first resamples.
     first = drawn[: max(8, 256 // images)]
     pooled = all(isinstance(d, Counts) for d in data) and torch.allclose(
         *(_scores(score, data, first, sums) for sums in (False, True)), 0, 0, equal_nan=True
     )
-    per_image = (d[:1].stacked() if isinstance(d, Counts) else d[:1] for d in data)
-    cells = 1 if pooled else max(d.numel() for d in per_image)
-    parts = drawn.split(max(1, 2_000_000 // (images * cells)))  # bounds the memory
+    cells = max(4 * d.tp.numel() if isinstance(d, Counts) else d.numel() for d in data)
+    parts = drawn.split(max(1, 2_000_000 // (images if pooled else cells)))  # bounds the memory
     scores = torch.cat([_scores(score, data, part, pooled) for part in parts]).double()
     missing = int(scores.isnan().sum())
     if 0 < missing < resamples:
-        warnings.warn(
-            f"{missing} of {resamples} resamples have no score (0 / 0 in every drawn image) and "
-            "are left out of the interval",
-            stacklevel=2,
-        )
+        warnings.warn(f"{missing} of {resamples} resamples have no score (0 / 0)", stacklevel=2)
     tail = (1 - level) / 2
     low, high = scores.nanquantile(torch.tensor([tail, 1 - tail]).double()).tolist()
     return Interval(float(score(*data)), low, high)
@@ -402,16 +333,15 @@ def bootstrap(
 
 def _scores(score: Callable, data: Sequence[Counts | Tensor], drawn: Tensor, sums: bool) -> Tensor:
     """Return the score of each row of `drawn`, from its images or from the sums over them."""
+    times = torch.zeros(drawn.shape, dtype=torch.float64)  # float64 sums integers exactly
+    times.scatter_add_(1, drawn, torch.ones_like(times))
     samples = []
     for d in data:
         if not isinstance(d, Counts):
             samples.append(d[drawn])
         elif sums:
-            times = torch.zeros(drawn.shape, dtype=torch.float64)  # its integers are exact
-            times.scatter_add_(1, drawn, torch.ones_like(times))
-            cells = d.stacked().cpu().movedim(-2, 0)
-            total = (times @ cells.flatten(1).double()).long().view(-1, *cells.shape[1:])
-            samples.append(Counts(*total.movedim(1, 0).unsqueeze(-2)))
+            cells = torch.tensordot(times, d.stacked().cpu().double(), ([1], [-2])).long()
+            samples.append(Counts(*cells.movedim(1, 0).unsqueeze(-2)))
         else:
             samples.append(Counts(*d[drawn].stacked().movedim(-3, 1)))
     return score(*samples)
@@ -426,70 +356,49 @@ def logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def to_float32(logits: Tensor) -> Tensor:
-    """Return logits as float32, or float64 if they are that already."""
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
 def validate_target(
     logits: Tensor, target: Tensor, ignore_index: int | None = 255
 ) -> tuple[Tensor, Tensor]:
     """Check that a target fits logits, and find its ignored pixels.
 
     Returns:
-        labels: int64 (N, H, W), the class ids, 0 where a pixel is ignored; `target` itself where
-            it is known that none is.
+        labels: int64 (N, H, W), class ids, 0 where ignored; `target` itself if surely none is.
         valid: boolean (N, H, W), False where a pixel is ignored.
 
     Raises:
         ArgumentError: type, shape or device do not fit; on a CPU also for class ids that the
-            logits lack. Reading values of another device would wait for it: there it is for
-            the caller to check the masks once, as `fit` does.
+            logits lack. Elsewhere reading values would wait for the device: check masks before.
     """
     shape, expected = tuple(target.shape), (logits.shape[0], *logits.shape[2:])
+    problem = ""
     if logits.ndim != 4 or not logits.is_floating_point():
-        problem = (
-            f"logits are {logits.dtype} of shape {tuple(logits.shape)}; "
-            "expected what a model returns, floats (N, C, H, W)"
-        )
+        problem = f"logits are {logits.dtype} {tuple(logits.shape)}; expected floats (N, C, H, W)"
     elif target.dtype != torch.int64:
         problem = (
-            f"target is {target.dtype}; expected class ids as torch.int64. From a 0/1 mask: "
-            "target.long(); from 0/255: (target > 127).long(). Fractions mean that the mask was "
-            "interpolated: resize masks with nearest"
+            f"target is {target.dtype}; expected class ids as torch.int64: target.long() of 0/1, "
+            "(target > 127).long() of 0/255. Fractions come from interpolation: resize with nearest"
         )
-    elif target.ndim == 4 and target.shape[1] == 1:
-        problem = f"target has shape {shape}; drop the channel: target[:, 0]"
     elif shape != expected:
-        problem = f"target has shape {shape}; logits {tuple(logits.shape)} need {expected}"
+        squeeze = "; drop the channel: target[:, 0]" if target.ndim == 4 else ""
+        problem = f"target has shape {shape}; the logits need {expected}{squeeze}"
     elif target.device != logits.device:
         problem = f"target is on {target.device}, logits on {logits.device}: use target.to(device)"
-    elif target.numel() == 0:
+    elif not target.numel():
         problem = f"target has shape {shape}: there is no pixel in it"
-    else:
-        problem = None
     if problem:
         raise ArgumentError(problem)
-    last = max(2, logits.shape[1]) - 1
+    ignored = torch.iinfo(torch.int64).min if ignore_index is None else ignore_index
+    valid = target != ignored
     on_cpu = _on_cpu(target)
-    low, high = target.aminmax() if on_cpu else (None, None)
-    if ignore_index is None or (on_cpu and not low <= ignore_index <= high):
-        labels, valid = target, torch.ones_like(target, dtype=torch.bool)
-    else:
-        valid = target != ignore_index
-        labels = target.where(valid, 0)
-        low, high = labels.aminmax() if on_cpu else (None, None)
-    if on_cpu and (low < 0 or high > last):
-        values = target.unique().tolist()
-        shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
-        known = "one channel is binary (0 and 1)"
-        if logits.shape[1] > 1:
-            known = f"{logits.shape[1]} channels are for the classes 0 to {last}"
-        remedy = f"{values[-1] + 1} classes need as many channels"
-        if values[-1] == 255:
-            remedy = "a 0/255 mask becomes (mask > 127).long()"
+    labels = target if on_cpu and valid.all() else target.where(valid, 0)
+    last = max(2, logits.shape[1]) - 1
+    low, high = labels.aminmax() if on_cpu else (0, last)
+    if low < 0 or high > last:
+        wrong = labels[(labels < 0) | (labels > last)].unique().tolist()
+        classes = f"0 to {last}" if logits.shape[1] > 1 else "0 and 1, as one channel is binary"
         raise ArgumentError(
-            f"target holds the values {shown}, but {known}, ignored is {ignore_index}: {remedy}"
+            f"target holds the values {wrong[:6]}, but classes are {classes} ({ignore_index} is "
+            "ignored): more classes need as many channels, 0/255 becomes (mask > 127).long()"
         )
     return labels, valid
 
@@ -497,9 +406,7 @@ def validate_target(
 def _refuse_nan(scores: Tensor, valid: Tensor) -> None:
     """Raise for (N, H, W) scores on a CPU that are NaN where pixels count."""
     if _on_cpu(scores) and (scores.isnan() & valid).any():
-        raise ArgumentError(
-            "the logits are not finite (NaN): the network's weights, or its input, are broken"
-        )
+        raise ArgumentError("logits are not finite (NaN): the weights or the input are broken")
 
 
 def _on_cpu(tensor: Tensor) -> bool:

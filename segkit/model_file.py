@@ -23,60 +23,45 @@ from segkit.files import atomic_file
 if TYPE_CHECKING:
     from segkit.data.dataset import SegmentationDataset
 
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a network is and how its images are made.
+    """What a network is and how its images are made."""
 
-    Args:
-        network: a name that `segkit.models.build` knows.
-        class_names: one per class id, the background first; two for a binary network.
-        mean: per channel, of pixels in 0..1, as the images are normalised.
-        std: standard deviation per channel, likewise.
-        size: (height, width) of the images it was trained on, in pixels.
-        in_channels: of the images.
-        classes: channels of the logits, 1 to 255.
-        options: the network's own, as `segkit.models.build` takes them.
-        threshold: of probability, between 0 and 1, where `classes` is 1.
-        notes: anything else worth keeping that JSON can hold: data, scores, settings.
-
-    Raises:
-        ArgumentError: a value is impossible or contradicts another.
-    """
-
-    network: str
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
+    network: str  # a name that segkit.models.build knows
+    class_names: tuple[str, ...]  # one per class id, the background first; two if binary
+    mean: tuple[float, ...]  # per channel, of pixels in 0..1, as the images are normalised
     std: tuple[float, ...]
-    size: tuple[int, int]
+    size: tuple[int, int]  # (height, width) of the images it was trained on, in pixels
     in_channels: int = 3
-    classes: int = 1
-    options: dict[str, Any] = field(default_factory=dict)
-    threshold: float = 0.5
-    notes: dict[str, Any] = field(default_factory=dict)
+    classes: int = 1  # channels of the logits, 1 to 255
+    options: dict[str, Any] = field(default_factory=dict)  # the network's own, as build takes them
+    threshold: float = 0.5  # of probability, where `classes` is 1
+    notes: dict[str, Any] = field(
+        default_factory=dict
+    )  # data, scores, settings: what JSON can hold
 
     def __post_init__(self) -> None:
-        names, pixels = self.class_names, (*self.mean, *self.std)
+        names = self.class_names
         demands = {
             f"network is one of {', '.join(models.names())}": self.network in models.names(),
             "classes is between 1 and 255": self.classes in range(1, 256),
             "each class has a name, one channel 2": len(names) == max(2, self.classes),
-            "class names are different texts": len(set(names)) == len(names)
-            and all(isinstance(name, str) for name in names),
+            "class names are different texts": len({n for n in names if isinstance(n, str)})
+            == len(names),
             "mean and std have a finite number per channel, those of std above 0": (
                 len(self.mean) == len(self.std) == self.in_channels
-                and all(map(math.isfinite, pixels))
+                and all(map(math.isfinite, (*self.mean, *self.std)))
                 and min(self.std) > 0
             ),
             "size is (height, width) in pixels, up to 65,535": len(self.size) == 2
             and all(side in range(1, 2**16) for side in self.size),
             "threshold is between 0 and 1": 0 < self.threshold < 1,
+            "options are at most 4,096, without pretrained": "pretrained" not in self.options
+            and all(v <= 4096 for v in self.options.values() if isinstance(v, int | float)),
         }
-        for demand, met in demands.items():
-            if not met:
-                raise ArgumentError(f"this metadata fits no model: see that {demand} ({self})")
+        if unmet := [demand for demand, met in demands.items() if not met]:
+            raise ArgumentError(f"this metadata fits no model: see that {unmet[0]} ({self})")
 
     @classmethod
     def of(
@@ -92,22 +77,20 @@ class ModelMetadata:
 
         options: those given to `build`; `classes` among them only if not the data set's.
         """
-        mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
-        if dataset.transform is not None:
+        transform, channels = dataset.transform, dataset.channels
+        mean, std = (0.0,) * channels, (1.0,) * channels
+        if transform is not None:
             try:
-                mean, std = dataset.transform.mean, dataset.transform.std
+                mean, std = tuple(transform.mean), tuple(transform.std)
             except AttributeError:
                 raise ArgumentError(
-                    f"the data set's transform, {dataset.transform!r}, has no mean and std: "
+                    f"the data set's transform, {transform!r}, has no mean and std: "
                     "make ModelMetadata(...) with those it normalises by"
                 ) from None
         options.pop("pretrained", None)  # the weights will be in the file
-        classes = options.pop("classes", dataset.classes)
-        about = {"in_channels": dataset.channels, "classes": classes, "options": options}
-        notes = {"data": dataset.info} | (notes or {})
-        names, size = tuple(dataset.class_names), dataset.masks.shape[1:]
-        normalised = {"mean": tuple(mean), "std": tuple(std), "threshold": threshold}
-        return cls(network, names, size=size, **normalised, **about, notes=notes)
+        classes, names = options.pop("classes", dataset.classes), tuple(dataset.class_names)
+        about = names, mean, std, tuple(dataset.masks.shape[1:]), channels, classes, options
+        return cls(network, *about, threshold, {"data": dataset.info} | (notes or {}))
 
     def build(self) -> nn.Module:
         """Return the network with weights not yet trained."""
@@ -122,17 +105,17 @@ class ModelMetadata:
 
 
 def read_metadata(path: str | Path, stored: Any) -> ModelMetadata:
-    """Return the metadata in a file, without what a later segkit may have added to it.
+    """Return the metadata stored in a file (as JSON, or read from it), less what it does not know.
 
     Raises:
         CheckpointError: it describes no network.
     """
-    known = {f.name for f in fields(ModelMetadata)}
     try:
-        given = {key: value for key, value in stored.items() if key in known}
+        stored = json.loads(stored) if isinstance(stored, str) else stored
+        given = {f.name: stored[f.name] for f in fields(ModelMetadata) if f.name in stored}
         tuples = {key: tuple(given[key]) for key in ("class_names", "mean", "std", "size")}
         return ModelMetadata(**given | tuples)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged, or no model of segkit: {error!r}") from error
 
 
@@ -147,9 +130,8 @@ def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> N
         name = re.sub(r"^(module\.|_orig_mod\.)+", "", name)  # of DDP and torch.compile
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         weights[name] = tensor.cpu().contiguous()
-    with torch.device("meta"):  # without memory: its weights are the given ones
-        _check_fit("the metadata given", weights, metadata.build())
     text = metadata.to_json()
+    _build_for("the metadata given", weights, metadata)
     header = {"segkit": text, "checksum": _checksum(text, weights)}
     with atomic_file(path) as part:
         safetensors.torch.save_file(weights, part, header)
@@ -169,13 +151,13 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
             header = file.metadata() or {}
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
-        problem = f"is damaged, or no model file of segkit: {error}"
-        if path.read_bytes()[:4].startswith(_PICKLES):
+        problem = f"damaged, or no model file of segkit: {error}"
+        if re.match(rb"PK\x03\x04|\x80[\x02-\x05]", path.read_bytes()[:4]):
             problem = (
-                "is a pickle (torch.save), which may run code when it is opened, so it is not. "
-                "If you trust it, torch.load(path, weights_only=True) and save it with save_model"
+                "a pickle (torch.save), which may run code when it is opened, so it is not. If you "
+                "trust it, torch.load(path, weights_only=True) and save it with save_model"
             )
-        raise CheckpointError(f"{path} {problem}") from error
+        raise CheckpointError(f"{path} is {problem}") from error
     if not {"segkit", "checksum"} <= set(header):
         raise CheckpointError(
             f"{path} holds weights without metadata of their network: build the network, load the "
@@ -183,18 +165,21 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
         )
     if header["checksum"] != _checksum(header["segkit"], weights):
         raise CheckpointError(f"{path} is damaged: its checksum is wrong")
-    metadata = read_metadata(path, json.loads(header["segkit"]))
-    try:
-        with torch.device("meta"):  # without memory: its weights will be those of the file
-            model = metadata.build()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} describes a network that cannot be: {error}") from error
-    _check_fit(path, weights, model)
+    metadata = read_metadata(path, header["segkit"])
+    model = _build_for(path, weights, metadata)
     model.load_state_dict(weights, assign=True)
     return model.eval(), metadata
 
 
-def _check_fit(source: str | Path, weights: dict[str, Tensor], model: nn.Module) -> None:
+def _build_for(
+    source: str | Path, weights: dict[str, Tensor], metadata: ModelMetadata
+) -> nn.Module:
+    """Return the network on the meta device, if the given weights are those it needs."""
+    try:
+        with torch.device("meta"):
+            model = metadata.build()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{source} describes a network that cannot be: {error}") from error
     given = {name: (*t.shape, t.dtype) for name, t in weights.items()}
     needed = {name: (*t.shape, t.dtype) for name, t in model.state_dict().items()}
     for name in given | needed:
@@ -203,6 +188,7 @@ def _check_fit(source: str | Path, weights: dict[str, Tensor], model: nn.Module)
                 f"{source} and the weights disagree: {name} is {given.get(name, 'absent')} among "
                 f"the weights and {needed.get(name, 'absent')} in the {type(model).__name__}"
             )
+    return model
 
 
 def _checksum(text: str, weights: dict[str, Tensor]) -> str:

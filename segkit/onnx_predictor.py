@@ -16,6 +16,7 @@ import numpy as np
 
 from segkit.errors import ArgumentError, SegkitError
 from segkit.image_ops import (
+    ImageError,
     mask_files,
     normalise,
     predict_resized,
@@ -29,14 +30,8 @@ from segkit.image_ops import (
 class OnnxNetwork:
     """An exported network, which normalises a batch of images and returns logits.
 
-    Its attribute `metadata` holds what the file says of it: class names, mean, std, threshold …
-
-    Args:
-        path: the .onnx file.
-        threads: of the CPU; 0 takes as many as there are cores.
-
-    Raises:
-        ArgumentError: the file is damaged, or segkit did not export it.
+    `metadata` are class names, mean, std, threshold … A file that is damaged, or that segkit did
+    not export, raises ArgumentError. threads: of the CPU; 0 takes as many as there are cores.
     """
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
@@ -44,8 +39,6 @@ class OnnxNetwork:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        if not Path(path).is_file():
-            raise ArgumentError(f"{path}: there is no such file")
         try:
             self.session = onnxruntime.InferenceSession(
                 str(path), options, providers=onnxruntime.get_available_providers()
@@ -57,32 +50,25 @@ class OnnxNetwork:
             raise ArgumentError(f"{path}: segkit did not export it; it lacks class names")
         try:
             self.metadata = json.loads(stored)
-            if not self._describes(**self.metadata):
-                raise ValueError("they do not describe the network")
+            self._check(**self.metadata)
         except (ValueError, TypeError, RecursionError) as error:
             raise ArgumentError(f"{path}: its metadata are damaged ({error})") from error
 
-    def _describes(self, mean, std, size, in_channels, classes, threshold, **_):
-        """Return whether metadata fit the network and can be used."""
+    def _check(self, mean, std, size, in_channels, classes, threshold, **_) -> None:
         (image,), (logits,) = self.session.get_inputs(), self.session.get_outputs()
-        height, width = size
-        return (
-            len(mean) == len(std) == in_channels == image.shape[1]
-            and min(std) > 0
-            and math.isfinite(sum(mean) + sum(std))
-            and classes == logits.shape[1]
-            and all(side in range(1, 16385) for side in (height, width))
-            and 0 < threshold < 1
-        )
+        right = len(mean) == len(std) == in_channels == image.shape[1]
+        right &= min(std) > 0 and math.isfinite(sum(mean) + sum(std)) and 0 < threshold < 1
+        right &= len(size) == 2 and all(side in range(1, 16385) for side in size)
+        if not right or classes != logits.shape[1]:
+            raise ValueError("they do not describe the network")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K, H, W) for uint8 images (N, H, W[, 3])."""
-        name = self.session.get_inputs()[0].name
         batch = normalise(images, self.metadata["mean"], self.metadata["std"])
-        return self.session.run(None, {name: batch})[0]
+        return self.session.run(None, {"image": batch})[0]
 
 
-def main() -> int:
+def _main() -> int:
     """Predict the masks of the files on the command line; return 1 if one could not be used."""
     parser = argparse.ArgumentParser(description="Segment images with an exported network.")
     parser.add_argument("model", help="the .onnx file")
@@ -90,33 +76,28 @@ def main() -> int:
     parser.add_argument("--out", default="masks", help="folder for the masks")
     parser.add_argument("--window", type=int, help="side of a sliding window; default: resize")
     parser.add_argument("--threshold", type=float, help="default: the one in the model")
-    chosen = parser.parse_args()
-    if chosen.window is not None and chosen.window < 1:
-        parser.error(f"--window {chosen.window} is not at least 1")
-    if chosen.threshold is not None and not 0 < chosen.threshold < 1:
-        parser.error(f"--threshold {chosen.threshold} is not between 0 and 1")
+    chosen, failed = parser.parse_args(), 0
     images = list(dict.fromkeys(chosen.images))
     try:
-        targets = mask_files(images, chosen.out)
-        network = OnnxNetwork(chosen.model)
-    except ArgumentError as error:
-        parser.error(str(error))
-    metadata, failed = network.metadata, 0
-    threshold = metadata["threshold"] if chosen.threshold is None else chosen.threshold
-    for file, target in zip(images, targets, strict=True):
-        try:
-            image, orientation = read_image(file, metadata["in_channels"])
-            if chosen.window:
-                chunks = sliding_window(network, image, chosen.window)
+        targets, network = mask_files(images, chosen.out), OnnxNetwork(chosen.model)
+        threshold = network.metadata["threshold"] if chosen.threshold is None else chosen.threshold
+        for file, target in zip(images, targets, strict=True):
+            try:
+                image, orientation = read_image(file, network.metadata["in_channels"])
+            except ImageError as error:
+                print(error, file=sys.stderr)
+                failed = 1
+                continue
+            if chosen.window is None:
+                chunks = predict_resized(network, image, network.metadata["size"])
             else:
-                chunks = predict_resized(network, image, tuple(metadata["size"]))
-            write_mask(target, stitch(chunks, image.shape[:2], threshold), orientation)
+                chunks = sliding_window(network, image, chosen.window)
+            write_mask(target, stitch(chunks, threshold), orientation)
             print(target)
-        except SegkitError as error:
-            print(error, file=sys.stderr)
-            failed = 1
+    except SegkitError as error:
+        parser.error(str(error))
     return failed
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())

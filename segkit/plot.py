@@ -1,8 +1,7 @@
-"""The pictures of the course: samples, overlays, predictions, curves.
+"""The pictures of the course: samples, overlays, predictions, curves, on white in any mode.
 
-Classes have the colours of `image_ops.PALETTE`. Every picture stands on white, so that it reads
-in dark mode too.
-Importing this module sets the style for all of matplotlib, so that a lesson's own plots match.
+Classes have the colours of `image_ops.PALETTE`. Importing this module sets the style for all of
+matplotlib, so that a lesson's own plots match.
 """
 
 import base64
@@ -11,35 +10,26 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
+from torch import nn
 
 from segkit import image_ops
 from segkit.data.dataset import IGNORE, SegmentationDataset
 from segkit.errors import ArgumentError
-from segkit.image_ops import IGNORE_COLOUR, PALETTE, colours, overlay, rgb
+from segkit.image_ops import IGNORE_COLOUR, PALETTE, colours, logits_to_mask, overlay, rgb
+from segkit.train import predict_batches
 
-_STYLE = {
-    "figure.facecolor": "white",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "axes.prop_cycle": plt.cycler(
-        color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-    ),
-}
-plt.rcParams.update(_STYLE)
+_CYCLE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+plt.rc("figure", facecolor="white")
+plt.rc("axes", prop_cycle=plt.cycler(color=_CYCLE), grid=True)
+plt.rc("axes", titlelocation="left", titlesize=10, labelsize=9)
+plt.rc("axes.spines", top=False, right=False)
+plt.rc("grid", alpha=0.25)
+plt.rc("legend", frameon=False, fontsize=8)
+plt.rc(("xtick", "ytick"), labelsize=8)
 
 
 def grid(
@@ -52,8 +42,7 @@ def grid(
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
-        for spine in ax.spines.values():
-            spine.set_visible(False)
+        ax.spines[:].set_visible(False)
     for ax, title in zip(axes[:, 0], row_titles, strict=False):
         ax.set_ylabel(title, rotation=0, ha="right", va="center")
     return fig, axes
@@ -62,17 +51,6 @@ def grid(
 def figure(width: float = 6.0, height: float = 3.0, **options) -> tuple[Figure, Axes]:
     """Return a figure and its axes in the course's style; options are those of plt.subplots."""
     return plt.subplots(figsize=(width, height), layout="constrained", **options)
-
-
-def legend(ax: Axes | Figure, class_names: Sequence[str], ignore: bool = False) -> None:
-    """Name the colours of the classes below a figure or beside an axes."""
-    patches = [Patch(color=PALETTE[i] / 255, label=name) for i, name in enumerate(class_names)]
-    if ignore:
-        patches.append(Patch(color=IGNORE_COLOUR / 255, label="ignored"))
-    loc = "outside lower center" if isinstance(ax, Figure) else "upper left"
-    drawn = ax.legend(handles=patches, loc=loc, ncols=len(patches), frameon=False, fontsize=8)
-    for text in drawn.get_texts():
-        text.set_parse_math(False)  # a name with two $ is no formula
 
 
 def error_map(
@@ -91,12 +69,9 @@ def error_map(
 
 
 def strip(panels: Sequence[np.ndarray], side: int, gap: int = 6) -> Image.Image:
-    """Return pictures of one size beside each other, on white.
+    """Return pictures of one size, uint8 `(H, W, 3)` each, beside each other on white.
 
-    Args:
-        panels: uint8 `(H, W, 3)` each.
-        side: pixels of the longer side of each panel in the result.
-        gap: pixels between them.
+    side: pixels of the longer side of each in the result. gap: pixels between them.
     """
     height, width = panels[0].shape[:2]
     scale = side / max(height, width)
@@ -117,7 +92,12 @@ def _columns(
         for ax, picture in zip(column, named.values(), strict=True):
             ax.imshow(picture, interpolation="nearest")
         column[0].set_title(dataset.names[i], fontsize=8, loc="center", parse_math=False)
-    legend(fig, dataset.class_names, any((dataset.raw(i)[1] == IGNORE).any() for i in indices))
+    patches = [Patch(color=PALETTE[k] / 255, label=n) for k, n in enumerate(dataset.class_names)]
+    if any((dataset.raw(i)[1] == IGNORE).any() for i in indices):
+        patches.append(Patch(color=IGNORE_COLOUR / 255, label="ignored"))
+    legend = fig.legend(handles=patches, loc="outside lower center", ncols=len(patches))
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name with two $ is no formula
     return fig
 
 
@@ -133,28 +113,19 @@ def samples(
     return _columns(dataset, indices, pictures)
 
 
-@torch.no_grad()
 def predict_masks(
-    model: torch.nn.Module,
-    dataset: SegmentationDataset,
-    indices: Sequence[int],
-    threshold: float = 0.5,
+    model: nn.Module, dataset: SegmentationDataset, indices: Sequence[int], threshold: float = 0.5
 ) -> np.ndarray:
-    """Return the class ids, uint8 `(n, H, W)`, that `model` predicts for the items at `indices`.
-
-    threshold: probability above which a pixel is foreground, for one channel.
-    """
+    """Return the class ids, uint8 `(n, H, W)`, that `model` predicts for the items at `indices`."""
     was_training = model.training
-    model.eval()
-    weights = next(model.parameters())
-    images = torch.stack([dataset[i][0] for i in indices])
-    logits = model(images.to(weights.device, weights.dtype))
+    batches = predict_batches(model, dataset.subset(indices), batch_size=len(indices))
+    masks = [logits_to_mask(logits.cpu().numpy(), threshold) for logits, _ in batches]
     model.train(was_training)
-    return image_ops.logits_to_mask(logits.float().cpu().numpy(), threshold)
+    return np.concatenate(masks)
 
 
 def predictions(
-    model: torch.nn.Module,
+    model: nn.Module,
     dataset: SegmentationDataset,
     n: int = 6,
     indices: Sequence[int] | None = None,
@@ -177,16 +148,15 @@ def curves(histories, metric: str = "val_iou") -> Figure:
     fig, (left, right) = figure(7.5, 2.8, ncols=2)
     for name, history in histories.items():
         epochs = history["epoch"]
-        line = left.plot(epochs, history["train_loss"], label=f"{name} train".strip())[0]
-        has_val = not any(value is None for value in history["val_loss"])
-        if has_val:
-            left.plot(epochs, history["val_loss"], "--", color=line.get_color(),
-                      label=f"{name} val".strip())  # fmt: skip
-            right.plot(epochs, history[metric], color=line.get_color(), label=name or None)
+        (line,) = left.plot(epochs, history["train_loss"], label=f"{name} train".strip())
+        if None not in history["val_loss"]:
+            style = {"color": line.get_color()}
+            left.plot(epochs, history["val_loss"], "--", label=f"{name} val".strip(), **style)
+            right.plot(epochs, history[metric], label=name or None, **style)
     left.set(xlabel="epoch", ylabel="loss", title="Loss: lower is better")
     label = metric.replace("val_", "").replace("iou", "IoU").replace("dice", "Dice")
-    right.set(xlabel="epoch", ylabel=label, title=f"Validation {label}: higher is better")
-    right.set_ylim(0, 1)
+    title = f"Validation {label}: higher is better"
+    right.set(xlabel="epoch", ylabel=label, title=title, ylim=(0, 1))
     left.legend()
     if any(histories):
         right.legend()
@@ -194,10 +164,7 @@ def curves(histories, metric: str = "val_iou") -> Figure:
 
 
 def show(fig: Figure, alt: str, dpi: int = 100) -> None:
-    """Show a figure in a notebook with its alternative text, and close it.
-
-    alt: one or two sentences for those who do not see the picture; it must not be empty.
-    """
+    """Show a figure in a notebook with its alternative text, and close it."""
     if not alt.strip():
         raise ArgumentError("alt is empty: describe the picture for those who do not see it")
     from IPython.display import display  # only notebooks show pictures
@@ -208,8 +175,5 @@ def show(fig: Figure, alt: str, dpi: int = 100) -> None:
     # 256 colours, chosen for this picture, look the same and take a third of the room
     few = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     few.save(picture, format="png", optimize=True)
-    display(
-        {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": alt},
-        metadata={"image/png": {"alt": alt}},
-        raw=True,
-    )
+    content = {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}
+    display(content, metadata={"image/png": {"alt": alt}}, raw=True)

@@ -1,8 +1,7 @@
 """From a trained model and an image to a mask: whole or in windows, one file or a folder."""
 
 import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,21 +10,21 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from segkit import image_ops
-from segkit.data.dataset import SegmentationDataset, loader
+from segkit.data.dataset import SegmentationDataset
 from segkit.data.folder import SUFFIXES
 from segkit.errors import ArgumentError
 from segkit.files import atomic_file
-from segkit.image_ops import ImageError, Network, RowChunks
+from segkit.image_ops import Network, RowChunks
 from segkit.metrics import THRESHOLDS, Counts, sweep
 from segkit.model_file import ModelMetadata, load_model, read_metadata
 from segkit.onnx_predictor import OnnxNetwork
+from segkit.train import predict_batches
 from segkit.train.distributed import pick_device
 
 _FLIPS = {"": [()], "h": [(), (2,)], "v": [(), (1,)], "hv": [(), (1,), (2,), (1, 2)]}
-_OVERLAY = 2048  # pixels of an overlay's longer side, at most
 
 
 @dataclass
@@ -34,9 +33,8 @@ class Predictor:
 
     Args:
         network: returns logits for uint8 images; `as_network` makes one of a model.
-        metadata: class names, training size, threshold.
-        window: pixels of a window that slides over the image at its own resolution; None
-            predicts the whole image, resized to the training size.
+        window: side of a window that slides over the image at its own resolution; None predicts
+            the whole image, resized to the training size.
         overlap, batch_size: see `image_ops.sliding_window`.
         flips, scales: see `test_time_augmentation`.
         min_size: see `remove_small_components`.
@@ -52,9 +50,8 @@ class Predictor:
     min_size: int = 0
 
     def __post_init__(self) -> None:
-        # refuses impossible values now, and not when the first picture has been read
-        test_time_augmentation(self.network, self.flips, self.scales)
-        if self.window is not None:
+        self._augmented = test_time_augmentation(self.network, self.flips, self.scales)
+        if self.window is not None:  # refuse impossible values before a picture is read
             image_ops.tile_starts(self.window, self.window, self.overlap)
 
     @classmethod
@@ -67,14 +64,13 @@ class Predictor:
             network = OnnxNetwork(path)
             return cls(network, read_metadata(path, network.metadata), **options)
         model, metadata = load_model(path)
-        model.to(pick_device(device), memory_format=torch.channels_last)
-        return cls(as_network(model, metadata), metadata, **options)
+        return cls(as_network(model.to(pick_device(device)), metadata), metadata, **options)
 
     def _chunks(self, image: np.ndarray) -> RowChunks:
-        network = test_time_augmentation(self.network, self.flips, self.scales)
         if self.window is None:
-            return image_ops.predict_resized(network, image, self.metadata.size)
-        return image_ops.sliding_window(network, image, self.window, self.overlap, self.batch_size)
+            return image_ops.predict_resized(self._augmented, image, self.metadata.size)
+        options = self.window, self.overlap, self.batch_size
+        return image_ops.sliding_window(self._augmented, image, *options)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Return the logits (K, H, W) for a uint8 image (H, W[, 3])."""
@@ -82,26 +78,23 @@ class Predictor:
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         """Return class ids, uint8 (H, W), for a uint8 image (H, W[, 3])."""
-        mask = image_ops.stitch(self._chunks(image), image.shape[:2], self.metadata.threshold)
+        mask = image_ops.stitch(self._chunks(image), self.metadata.threshold)
         return remove_small_components(mask, self.min_size)
 
 
 def as_network(model: nn.Module, metadata: ModelMetadata) -> Network:
     """Return `model`, on the device it is on, as a function from uint8 images to logits."""
+    model.to(memory_format=torch.channels_last)  # the faster layout
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> np.ndarray:
         model.eval()
+        weights = next(model.parameters())
         batch = torch.from_numpy(image_ops.normalise(images, metadata.mean, metadata.std))
-        return model(_like_weights(batch, model)).float().cpu().numpy()
+        batch = batch.to(weights.device, weights.dtype, memory_format=torch.channels_last)
+        return model(batch).float().cpu().numpy()
 
     return run
-
-
-def _like_weights(images: Tensor, model: nn.Module) -> Tensor:
-    """Return images on the device and in the type of the weights; channels_last is faster."""
-    weights = next(model.parameters())
-    return images.to(weights.device, weights.dtype, memory_format=torch.channels_last)
 
 
 def test_time_augmentation(
@@ -119,21 +112,16 @@ def test_time_augmentation(
     if not scales or min(scales) <= 0:
         raise ArgumentError(f"scales={scales!r}: give at least one scale, all above 0")
     versions = list(itertools.product(scales, _FLIPS[flips]))
-    if versions == [(1.0, ())]:
-        return network
 
     def run(images: np.ndarray) -> np.ndarray:
         size, total = images.shape[1:3], 0.0
         for scale, axes in versions:
             scaled = tuple(max(1, round(side * scale)) for side in size)
-            inputs = images
-            if scaled != size:
-                inputs = np.stack([image_ops.resize(image, scaled) for image in images])
-            logits = np.flip(network(np.flip(inputs, axes)), [axis + 1 for axis in axes])
-            if scaled != size:
-                planes = [image_ops.resize(plane, size) for image in logits for plane in image]
-                logits = np.reshape(planes, (*logits.shape[:2], *size))
-            total = total + logits.astype(float)
+            inputs = np.stack([image_ops.resize(image, scaled) for image in images])
+            logits = image_ops.network_logits(network, np.flip(inputs, axes))
+            logits = np.flip(logits, [axis + 1 for axis in axes])
+            planes = [image_ops.resize(plane, size) for image in logits for plane in image]
+            total = total + np.reshape(planes, (*logits.shape[:2], *size)).astype(float)
         return (total / len(versions)).astype(np.float32)
 
     return run
@@ -156,7 +144,7 @@ def remove_small_components(mask: np.ndarray, min_size: int) -> np.ndarray:
     return mask
 
 
-class Threshold(NamedTuple):
+class _Threshold(NamedTuple):
     """A threshold of probability, the score it gives, and the scores of all that were tried."""
 
     value: float
@@ -166,53 +154,27 @@ class Threshold(NamedTuple):
 
 
 def choose_threshold(
-    model: nn.Module,
-    validation: SegmentationDataset,
-    metric: str = "iou",
-    reduction: str = "micro",
-    batch_size: int = 16,
-) -> Threshold:
-    """Return the threshold with the best score on the validation set; of equals, nearest 0.5.
+    model: nn.Module, validation: SegmentationDataset, batch_size: int = 16
+) -> _Threshold:
+    """Return the threshold with the best IoU on the validation set; of equals, nearest 0.5.
 
     On the images it was chosen on, that score is optimistically biased: report another set's.
-
-    Args:
-        model: has one output channel.
-        validation: images that are not used for the final score.
-        metric: a score of `Counts`, as "iou" or "dice".
-        reduction: the average of that score.
-        batch_size: images at a time.
+    Dice is largest at the same threshold. `model` has one output channel.
     """
-    batches = [sweep(*batch).stacked() for batch in logits_of(model, validation, batch_size)]
-    counts = Counts(*torch.cat(batches, dim=-2))
-    scores = getattr(counts, metric)(reduction).nan_to_num(0).tolist()
+    counts = Counts.cat(sweep(*pair) for pair in predict_batches(model, validation, batch_size))
+    scores = counts.iou().nan_to_num(0).tolist()
     best = max(range(len(scores)), key=lambda k: (scores[k], -abs(THRESHOLDS[k] - 0.5)))
-    return Threshold(THRESHOLDS[best], scores[best], THRESHOLDS, tuple(scores))
-
-
-@torch.inference_mode()
-def logits_of(
-    model: nn.Module, data: SegmentationDataset, batch_size: int = 16
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield float32 logits (N, K, H, W) and masks (N, H, W) of a data set, in its order."""
-    model.eval()
-    for images, masks in loader(data, batch_size):
-        images = _like_weights(images, model)
-        yield model(images).float(), masks.to(images.device)
+    return _Threshold(THRESHOLDS[best], scores[best], THRESHOLDS, tuple(scores))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: its mask (and overlay), or the error.
-
-    shares: fraction of the pixels, by class. seconds: with reading and writing.
-    """
+    """What became of one file: its mask, overlay and share of pixels by class, or the error."""
 
     file: Path
     mask: Path | None = None
     overlay: Path | None = None
     shares: dict[str, float] | None = None
-    seconds: float = 0.0
     error: str = ""
 
 
@@ -224,17 +186,15 @@ def predict_folder(
     form: str = "palette",
     overlays: bool = False,
     overwrite: bool = True,
-    watch: Callable[[Outcome], object] | None = None,
+    watch: Callable[[Outcome], object] = lambda _: None,
 ) -> list[Outcome]:
     """Write the mask of each picture in `source` to `out`/NAME.png.
 
     A picture that cannot be used has an outcome with `error`, and the rest is done.
 
     Args:
-        predictor: predicts the masks.
         source: a folder, a picture, or several of either.
-        out: a folder that holds none of the pictures.
-        form: "palette" or "ids", see `image_ops.write_mask`.
+        form: see `image_ops.write_mask`.
         overlays: whether to write NAME_overlay.jpg too, upright and of at most 2048 pixels.
         overwrite: whether a file that exists already may be replaced.
         watch: is called with each outcome.
@@ -243,60 +203,52 @@ def predict_folder(
         ArgumentError: there is no picture, or masks would be written among the pictures, have
             one name, or replace what they must not; nothing is written then.
     """
-    sources = [source] if isinstance(source, (str, Path)) else source
-    files = list(dict.fromkeys(file for place in sources for file in find_pictures(place)))
+    files = find_pictures(source)
     masks = image_ops.mask_files(files, out)
-    targets = [(mask, mask.with_name(f"{mask.stem}_overlay.jpg")) for mask in masks]
-    if not overwrite:
-        for file in (file for pair in targets for file in pair[: 1 + overlays] if file.exists()):
-            raise ArgumentError(f"{file} is there already: give another folder, or overwrite")
+    drawn = [m.with_name(f"{m.stem}_overlay.jpg") if overlays else None for m in masks]
+    existing = [file for file in (*masks, *filter(None, drawn)) if file.exists()]
+    if existing and not overwrite:
+        raise ArgumentError(f"{existing[0]} is there already: give another folder, or overwrite")
     outcomes = []
-    for file, (mask, overlay) in zip(files, targets, strict=True):
-        outcome = _predict_file(predictor, file, mask, overlay if overlays else None, form)
-        outcomes.append(outcome)
-        if watch:
-            watch(outcome)
+    for places in zip(files, masks, drawn, strict=True):
+        outcomes.append(_predict_file(predictor, *places, form))
+        watch(outcomes[-1])
     return outcomes
 
 
-def find_pictures(source: str | Path) -> list[Path]:
-    """Return the pictures in a folder, in order of their names, or the one file."""
-    source = Path(source)
-    if source.is_file():
+def find_pictures(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the pictures in a folder, by name, or the one file; of several sources, each once."""
+    if not isinstance(source, (str, Path)):
+        return list(dict.fromkeys(file for place in source for file in find_pictures(place)))
+    if (source := Path(source)).is_file():
         return [source]
-    names = (f for f in source.glob("[!.]*") if f.suffix.lower() in SUFFIXES)
-    files = sorted(f for f in names if f.is_file())  # neither a folder nor a pipe
-    if not files:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise ArgumentError(f"{source}: neither a picture nor a folder with pictures ({kinds})")
-    return files
+    files = (f for f in sorted(source.glob("[!.]*")) if f.suffix.lower() in SUFFIXES)
+    if files := [f for f in files if f.is_file()]:  # neither a folder nor a pipe
+        return files
+    kinds = ", ".join(sorted(SUFFIXES))
+    raise ArgumentError(f"{source}: neither a picture nor a folder with pictures ({kinds})")
 
 
 def _predict_file(
     predictor: Predictor, file: Path, target: Path, overlay: Path | None, form: str
 ) -> Outcome:
-    start = time.perf_counter()
-    metadata = predictor.metadata
+    names = predictor.metadata.class_names
     try:
-        image, orientation = image_ops.read_image(file, metadata.in_channels)
+        image, orientation = image_ops.read_image(file, predictor.metadata.in_channels)
         mask = predictor.mask(image)
-    except ImageError as error:
-        return Outcome(file, error=str(error), seconds=time.perf_counter() - start)
+    except image_ops.ImageError as error:
+        return Outcome(file, error=str(error))
     except Exception as error:  # torch, OpenCV and onnxruntime have no MemoryError
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+        if "memory" not in f"{type(error).__name__} {error}".lower():
             raise
-        text = f"{file}: too large for the memory; predict it in windows ({error})"
-        return Outcome(file, error=text, seconds=time.perf_counter() - start)
+        return Outcome(file, error=f"{file}: too large for the memory; use windows ({error})")
     image_ops.write_mask(target, mask, orientation, form)
     if overlay:
         small = Image.fromarray(image)
-        small.thumbnail((_OVERLAY, _OVERLAY), Image.Resampling.BILINEAR)
+        small.thumbnail((2048, 2048), Image.Resampling.BILINEAR)
         ids = Image.fromarray(mask).resize(small.size, Image.Resampling.NEAREST)
-        drawn = Image.fromarray(image_ops.overlay(np.array(small), np.array(ids)))
         with atomic_file(overlay) as part:
+            drawn = Image.fromarray(image_ops.overlay(np.array(small), np.array(ids)))
             drawn.save(part, "JPEG", quality=90, subsampling=0)
-    shares = {
-        name: np.count_nonzero(mask == label) / mask.size
-        for label, name in enumerate(metadata.class_names)
-    }
-    return Outcome(file, target, overlay, shares, time.perf_counter() - start)
+    shares = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
+    return Outcome(file, target, overlay, dict(zip(names, shares.tolist(), strict=True)))

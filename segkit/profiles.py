@@ -3,26 +3,24 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-T = TypeVar("T")
+from segkit.errors import one_of
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How large a lesson runs: the sizes it reads instead of writing numbers of its own.
-
-    size: side of the square images, in pixels. width: channels of a network's first level.
-    train, val, test: number of images of a procedural data set. batch: images per step.
-    """
+    """How large a lesson runs: the sizes it reads instead of writing numbers of its own."""
 
     name: str
-    size: int
-    width: int
-    train: int
+    size: int  # side of the square images, in pixels
+    width: int  # channels of a network's first level
+    train: int  # number of images of a procedural data set
     val: int
     test: int
-    batch: int
+    batch: int  # images per step
 
-    def pick(self, *, quick: T, full: T) -> T:
+    def pick(self, *, quick: _T, full: _T) -> _T:
         """Return `quick` or `full`, whichever this profile is: for the numbers of one lesson."""
         return quick if self.name == "quick" else full
 
@@ -34,10 +32,5 @@ PROFILES = {
 
 
 def profile(name: str) -> Profile:
-    """Return the profile called `name`: "quick" (a CPU, a minute) or "full" (the real thing).
-
-    Raises ValueError with the names there are when `name` is not one of them.
-    """
-    if name not in PROFILES:
-        raise ValueError(f"no profile {name!r}; there are: {', '.join(PROFILES)}")
-    return PROFILES[name]
+    """Return the profile called `name`: "quick" (a CPU, a minute) or "full" (the real thing)."""
+    return PROFILES[one_of("profile", name, PROFILES)]

@@ -17,11 +17,9 @@ from segkit.data.dataset import IGNORE, SegmentationDataset
 from segkit.evaluate import Evaluation, best_and_worst, by_image, evaluate, summary
 from segkit.files import write_text
 from segkit.image_ops import FALSE_NEGATIVE, FALSE_POSITIVE, IGNORE_COLOUR
-from segkit.metrics import THRESHOLDS, Counts
+from segkit.metrics import THRESHOLDS
 from segkit.model_file import ModelMetadata
 from segkit.page import picture, render
-
-_MACHINE = ("segkit", "python", "system", "packages", "device", "cores", "threads", "memory")
 
 
 def report_card(
@@ -35,33 +33,20 @@ def report_card(
     batch_size: int = 16,
     title: str = "",
 ) -> dict[str, Any]:
-    """Write the report card of `model` on `data` to the HTML file `out`.
+    """Write the report card of `model` on `data` to the HTML file `out`; return its numbers.
 
     Args:
-        out: the file to write.
-        model: the network.
-        metadata: its class names, normalisation and threshold.
         data: images that neither training nor the choice of threshold has used.
         validation: those on which the threshold was chosen, to draw their curve too.
         cases: how many of the worst and of the best images to show.
-        batch_size: images at a time.
-        title: of the page.
-
-    Returns:
-        The numbers on the page, as `segkit.evaluate.summary` returns them.
-
-    Raises:
-        DataError: the data do not fit the model.
     """
     found = evaluate(model, metadata, data, batch_size)
-    numbers = summary(found)
-    figures = [_images_figure(found), _reliability_figure(found)]
-    colours = {"wrong": FALSE_POSITIVE, "ignored": IGNORE_COLOUR}
-    if found.sweep is not None:
-        curve = validation and evaluate(model, metadata, validation, batch_size).sweep
-        figures.insert(0, _threshold_figure(found.sweep, curve, metadata.threshold))
+    numbers, figures = summary(found), [_images_figure(found), _reliability_figure(found)]
+    colours = {"wrong": FALSE_POSITIVE}
+    if found.binary:
+        chosen_on = validation and evaluate(model, metadata, validation, batch_size)
+        figures.insert(0, _threshold_figure(found, chosen_on))
         colours = {"false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
-        colours["ignored"] = IGNORE_COLOUR
     best, worst = best_and_worst(found, cases)
     html = render(
         "report_card.html",
@@ -69,7 +54,7 @@ def report_card(
         metadata=metadata,
         numbers=numbers,
         figures=figures,
-        colours=colours,
+        colours=colours | {"ignored": IGNORE_COLOUR},
         cases={"Worst": _cases(model, found, worst), "Best": _cases(model, found, best)},
         tables=_tables(model, found),
     )
@@ -77,19 +62,18 @@ def report_card(
     return numbers
 
 
-def _threshold_figure(
-    sweep: Counts, validation: Counts | None, threshold: float
-) -> tuple[Markup, str]:
+def _threshold_figure(found: Evaluation, chosen_on: Evaluation | None) -> tuple[Markup, str]:
     fig, ax = plot.figure(4.6, 3)
-    ax.plot(THRESHOLDS, sweep.iou(), label="IoU", lw=2)
-    ax.plot(THRESHOLDS, sweep.precision(), label="precision", lw=1)
-    ax.plot(THRESHOLDS, sweep.recall(), label="recall", lw=1)
-    if validation is not None:
-        ax.plot(THRESHOLDS, validation.iou(), "--", color="#0072B2", label="IoU, validation")
+    iou, threshold = found.sweep.iou(), found.metadata.threshold
+    ax.plot(THRESHOLDS, iou, label="IoU", lw=2)
+    for name in ("precision", "recall"):
+        ax.plot(THRESHOLDS, getattr(found.sweep, name)(), label=name, lw=1)
+    if chosen_on:
+        ax.plot(THRESHOLDS, chosen_on.sweep.iou(), "--", color="#0072B2", label="IoU, validation")
     ax.axvline(threshold, color="black", lw=1, ls=":")
     ax.set(xlabel="threshold", ylabel="score", ylim=(0, 1.02), title="Scores by threshold")
     ax.legend()
-    low, high = (float(sweep.iou().nan_to_num(0)[THRESHOLDS.index(t)]) for t in (0.25, 0.75))
+    low, high = (float(iou.nan_to_num(0)[THRESHOLDS.index(t)]) for t in (0.25, 0.75))
     caption = f"The dotted line is the threshold in use, {threshold:g}."
     return _image(fig, f"{caption} IoU is {low:.3f} at 0.25 and {high:.3f} at 0.75.")
 
@@ -97,18 +81,19 @@ def _threshold_figure(
 def _reliability_figure(found: Evaluation) -> tuple[Markup, str]:
     confidence, frequency = (side.numpy() for side in found.calibration.curve())
     pixels = found.calibration.pixels.numpy()
-    width = 1 / len(pixels)
     fig, ax = plot.figure(4.6, 3)
-    middles = (np.arange(len(pixels)) + 0.5) * width
-    ax.bar(middles, pixels / pixels.sum(), width=0.9 * width, color="#c8ccd0", label="pixels")
+    middles = (np.arange(len(pixels)) + 0.5) / len(pixels)
+    ax.bar(middles, pixels / pixels.sum(), 0.9 / len(pixels), color="#c8ccd0", label="pixels")
     ax.plot([0, 1], [0, 1], "--", color="black", lw=1, label="perfectly calibrated")
     ax.plot(confidence, frequency, "o-", ms=3, label="measured")
     kind = "the foreground" if found.binary else "the predicted class"
     ax.set(xlabel=f"probability of {kind}", ylabel="observed frequency", title="Reliability")
     ax.legend()
-    error = float(found.calibration.error())
-    caption = f"Expected calibration error {error:.3f}: the mean distance of the probability"
-    return _image(fig, f"{caption} from the observed frequency. Bars: share of the pixels.")
+    caption = (
+        f"Expected calibration error {float(found.calibration.error()):.3f}: the mean distance"
+    )
+    end = "of the probability from the observed frequency. Bars: share of the pixels."
+    return _image(fig, f"{caption} {end}")
 
 
 def _images_figure(found: Evaluation) -> tuple[Markup, str]:
@@ -119,9 +104,8 @@ def _images_figure(found: Evaluation) -> tuple[Markup, str]:
     ax.set(xlabel="IoU of an image", ylabel="images", title="Image by image")
     if not len(ious):
         return _image(fig, "No image has any foreground.")
-    tenth, median = (float(ious.quantile(q)) for q in (0.1, 0.5))
-    caption = f"Half of the images are above {median:.3f}, nine tenths above {tenth:.3f}."
-    return _image(fig, caption)
+    median, tenth = (f"{float(ious.quantile(q)):.3f}" for q in (0.5, 0.1))
+    return _image(fig, f"Half of the images are above {median}, nine tenths above {tenth}.")
 
 
 def _image(fig: Figure, caption: str) -> tuple[Markup, str]:
@@ -134,29 +118,26 @@ def _image(fig: Figure, caption: str) -> tuple[Markup, str]:
 
 def _cases(model: nn.Module, found: Evaluation, indices: Sequence[int]) -> list[dict[str, Any]]:
     """Return the picture and the scores of each image at `indices`."""
-    if not indices:
-        return []
-    masks = plot.predict_masks(model, found.data, indices, found.metadata.threshold)
-    cases = []
-    for i, pred in zip(indices, masks, strict=True):
+    cases, ious = [], by_image(found)
+    for i in indices:
         image, target = found.data.raw(i)
+        (pred,) = plot.predict_masks(model, found.data, [i], found.metadata.threshold)
         errors = plot.error_map(image, target, pred, found.binary)
         overlays = [plot.overlay(image, mask) for mask in (target, pred)]
         strip, content = plot.strip([plot.rgb(image), *overlays, errors], side=150), io.BytesIO()
         strip.save(content, "JPEG", quality=88, subsampling=0)
-        name, counts = found.data.names[i], found.counts[i : i + 1]
-        alt = f"{name}: image, ground truth, prediction, errors"
-        case = {"name": name, "iou": float(by_image(found)[i])}
+        case = {"name": found.data.names[i], "iou": float(ious[i])}
         for ratio in ("precision", "recall"):
-            value = float(getattr(counts, ratio)("macro", include_background=False))
+            value = float(getattr(found.counts[i], ratio)("macro", include_background=False))
             case[ratio] = None if math.isnan(value) else value
+        alt = f"{case['name']}: image, ground truth, prediction, errors"
         case["image"] = picture(content.getvalue(), "jpeg", alt, strip.width)
         cases.append(case)
     return cases
 
 
 def _tables(model: nn.Module, found: Evaluation) -> list[tuple[str, str, list]]:
-    """Return name, caption and rows of what the model, the data and the machine are."""
+    """Return name, caption and rows: what the model, the data and the machine are."""
     metadata, data, masks = found.metadata, found.data, np.asarray(found.data.masks)
     about_model = {
         "network": metadata.network,
@@ -176,16 +157,15 @@ def _tables(model: nn.Module, found: Evaluation) -> list[tuple[str, str, list]]:
         "images with background only": int((~masks.any(axis=(1, 2))).sum()),
         "pixels ignored": f"{100 * np.count_nonzero(masks == IGNORE) / masks.size:.1f} %",
     }
-    machine = {name: value for name, value in environment.report().items() if name in _MACHINE}
+    shown = ("segkit", "python", "system", "packages", "device", "cores", "threads", "memory")
+    machine = {name: value for name, value in environment.report().items() if name in shown}
     machine["python"] = machine["python"].split(" at ")[0]  # without the path of someone's folder
-    blocks = (
-        ("Model", "How it is built and used", about_model),
-        ("Data", "What it was evaluated on", about_data),
-        ("Environment", "Where it was evaluated", machine),
-    )
+    tables = [("Model", "How it is built and used", about_model)]
+    tables += [("Data", "What it was evaluated on", about_data)]
+    tables += [("Environment", "Where it was evaluated", machine)]
     return [
-        (name, caption, [(str(k), _text(v)) for k, v in block.items() if v not in ({}, ())])
-        for name, caption, block in blocks
+        (*names, [(str(k), _text(v)) for k, v in rows.items() if v not in ({}, ())])
+        for *names, rows in tables
     ]
 
 

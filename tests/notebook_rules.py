@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from segkit.course import CourseError, Lesson
@@ -17,9 +18,8 @@ INTRODUCTION = ("You will", "Time", "Before")
 SECTIONS = ("What usually goes wrong", "Exercises", "Recap", "Sources")
 IGNORED = ("nbval-ignore-output", "nbval-skip")
 VOLATILE = ("papermill", "execution", "ExecuteTime", "lines_to_next_cell")
-PLACE = re.compile(
-    r"(?<![\w.])/(?:home|Users|tmp|root|work|var/folders)/\w|[A-Z]:\\\w|site-packages"
-)
+ROOTS = "home|Users|tmp|root|work|var/folders"
+PLACE = re.compile(rf"(?<![\w.])/(?:{ROOTS})/\w|[A-Z]:\\\w|site-packages")
 TIMING = re.compile(r"\d\s?(?:s|ms|µs|us|sec|seconds?|min|minutes?|(?:images|it|steps)/s)\b")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)[^)]*\)")
@@ -36,9 +36,12 @@ class Notebook:
         self.code = [cell for cell in self.cells if cell["cell_type"] == "code"]
         self.text = [cell for cell in self.cells if cell["cell_type"] == "markdown"]
         self.lessons = sorted(name for name in files if Lesson(Path(name)).number)
-        lesson = Lesson(path)
-        lesson.__dict__["cells"] = self.cells  # what is tested may exist in memory only
-        self.lesson = lesson
+        self.lesson = Lesson(path)
+        self.lesson.__dict__["cells"] = self.cells  # what is tested may exist in memory only
+
+    def outputs(self) -> Iterator[tuple[dict, dict]]:
+        """Each output, after its cell."""
+        return ((cell, output) for cell in self.code for output in cell["outputs"])
 
     def headings(self) -> list[tuple[int, str]]:
         """Level and text of every heading."""
@@ -113,12 +116,11 @@ def counts(notebook: Notebook) -> Problems:
 
 
 def errors(notebook: Notebook) -> Problems:
-    for cell in notebook.code:
-        for output in cell["outputs"]:
-            if output["output_type"] == "error":
-                yield f"{notebook.label(cell)} ended in {output['ename']}"
-            elif output.get("name") == "stderr":
-                yield f"{notebook.label(cell)} wrote to stderr: {output['text'][:60]!r}"
+    for cell, output in notebook.outputs():
+        if output["output_type"] == "error":
+            yield f"{notebook.label(cell)} ended in {output['ename']}"
+        elif output.get("name") == "stderr":
+            yield f"{notebook.label(cell)} wrote to stderr: {output['text'][:60]!r}"
 
 
 def places(notebook: Notebook) -> Problems:
@@ -158,12 +160,11 @@ def amount(notebook: Notebook) -> Problems:
 
 
 def alternatives(notebook: Notebook) -> Problems:
-    for cell in notebook.code:
-        for output in cell["outputs"]:
-            for kind in data(output):
-                alt = output["metadata"].get(kind, {}).get("alt", "")
-                if kind.startswith("image/") and len(alt.strip()) < MIN_ALT:
-                    yield f"{notebook.label(cell)}: no words for a picture; plot.show(fig, alt)"
+    for cell, output in notebook.outputs():
+        for kind in data(output):
+            alt = output["metadata"].get(kind, {}).get("alt", "")
+            if kind.startswith("image/") and len(alt.strip()) < MIN_ALT:
+                yield f"{notebook.label(cell)}: no words for a picture; plot.show(fig, alt)"
     for cell in notebook.text:
         for mark, alt, target in LINK.findall(cell["source"]):
             if mark and len(alt.strip()) < MIN_ALT:
@@ -203,9 +204,7 @@ def headings(notebook: Notebook) -> Problems:
     levels = [level for level, _ in notebook.headings()]
     if levels[:1] != [1] or levels.count(1) != 1:
         yield "one `# heading`, the first, is the title"
-    for (before, _), (level, text) in zip(
-        notebook.headings(), notebook.headings()[1:], strict=False
-    ):
+    for (before, _), (level, text) in pairwise(notebook.headings()):
         if level > before + 1:
             yield f"the heading {text!r} skips a level"
 
@@ -224,13 +223,11 @@ def compared(notebook: Notebook) -> Problems:
 
 def asserted(notebook: Notebook) -> Problems:
     for i, cell in enumerate(notebook.code):
-        if set(tags(cell)) & set(IGNORED) and cell["outputs"]:
-            following = notebook.code[i : i + 3]
-            if not any(re.search(r"^\s*assert\b", c["source"], re.M) for c in following):
-                yield (
-                    f"{notebook.label(cell)} is not compared: it, or one of the next two cells,"
-                    " must assert what it shows, with a margin"
-                )
+        following = "\n".join(c["source"] for c in notebook.code[i : i + 3])
+        shown = set(tags(cell)) & set(IGNORED) and cell["outputs"]
+        if shown and not re.search(r"^\s*assert\b", following, re.M):
+            rule = "it, or one of the next two cells, must assert what it shows, with a margin"
+            yield f"{notebook.label(cell)} is not compared: {rule}"
 
 
 def semicolons(notebook: Notebook) -> Problems:
@@ -240,31 +237,28 @@ def semicolons(notebook: Notebook) -> Problems:
 
 
 def kinds(notebook: Notebook) -> Problems:
-    for cell in notebook.code:
-        for output in cell["outputs"]:
-            plain = data(output).get("text/plain", "")
-            if "text/html" in data(output) and (not plain or plain.startswith("<IPython")):
-                yield f"{notebook.label(cell)}: HTML without a text beside it; nbval skips HTML"
-            for kind in {"image/svg+xml", "application/pdf"} & set(data(output)):
-                yield f"{notebook.label(cell)}: {kind} differs on every run; use PNG"
+    for cell, output in notebook.outputs():
+        plain = data(output).get("text/plain", "")
+        if "text/html" in data(output) and (not plain or plain.startswith("<IPython")):
+            yield f"{notebook.label(cell)}: HTML without a text beside it; nbval skips HTML"
+        for kind in {"image/svg+xml", "application/pdf"} & set(data(output)):
+            yield f"{notebook.label(cell)}: {kind} differs on every run; use PNG"
 
 
 def timings(notebook: Notebook) -> Problems:
-    for cell in notebook.code:
-        if set(tags(cell)) & set(IGNORED):
-            continue
-        for output in cell["outputs"]:
-            if "image/png" not in data(output) and (found := TIMING.search(words(output))):
-                yield f"{notebook.label(cell)} prints a time ({found[0]!r}): tag {IGNORED[0]}"
+    for cell, output in notebook.outputs():
+        found = TIMING.search(words(output))
+        if found and "image/png" not in data(output) and not set(tags(cell)) & set(IGNORED):
+            yield f"{notebook.label(cell)} prints a time ({found[0]!r}): tag {IGNORED[0]}"
 
 
 def drift(notebook: Notebook) -> Problems:
     for cell in notebook.cells:
         for key in set(VOLATILE) & set(cell["metadata"]):
             yield f"{notebook.label(cell)} has volatile metadata {key}; run: segkit course refresh"
-        for output in cell.get("outputs", []):
-            if ADDRESS.search(words(output)):
-                yield f"{notebook.label(cell)} shows an object's address in memory"
+    for cell, output in notebook.outputs():
+        if ADDRESS.search(words(output)):
+            yield f"{notebook.label(cell)} shows an object's address in memory"
     if "papermill" in notebook.metadata or "version" in notebook.metadata.get("language_info", {}):
         yield "the notebook's metadata hold what differs by machine; run: segkit course refresh"
 
@@ -276,11 +270,10 @@ def links(notebook: Notebook) -> Problems:
     targets += re.findall(r"%load (\S+\.py)", text)
     for target in targets:
         file = target.partition("#")[0]
-        if not file or re.match(r"(https?|mailto):", file):
-            continue
         planned = Lesson(Path(file)).number and file[:2] not in numbers  # while the course grows
+        elsewhere = not file or re.match(r"(https?|mailto):", file)
         there = file in notebook.files or (notebook.path.parent / file).exists()
-        if not there and not planned:
+        if not (elsewhere or there or planned):
             yield f"a link leads nowhere: {target}"
 
 

@@ -52,7 +52,7 @@ def test_every_solution_belongs_to_an_exercise():
 
 
 def test_only_exercises_and_what_lessons_draw_are_public():
-    drawn = {"four_masks", "four_splits", "four_transforms", "five_curves"}
+    drawn = {"four_masks", "four_splits", "four_transforms", "five_curves", "CASES", "case"}
     names = [e.name for _, e in ALL]
     assert len(set(names)) == len(names)
     assert {*dir(check)} == {*check.__all__, *names, *drawn}
@@ -73,7 +73,7 @@ def test_only_the_lesson_asked_for_is_loaded():
 
 def test_without_the_course_the_error_says_what_to_do(tmp_path):
     shutil.copytree(ROOT / "segkit", tmp_path / "segkit", ignore=lambda *_: ["__pycache__"])
-    code = "from segkit import check; assert 'case' in dir(check); check.box"
+    code = "from segkit import check; assert 'Case' in dir(check); check.box"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE)
     assert b"clone the repository and run inside it" in done.stderr
 
@@ -109,17 +109,17 @@ def forgetful(x):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda x: x + 3.5, ["a number", "expected  6", "got       6.5", "Think again."]),
-        (lambda x: x**2, ["That is the square."]),
-        (lambda x: 1 / 0, ["ZeroDivisionError"]),
-        (forgetful, ["`return`"]),
-        ([6], ["check.double(double)"]),
+        (lambda x: x + 3.5, "a number|expected  6|got       6.5|Think again."),
+        (lambda x: x**2, "That is the square."),
+        (lambda x: 1 / 0, "ZeroDivisionError"),
+        (forgetful, "`return`"),
+        ([6], "check.double(double)"),
     ],
 )
 def test_messages_of_a_wrong_answer(answer, words, capsys):
     double(answer)
     printed = capsys.readouterr().out
-    assert [word for word in words if word not in printed] == []
+    assert [word for word in words.split("|") if word not in printed] == []
 
 
 def test_an_attempt_cannot_spoil_the_cases():
@@ -149,26 +149,18 @@ def test_every_result_is_added_to_the_log(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [
-        (torch.ones(2), torch.ones(2, 1)),
-        ((3, 64, 64), (3, 64, 63)),
-        ([np.array([1]), np.array([2])], [np.array([1]), np.array([3])]),
-        ({"a": 1}, {"a": 2}),
-        ({2, 5}, {2, 5, 8}),
-        ("macro", "micro"),
-        (0.5, 0.51),
-        (True, "yes"),
-    ],
-)
+    [(torch.ones(2), torch.ones(2, 1)), ((3, 64, 64), (3, 64, 63)), ({"a": 1}, {"a": 2}),
+     ([np.array([1]), np.array([2])], [np.array([1]), np.array([3])]), ({2, 5}, {2, 5, 8}),
+     ("macro", "micro"), (0.5, 0.51), (True, "yes")],
+)  # fmt: skip
 def test_values_are_compared_by_what_they_are(right, wrong):
     exercise = Exercise("value", reference=right)
-    assert exercise.grade(right).status == "passed"
-    assert exercise.grade(wrong).status == "failed"
+    assert [exercise.grade(value).status for value in (right, wrong)] == ["passed", "failed"]
 
 
-@pytest.mark.parametrize("answer", [["d", "a"], ("a", "d"), frozenset("ad"), "ad", "a, d"])
-def test_any_collection_does_for_a_set(answer):
+def test_any_collection_does_for_a_set():
     letters = Exercise("letters", {"a", "d"}, mistakes=(Mistake({"a"}, "One more."),))
-    assert letters.grade(answer).status == "passed"
+    for answer in (["d", "a"], ("a", "d"), frozenset("ad"), "ad", "a, d"):
+        assert letters.grade(answer).status == "passed"
     assert "One more." in letters.grade(["a"]).message
     assert letters.grade(3).status == letters.grade([[]]).status == "failed"

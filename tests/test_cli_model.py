@@ -1,10 +1,9 @@
 """`segkit train`, `evaluate`, `predict`, `export`, one after the other, as a user would."""
 
 import functools
-import hashlib
 import json
 import signal
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import yaml
 from calls import call, main, printed
 from PIL import Image
 
-from segkit import cli, config, data, environment, predict
+from segkit import config, data, environment, predict
 from segkit.errors import SegkitError
 from segkit.evaluate import evaluate, summary
 from segkit.model_file import load_model
@@ -26,6 +25,8 @@ CONFIG = {
     "fit": {"epochs": 9, "batch_size": 8, "precision": "fp32", "lr": 0.1},
 }
 OVERRIDES = ("--lr", "0.02", "--epochs", 6, "--seed", 3, "-s", "fit.clip=1", "--out")
+TINY = ("--data", "toy-embryo", "--size", 32, "-s", "data.count=16", "-s", "model.width=4")
+TINY += ("-s", "data.val_count=4", "-s", "model.depth=2", "--epochs", 3, "--batch-size", 8)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,11 @@ def run(tmp_path_factory) -> Path:
     told = printed("train", place / "c.yaml", *OVERRIDES, place / "run", "--json")
     (place / "run" / "told.json").write_text(told)
     return place / "run"
+
+
+@pytest.fixture(scope="module")
+def model(run) -> Path:
+    return run / "model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -53,58 +59,51 @@ def mask(path: Path) -> np.ndarray:
         return np.array(picture)
 
 
-def test_options_override_the_file(run):
+def test_options_override_the_file(run, model):
     asked = yaml.safe_load((run / "train.yaml").read_text())
     assert asked["data"] == CONFIG["data"] | {"seed": 3}
     assert asked["model"] == CONFIG["model"] | {"seed": 3}
     changed = {"lr": 0.02, "epochs": 6, "seed": 3, "clip": 1.0, "out": str(run)}
     assert asked["fit"] == CONFIG["fit"] | changed
-    told = json.loads((run / "told.json").read_text())
-    assert told["model"] == str(run / "model.safetensors") and told["epochs"] == 6
-    assert told["threshold"] == load_model(run / "model.safetensors")[1].threshold
+    shown = json.loads((run / "shown.json").read_text())
+    assert shown["model"] == str(model) and shown["epochs"] == 6
+    assert shown["threshold"] == load_model(model)[1].threshold
     assert (run / "history.csv").read_text().count("\n") == 7
 
 
-def test_evaluate_scores_the_test_set_of_the_run(run):
-    told = json.loads(printed("evaluate", run / "model.safetensors", "--json"))
-    model, metadata = load_model(run / "model.safetensors")
+def test_evaluate_scores_the_test_set_of_the_run(model, tmp_path):
+    shown = json.loads(printed("evaluate", model, "--json"))
     own = data.load("toy-embryo", "test", 32, seed=3)
-    expected = summary(evaluate(model, metadata, own))
-    assert {name: told[name] for name in expected} == expected
-    assert told["data"] == {"source": "toy-embryo", "split": "test"}
-    assert told["scores"]["IoU"]["value"] > 0.4
-    code, text = call("evaluate", run / "model.safetensors", "--threshold", 0.3, "--count", 4)
+    expected = summary(evaluate(*load_model(model), own))
+    assert {name: shown[name] for name in expected} == expected
+    assert shown["data"] == {"source": "toy-embryo", "split": "test"}
+    assert shown["scores"]["IoU"]["value"] > 0.4
+    code, text = call("evaluate", model, "--threshold", 0.3, "--count", 4)
     assert code == 0
-    assert "on 4 images: source toy-embryo, split test" in text
-    assert "foreground above the probability 0.3; ignored pixels" in text
-    assert "cell" in text and "boundary IoU" in text
-
-
-def test_evaluate_writes_the_report_card(run, tmp_path):
+    for line in ("on 4 images: source toy-embryo, split test", "cell", "boundary IoU",
+                  "foreground above the probability 0.3; ignored pixels"):  # fmt: skip
+        assert line in text
     card = tmp_path / "card.html"
-    told = printed("evaluate", run / "model.safetensors", "--count", 4, "--report", card, "--json")
-    assert json.loads(told)["report"] == str(card) and json.loads(told)["images"] == 4
+    shown = json.loads(printed("evaluate", model, "--count", 4, "--report", card, "--json"))
+    assert shown["report"] == str(card) and shown["images"] == 4
     assert "Report card" in card.read_text()
 
 
 @pytest.fixture(scope="module")
-def exported(run) -> Path:
-    path = run / "out" / "m.onnx"
+def exported(model) -> Path:
+    path = model.parent / "out" / "m.onnx"
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    told = printed(
-        "export", run / "model.safetensors", path, "--repeats", 2, "--size", 16, "--json"
-    )
-    told = json.loads(told)
-    assert told["difference"] <= 1e-4
-    assert {row["name"] for row in told["latency"]} >= {"onnxruntime"}
-    assert {tuple(row["shape"]) for row in told["latency"]} == {(1, 1, 16, 16)}
+    shown = json.loads(printed("export", model, path, "--repeats", 2, "--size", 16, "--json"))
+    assert shown["difference"] <= 1e-4
+    assert {row["name"] for row in shown["latency"]} >= {"onnxruntime"}
+    assert {tuple(row["shape"]) for row in shown["latency"]} == {(1, 1, 16, 16)}
     return path
 
 
-def test_what_is_exported_predicts_the_same_masks(run, exported, pictures, tmp_path):
-    for model, out in ((run / "model.safetensors", "torch"), (exported, "onnx")):
-        code, text = call("predict", model, pictures, "--out", tmp_path / out)
+def test_what_is_exported_predicts_the_same_masks(model, exported, pictures, tmp_path):
+    for file, out in ((model, "torch"), (exported, "onnx")):
+        code, text = call("predict", file, pictures, "--out", tmp_path / out)
         assert code == 0 and "3 of 3 masks are in" in text
     assert OnnxNetwork(exported).metadata["class_names"] == ["background", "cell"]
     for name in "abc":
@@ -113,16 +112,13 @@ def test_what_is_exported_predicts_the_same_masks(run, exported, pictures, tmp_p
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_options_of_predict_reach_the_predictor(run, pictures, tmp_path):
+def test_options_of_predict_reach_the_predictor(model, pictures, tmp_path):
     words = ("--tta", "hv", "--scale", 1, "--scale", 1.5, "--tile", 32, "--overlap", 0.5)
-    words += ("--min-size", 9, "--threshold", 0.4, "--form", "ids", "--overlay")
-    told = printed(
-        "predict", run / "model.safetensors", pictures / "a.png", "-o", tmp_path, *words, "--json"
-    )
-    (row,) = json.loads(told)
-    model, metadata = load_model(run / "model.safetensors")
-    metadata = config.ModelMetadata(**vars(metadata) | {"threshold": 0.4})
-    network = predict.as_network(model, metadata)
+    words += ("--min-size", 9, "--threshold", 0.4, "--form", "ids", "--overlay", "--json")
+    (row,) = json.loads(printed("predict", model, pictures / "a.png", "-o", tmp_path, *words))
+    net, metadata = load_model(model)
+    network = predict.as_network(net, metadata)
+    metadata = replace(metadata, threshold=0.4)
     same = predict.Predictor(network, metadata, 32, 0.5, 4, "hv", (1.0, 1.5), 9)
     np.testing.assert_array_equal(mask(Path(row["mask"])), same.mask(mask(pictures / "a.png")))
     with Image.open(row["mask"]) as picture:
@@ -131,48 +127,40 @@ def test_options_of_predict_reach_the_predictor(run, pictures, tmp_path):
     assert sum(row["shares"].values()) == pytest.approx(1)
 
 
-def test_a_broken_picture_is_reported_and_the_rest_done(run, pictures, tmp_path):
+def test_a_broken_picture_is_reported_and_the_rest_done(model, pictures, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    code, text = call(
-        "predict", run / "model.safetensors", tmp_path, pictures, "-o", tmp_path / "o"
-    )
+    code, text = call("predict", model, tmp_path, pictures, "-o", tmp_path / "o")
     assert code == 1
     assert "broken.jpg: cannot be read" in text and "3 of 4 masks" in text
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["a.png", "b.png", "c.png"]
 
 
-def test_nothing_that_is_there_is_overwritten(run, pictures, tmp_path, monkeypatch, capsys):
-    def state():
-        return {p: hashlib.md5(p.read_bytes()).hexdigest() for p in pictures.iterdir()}
+def test_nothing_that_is_there_is_overwritten(model, pictures, tmp_path, monkeypatch, capsys):
+    def refused(*words):
+        assert main(monkeypatch, "predict", model, pictures, *words) == 2
+        return capsys.readouterr().err
 
-    before, model = state(), run / "model.safetensors"
-    assert main(monkeypatch, "predict", model, pictures, "-o", pictures) == 2
-    assert main(monkeypatch, "predict", model, pictures, "-o", pictures, "--overwrite") == 2
-    assert "holds the pictures themselves" in capsys.readouterr().err
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "a.png").write_bytes((pictures / "a.png").read_bytes())
-    assert main(monkeypatch, "predict", model, pictures, tmp_path / "more", "-o", tmp_path) == 2
-    assert "have one name" in capsys.readouterr().err
+    before = {p: p.read_bytes() for p in pictures.iterdir()}
+    for words in ((), ("--overwrite",)):
+        assert "holds the pictures themselves" in refused("-o", pictures, *words)
     (tmp_path / "b.png").write_bytes(b"a mask drawn by hand")
-    assert main(monkeypatch, "predict", model, pictures, "-o", tmp_path) == 2
-    assert "b.png is there already" in capsys.readouterr().err
-    assert {p.name for p in tmp_path.iterdir()} == {"b.png", "more"}
+    assert "b.png is there already" in refused("-o", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["b.png"]
     assert (tmp_path / "b.png").read_bytes() == b"a mask drawn by hand"
     assert call("predict", model, pictures, "-o", tmp_path, "--overwrite")[0] == 0
     assert mask(tmp_path / "b.png").shape == (48, 48)
-    assert state() == before
+    assert {p: p.read_bytes() for p in pictures.iterdir()} == before
 
 
-def test_a_program_is_exported_too(run, tmp_path):
-    code, text = call("export", run / "model.safetensors", tmp_path / "m.pt2")
+def test_a_program_is_exported_too_and_what_is_not_installed_named(
+    model, tmp_path, monkeypatch, capsys
+):
+    code, text = call("export", model, tmp_path / "m.pt2")
     assert code == 0 and "m.pt2" in text
     assert torch.export.load(tmp_path / "m.pt2").module()(torch.zeros(1, 1, 20, 20)).shape[2] == 20
-
-
-def test_exporting_says_what_is_not_installed(run, tmp_path, monkeypatch, capsys):
     real = environment.version
     monkeypatch.setattr(environment, "version", lambda n: None if n == "onnx" else real(n))
-    assert main(monkeypatch, "export", run / "model.safetensors", tmp_path / "m.onnx") == 1
+    assert main(monkeypatch, "export", model, tmp_path / "m.onnx") == 1
     assert "lacks onnx: pip install 'segkit[export]'" in capsys.readouterr().err
 
 
@@ -197,46 +185,39 @@ def test_exporting_says_what_is_not_installed(run, tmp_path, monkeypatch, capsys
         (["train", "--data", "toy-xray", "--device", "tpu"], "tpu"),
         (["train", "RUN/train.yaml"], "already holds a run"),
         (["train", "RUN/train.yaml", "--resume", "--lr", "0.5"], "Resume with the same"),
+        (["train", "list.yaml"], "fit: [1] is not a set of keys and values"),
     ],
 )
-def test_wrong_input_is_one_message(run, tmp_path, monkeypatch, capsys, words, message):
+def test_wrong_input_is_one_message(run, model, tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     torch.save({}, "pickle.pt")
-    Path("text.txt").write_text("words, and no more than words")
-    Path("text.onnx").write_text("words, and no more than words")
-    Path("alone.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    for name in ("text.txt", "text.onnx"):
+        Path(name).write_text("words, and no more than words")
+    Path("list.yaml").write_text("data: {name: toy-xray}\nfit: [1]")
+    Path("alone.safetensors").write_bytes(model.read_bytes())
     before = {p: p.stat().st_mtime_ns for p in run.iterdir()}
-    words = [w.replace("MODEL", str(run / "model.safetensors")) for w in words]
-    assert main(monkeypatch, *(w.replace("RUN", str(run)) for w in words)) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.startswith("segkit: ")
+    words = [w.replace("MODEL", str(model)).replace("RUN", str(run)) for w in words]
+    assert main(monkeypatch, *words) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.startswith("segkit: ")
     assert not Path("o").exists()
     assert {p: p.stat().st_mtime_ns for p in run.iterdir()} == before
 
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ["evaluate", "MODEL", "--threshold", 1],
-        ["predict", "MODEL", "MODEL"],
-        ["export", "MODEL", "m.pth"],
-        ["train", "-s", "epochs"],
-        ["train", "-s", "fit.lr=["],
-        ["train", "--epochs", "0"],
-    ],
-)
-def test_wrong_usage_is_told_by_typer(run, tmp_path, monkeypatch, words):
+    ["predict MODEL MODEL", "export MODEL m.pth", "train -s epochs", "train -s fit.lr=[",
+     "train --epochs 0"],
+)  # fmt: skip
+def test_wrong_usage_is_reported_by_typer(model, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
-    words = [str(w).replace("MODEL", str(run / "model.safetensors")) for w in words]
-    code, text = call(*words)
+    code, text = call(*(str(model) if word == "MODEL" else word for word in words.split()))
     assert code == 2 and "Error" in text
     assert not list(tmp_path.iterdir())
 
 
 def test_a_network_that_breaks_is_no_wrong_usage(tmp_path, monkeypatch, capsys):
-    words = ("--data", "toy-embryo", "--size", 32, "-s", "data.count=8", "-s", "model.width=4")
-    words += ("-s", "data.val_count=4", "-s", "model.depth=2", "--lr", 1e30, "--epochs", 3)
-    assert main(monkeypatch, "train", *words, "--out", tmp_path / "o") == 1
+    assert main(monkeypatch, "train", *TINY, "--lr", 1e30, "--out", tmp_path / "o") == 1
     assert "not finite" in capsys.readouterr().err.lower()
 
 
@@ -253,10 +234,8 @@ def test_an_interrupted_training_is_saved_and_goes_on(tmp_path, monkeypatch, num
 
         return real(*given, log=interrupt, **options)
 
-    words = ("--data", "toy-embryo", "--size", 32, "-s", "data.count=16", "-s", "model.width=4")
-    words += ("-s", "data.val_count=4", "-s", "model.depth=2", "--epochs", 3, "--batch-size", 8)
     monkeypatch.setattr(config, "fit", fit)
-    code, text = call("train", *words, "--out", tmp_path / "o")
+    code, text = call("train", *TINY, "--out", tmp_path / "o")
     assert code == 130 and "Stopped: interrupted in epoch 2" in text
     assert load_model(tmp_path / "o" / "model.safetensors")[1].notes["training"]["epochs"] == 1
     monkeypatch.setattr(config, "fit", real)
@@ -264,37 +243,27 @@ def test_an_interrupted_training_is_saved_and_goes_on(tmp_path, monkeypatch, num
     assert code == 0 and "epoch 1/3" not in text and "epoch 3/3" in text
 
 
-def test_a_bug_of_ours_shows_its_traceback(monkeypatch, run, pictures, tmp_path):
+def test_a_bug_of_ours_shows_its_traceback(monkeypatch, model, pictures, tmp_path):
     """One of the plain kinds that an argument can cause, too."""
-    monkeypatch.setattr(predict, "predict_folder", lambda *_, **__: zip([1], [], strict=True))
     monkeypatch.setattr(predict.Predictor, "load", lambda *_, **__: list(zip([1], [], strict=True)))
-    words = ["predict", run / "model.safetensors", pictures, "--out", tmp_path / "masks"]
-    monkeypatch.setattr(sys, "argv", ["segkit", *map(str, words)])
     with pytest.raises(ValueError, match="zip"):
-        cli.main()
+        main(monkeypatch, "predict", model, pictures, "--out", tmp_path / "masks")
 
 
-@pytest.mark.parametrize(
-    "function", [lambda: data.load("no-such-set"), lambda: config.read("/no/such/file")]
-)
-def test_what_a_user_caused_is_an_error_of_segkit(function):
-    with pytest.raises(SegkitError):
-        function()
+def test_what_a_user_caused_is_an_error_of_segkit():
+    for function in (lambda: data.load("no-such-set"), lambda: config.read("/no/such/file")):
+        with pytest.raises(SegkitError):
+            function()
 
 
 @pytest.mark.parametrize(
     ("words", "network", "out"),
-    [
-        ([], "unet", "runs/toy-xray-unet"),
-        (["-n", "dumbnet"], "dumbnet", "runs/toy-xray-dumbnet"),
-        (["-o", "here"], "unet", "here"),
-    ],
+    [([], "unet", "runs/toy-xray-unet"), (["-n", "dumbnet", "-o", "here"], "dumbnet", "here")],
 )
 def test_training_has_a_network_and_a_run_folder_by_default(monkeypatch, words, network, out):
     asked = []
-    monkeypatch.setattr(config, "from_config", lambda full, **_: asked.append(full) or 1 / 0)
+    monkeypatch.setattr(config, "from_config", lambda full, _: asked.append(full) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("train", "--data", "toy-xray", *words)
-    assert asked == [
-        {"data": {"name": "toy-xray"}, "model": {"name": network}, "fit": {"out": out}}
-    ]
+    wanted = {"data": {"name": "toy-xray"}, "model": {"name": network}, "fit": {"out": out}}
+    assert asked == [wanted | {"threshold": "validation"}]

@@ -4,12 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from pictures import noise, saved
 from PIL import Image
 from torch import nn
 
@@ -22,34 +22,23 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-METADATA = ModelMetadata(
-    "dumbnet",
-    ("background", "cat", "dog"),
-    (0.5, 0.4, 0.3),
-    (0.2, 0.3, 0.25),
-    (32, 48),
-    classes=3,
-    options={"width": 4},
-)
-
 
 def trained(name="dumbnet", channels=3, classes=3):
     """Return a network with the statistics of its images and logits of a trained one's size."""
-    options = {"filters": 4} if name == "pdr_unet" else {"width": 4}
-    metadata = replace(
-        METADATA,
-        network=name,
-        class_names=METADATA.class_names[: max(2, classes)],
-        classes=classes,
-        in_channels=channels,
-        mean=METADATA.mean[:channels],
-        std=METADATA.std[:channels],
-        options=options,
+    metadata = ModelMetadata(
+        name,
+        ("background", "cat", "dog")[: max(2, classes)],
+        (0.5, 0.4, 0.3)[:channels],
+        (0.2, 0.3, 0.25)[:channels],
+        (32, 48),
+        channels,
+        classes,
+        {"filters": 4} if name == "pdr_unet" else {"width": 4},
         threshold=0.4,
     )
     model = metadata.build()
-    image = noise(75, 50, 3) if channels == 3 else noise(75, 50)
-    batch = torch.from_numpy(image_ops.normalise(image[None], metadata.mean, metadata.std))
+    images = a_photo(channels, 75, 50)[None]
+    batch = torch.from_numpy(image_ops.normalise(images, metadata.mean, metadata.std))
     with torch.no_grad():
         for _ in range(20):
             model.train()(batch)
@@ -60,8 +49,8 @@ def trained(name="dumbnet", channels=3, classes=3):
     return model, metadata
 
 
-def noise(*shape):
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+def a_photo(channels, *shape):
+    return noise(*shape, 3) if channels == 3 else noise(*shape)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +76,13 @@ def test_onnxruntime_gives_the_same_masks(exports, name):
     model, metadata, path, difference = exports(name)
     channels, classes = metadata.in_channels, metadata.classes
     assert difference <= 1e-4
+    assert {p.name for p in path.parent.iterdir()} == {"m.onnx", "onnx_predictor.py"}
     ours, theirs = predict.as_network(model, metadata), OnnxNetwork(path)
+    assert theirs.session.get_inputs()[0].shape == ["batch", channels, "height", "width"]
     for shape in ((1, 1, 1), (1, 2, 3), (2, 16, 9), (3, 45, 64), (1, 160, 100)):  # none seen before
-        images = noise(*shape) if channels == 1 else noise(*shape, 3)
+        images = a_photo(channels, *shape)
         np.testing.assert_allclose(ours(images), theirs(images), atol=1e-4)
-    image = noise(75, 50) if channels == 1 else noise(75, 50, 3)
+    image = a_photo(channels, 75, 50)
     for window in (None, 48):
         ours = predict.Predictor(predict.as_network(model, metadata), metadata, window=window)
         theirs = predict.Predictor.load(path, window=window)
@@ -104,25 +95,14 @@ def test_onnxruntime_gives_the_same_masks(exports, name):
         assert 0.02 < (ours.mask(image) > 0).mean() < 0.98
 
 
-def test_the_exported_input_is_free_in_batch_and_size(exported):
-    path = exported[2]
-    (image,) = OnnxNetwork(path).session.get_inputs()
-    assert image.shape == ["batch", 3, "height", "width"]
-    assert {p.name for p in path.parent.iterdir()} == {"m.onnx", "onnx_predictor.py"}
-
-
-def test_exporting_leaves_the_network_as_it_was():
-    model, _ = trained()
+def test_a_program_is_the_network_which_stays_as_it_was(tmp_path):
+    model, metadata = trained("unet", 3, 1)
     model.train()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    export.export_program(model, 3)
+    export.save_program(tmp_path / "m.pt2", model, metadata)
     assert model.training
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
-
-
-def test_a_program_is_the_network(tmp_path):
-    model, metadata = trained("unet", 3, 1)
-    export.save_program(tmp_path / "m.pt2", model, metadata)
+    model.eval()
     extra = {"segkit": ""}
     program = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
     assert read_metadata("m.pt2", json.loads(extra["segkit"])) == metadata
@@ -136,12 +116,9 @@ class Undecided(nn.Module):
         return x if x.mean() > 0 else -x
 
 
-def test_what_cannot_be_exported_is_explained(tmp_path):
+def test_what_cannot_be_exported_is_explained(monkeypatch):
     with pytest.raises(export.ExportError, match=r'Undecided cannot be exported.*"if" on values'):
         export.export_program(Undecided(), 3)
-
-
-def test_an_older_torch_is_named(monkeypatch):
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.11.0"))
     with pytest.raises(export.ExportError, match=r"needs torch 2\.15 or newer, and this is 2\.11"):
         export.export_program(nn.Identity(), 3)
@@ -175,7 +152,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def alone(exported, tmp_path):
     """Return a function that runs the predictor beside an export where segkit is not installed."""
     shutil.copytree(exported[2].parent, tmp_path, dirs_exist_ok=True)
-    Image.fromarray(noise(75, 50, 3)).save(tmp_path / "a.png")
+    saved(tmp_path / "a.png", 75, 50, 3)
 
     def run(*arguments):
         command = [sys.executable, "-c", ALONE, "onnx_predictor.py", "m.onnx", *arguments]
@@ -188,7 +165,7 @@ def alone(exported, tmp_path):
 
 def test_the_predictor_works_alone(alone, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    Image.fromarray(noise(9, 9, 4)).save(tmp_path / "glass.png")
+    saved(tmp_path / "glass.png", 9, 9, 4)
     done = alone("a.png", "broken.jpg", "none.png", "glass.png", "--out", "whole")
     assert done.returncode == 1
     for message in ("broken.jpg: cannot be read", "none.png: cannot", "glass.png: is transparent"):
@@ -202,17 +179,17 @@ def test_the_predictor_works_alone(alone, tmp_path):
 
 
 def test_the_lone_predictor_overwrites_no_picture_and_refuses_impossible_options(alone, tmp_path):
-    (tmp_path / "b").mkdir()
-    before = shutil.copy(tmp_path / "a.png", tmp_path / "b" / "a.png").read_bytes()
+    saved(tmp_path / "b" / "a.png", 9, 9)
+    before = (tmp_path / "a.png").read_bytes()
     for arguments, message in (
-        (("a.png", "--out", "."), "holds the pictures themselves"),
-        (("a.png", "b/a.png"), "have one name"),
-        (("a.png", "--threshold", "0"), "not between 0 and 1"),
-        (("a.png", "--threshold", "2"), "not between 0 and 1"),
-        (("a.png", "--window", "0"), "not at least 1"),
-        (("a.png", "--window=-3"), "not at least 1"),
+        (("--out", "."), "holds the pictures themselves"),
+        (("b/a.png",), "have one name"),
+        (("--threshold", "0"), "not between 0 and 1"),
+        (("--threshold", "2"), "not between 0 and 1"),
+        (("--window", "0"), "must be at least 1"),
+        (("--window=-3",), "must be at least 1"),
     ):
-        done = alone(*arguments)
+        done = alone("a.png", *arguments)
         assert done.returncode == 2 and message in done.stderr
     assert (tmp_path / "a.png").read_bytes() == before and not (tmp_path / "masks").exists()
 
@@ -234,7 +211,7 @@ def test_foreign_and_damaged_onnx_files_are_refused(exported, tmp_path):
     onnx.save(proto, tmp_path / "foreign.onnx")
     (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:2000])
     expected = dict.fromkeys(damaged, "its metadata")
-    expected |= {"foreign": "did not export it", "cut": "damaged", "none": "no such file"}
+    expected |= {"foreign": "did not export it", "cut": "damaged", "none": "exist"}
     for name, message in expected.items():
         with pytest.raises(ArgumentError, match=rf"{name}\.onnx.*{message}"):
             OnnxNetwork(tmp_path / f"{name}.onnx")

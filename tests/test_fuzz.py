@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from labelme_files import png, shape
 from PIL import Image
 
 from segkit import doctor, model_file
@@ -83,7 +84,7 @@ def pictures():
     rgb = Image.fromarray(np.random.default_rng(0).integers(0, 255, (H, W, 3), np.uint8))
     grey, indexed = rgb.convert("L"), rgb.quantize(8)
     exif = Image.Exif()
-    exif[read.ORIENTATION] = 6
+    exif[0x0112] = 6
     return [
         encoded(grey, "PNG"),
         encoded(rgb.convert("RGBA"), "PNG", exif=exif),
@@ -102,14 +103,14 @@ PICTURES = pictures()
 
 
 @fuzz(250)
-@given(damaged(PICTURES), st.sampled_from([None, 1, 3]), st.sampled_from(["refuse", "apply"]))
-def test_damaged_pictures(tmp_path, content, channels, exif):
+@given(damaged(PICTURES), st.sampled_from([None, 1, 3]), st.booleans())
+def test_damaged_pictures(tmp_path, content, channels, turn):
     file = tmp_path / "a.png"
     file.write_bytes(content)
     for reader in (
-        lambda: read.image(file, channels, (8, 8), exif),
-        lambda: read.image("embedded", channels, exif=exif, data=content),
-        lambda: read.image_header(file, exif),
+        lambda: read.image(file, channels, (8, 8), turn),
+        lambda: read.image("embedded", channels, turn=turn, data=content),
+        lambda: read.image_header(file, turn),
         lambda: read.mask(file, (8, 8)),
     ):
         try:
@@ -141,39 +142,30 @@ def test_folders_of_damaged_pictures(tmp_path, image, mask):
         for i in range(3):
             good = encoded(Image.fromarray(np.full((H, W), i % 2, np.uint8)), "PNG")
             (root / folder / f"{i}.png").write_bytes(content if i == 1 else good)
+    report = doctor.check(root)
+    json.dumps(report.to_dict())
     try:
         open_folder(root, "train", 8, cache=False, fractions=(0.4, 0.3, 0.3))
-        agrees = True
+        assert report.ok
     except DataError:
-        agrees = False
-    report = doctor.check(root)
-    assert report.ok >= agrees
-    json.dumps(report.to_dict())
+        pass
 
 
 # LabelMe
 
 
 def annotation(**changes):
+    stamp = {"mask": png(np.full((5, 6), 255, np.uint8))}
     shapes = [
-        {"label": "a", "points": [[2, 2], [9, 3], [5, 9]], "shape_type": "polygon"},
-        {"label": "b", "points": [[1, 1], [4, 4]], "shape_type": "circle"},
-        {
-            "label": "a",
-            "points": [[3, 2], [9, 7]],
-            "shape_type": "mask",
-            "mask": base64.b64encode(
-                encoded(Image.fromarray(np.full((5, 6), 255, np.uint8)), "PNG")
-            ).decode(),
-        },
+        shape("a", [[2, 2], [9, 3], [5, 9]]),
+        shape("b", [[1, 1], [4, 4]], "circle"),
+        shape("a", [[3, 2], [9, 7]], "mask", **stamp),
     ]
     content = {"shapes": shapes, "imagePath": "a.png", "imageData": None}
     return content | {"imageHeight": H, "imageWidth": W} | changes
 
 
-EMBEDDED = [
-    annotation(imageData=base64.b64encode(PICTURES[k]).decode()) for k in range(len(PICTURES))
-]
+EMBEDDED = [annotation(imageData=base64.b64encode(content).decode()) for content in PICTURES[:3]]
 
 
 def opens_or_refuses(root):
@@ -196,7 +188,7 @@ def labelme_folder(tmp_path, content):
 
 
 @fuzz(60)
-@given(damaged([json.dumps(content).encode() for content in [annotation(), *EMBEDDED[:3]]]))
+@given(damaged([json.dumps(content).encode() for content in [annotation(), *EMBEDDED]]))
 def test_damaged_labelme_files(tmp_path, content):
     opens_or_refuses(labelme_folder(tmp_path, content))
 
@@ -217,10 +209,8 @@ anything = st.recursive(
 points = st.lists(st.lists(numbers, min_size=2, max_size=2), min_size=1, max_size=5)
 shapes = st.fixed_dictionaries(
     {
-        "label": st.one_of(st.sampled_from(["a", "background", "__ignore__", "\ud800"]), anything),
-        "shape_type": st.one_of(
-            st.sampled_from(["polygon", "circle", "rectangle", "mask"]), anything
-        ),
+        "label": st.sampled_from(["a", "background", "__ignore__", "\ud800"]) | anything,
+        "shape_type": st.sampled_from(["polygon", "circle", "rectangle", "mask"]) | anything,
         "points": st.one_of(points, points, anything),
     },
     optional={"mask": st.one_of(st.just(base64.b64encode(PICTURES[0]).decode()), anything)},

@@ -1,22 +1,25 @@
 """Marking learners' notebooks."""
 
 import csv
-import io
 import json
 from pathlib import Path
 
 import nbformat
 import pytest
-from typer.testing import CliRunner
+from calls import call
 
 from segkit import paths
-from segkit.cli.course import check
-from segkit.grade import grade
+from segkit.grade import grade_all
 
 SOLUTION = (paths.root() / "notebooks" / "solutions" / "07_iou_and_dice.py").read_text("utf-8")
 WRONG = SOLUTION.replace("2 * tp", "tp")
 CHECK = "\n\ncheck.iou_and_dice(iou_and_dice)"
 STUB = "def choose_average(claim):\n    ...\n\ncheck.choose_average(choose_average)"
+
+
+def grade(path: Path, timeout: float = 120) -> tuple[dict[str, str], str]:
+    ((_, marks, error),) = grade_all([path], timeout=timeout)
+    return marks, error
 
 
 def learner(folder: Path, *answers: str, before: str = "", name: str = "ana.ipynb") -> Path:
@@ -33,58 +36,48 @@ def learner(folder: Path, *answers: str, before: str = "", name: str = "ana.ipyn
 def test_the_last_attempt_counts_and_the_lesson_is_not_run(tmp_path):
     path = learner(tmp_path, WRONG + CHECK, SOLUTION + CHECK, STUB)
     before = path.read_bytes()
-    assert grade(path).marks == {"iou_and_dice": "passed", "choose_average": "todo"}
+    assert grade(path)[0] == {"iou_and_dice": "passed", "choose_average": "todo"}
     assert path.read_bytes() == before and not (tmp_path / "ran").exists()
 
 
 def test_an_answer_may_use_what_the_lesson_made(tmp_path):
     answer = SOLUTION.replace("2 * tp", "two * tp") + CHECK
-    assert grade(learner(tmp_path, answer, before="two = 2")).marks["iou_and_dice"] == "passed"
+    assert grade(learner(tmp_path, answer, before="two = 2"))[0]["iou_and_dice"] == "passed"
     assert (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "reason"),
+    ("text", "reason"),
     [
-        ("gone.ipynb", None, "no notebook"),
-        ("broken.ipynb", "{", "not a readable notebook"),
-        ("other.ipynb", nbformat.writes(nbformat.v4.new_notebook()), "no lesson with exercises"),
+        (None, "no notebook"),
+        ("{", "not a readable notebook"),
+        (nbformat.writes(nbformat.v4.new_notebook()), "no lesson with exercises"),
     ],
 )
-def test_what_cannot_be_marked_says_why(tmp_path, name, text, reason):
+def test_what_cannot_be_marked_says_why(tmp_path, text, reason):
     if text is not None:
-        (tmp_path / name).write_text(text)
-    found = grade(tmp_path / name)
-    assert found.marks == {}
-    assert reason in found.error
+        (tmp_path / "ana.ipynb").write_text(text)
+    marks, error = grade(tmp_path / "ana.ipynb")
+    assert marks == {} and reason in error
 
 
 def test_an_endless_loop_ends(tmp_path):
-    found = grade(learner(tmp_path, "while True: pass"), timeout=3)
-    assert "timed out" in found.error
+    assert "timed out" in grade(learner(tmp_path, "while True: pass"), timeout=3)[1]
 
 
 def test_the_table_of_a_class(tmp_path):
-    table = tmp_path / "marks.csv"
+    table, gone = tmp_path / "marks.csv", str(tmp_path / "gone.ipynb")
     right = learner(tmp_path, SOLUTION + CHECK, "1 / 0\n" + STUB)
     wrong = learner(tmp_path, WRONG + CHECK, STUB, name="ben.ipynb")
-    paths = [str(right), str(wrong), str(tmp_path / "gone.ipynb")]
-    done = CliRunner().invoke(check, [*paths, "--csv", str(table), "-j", "2"])
-    assert done.exit_code == 1
-    lines = [line.split() for line in done.output.splitlines()]
+    code, text = call("check", "grade", right, wrong, gone, "--csv", table, "-j", 2)
+    assert code == 1
+    lines = [line.split() for line in text.splitlines()]
     assert ["ana.ipynb", "right", "not", "run", "1", "of", "2"] in lines
     assert ["ben.ipynb", "wrong", "-", "0", "of", "2"] in lines
-    first, second, third = csv.DictReader(io.StringIO(table.read_text()))
-    assert (first["iou_and_dice"], first["choose_average"], first["right"]) == (
-        "passed", "not run", "1",
-    )  # fmt: skip
-    assert (second["iou_and_dice"], second["choose_average"]) == ("failed", "todo")
-    assert "no notebook" in third["error"] and "no notebook" in done.output
-
-
-def test_marks_as_json(tmp_path):
-    path = str(tmp_path / "gone.ipynb")
-    done = CliRunner().invoke(check, [path, "--json"])
-    assert json.loads(done.stdout) == [
-        {"notebook": path, "marks": {}, "error": f"no notebook {path}"}
-    ]
+    first, second, third = csv.DictReader(table.read_text().splitlines())
+    names = ("iou_and_dice", "choose_average", "right")
+    assert [first[name] for name in names] == ["passed", "not run", "1"]
+    assert [second[name] for name in names] == ["failed", "todo", "0"]
+    assert "no notebook" in third["error"] and "no notebook" in text
+    _, text = call("check", "grade", gone, "--json")
+    assert json.loads(text) == [{"notebook": gone, "marks": {}, "error": f"no notebook {gone}"}]

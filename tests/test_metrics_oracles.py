@@ -1,4 +1,4 @@
-"""Metrics held to other libraries on random batches; where they answer otherwise, that is pred."""
+"""Metrics held to other libraries on random batches; where they differ, that is noted."""
 
 import math
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from batches import batches, some
 from hypothesis import given
+from hypothesis import strategies as st
 
 from segkit.metrics import bootstrap, boundary_counts, calibration, counts
 
@@ -34,39 +35,26 @@ def flat(logits, target):
     return pred[target != 255].numpy(), target[target != 255].numpy()
 
 
+@pytest.mark.parametrize("most_classes", [1, 5])
 @some
-@given(exclusive)
-def test_scikit_learn_exclusive(batch):
-    logits, target = batch
+@given(data=st.data())
+def test_scikit_learn(most_classes, data):
+    logits, target = data.draw(batches(most_classes))
     pred, true = flat(logits, target)
-    c, labels = counts(logits, target), range(logits.shape[1])
+    c, classes = counts(logits, target).total(), logits.shape[1]
     if not len(true):
         return
+    labels = range(classes) if classes > 1 else [1]
     matrices = sklearn_metrics.multilabel_confusion_matrix(true, pred, labels=labels)
-    ours = torch.stack([c.tn, c.fp, c.fn, c.tp]).sum(dim=1).T.reshape(-1, 2, 2)
+    ours = torch.stack([c.tn, c.fp, c.fn, c.tp]).squeeze(1).T.reshape(-1, 2, 2)
     assert ours.tolist() == matrices.tolist()
+    names = {"jaccard": "iou", "f1": "dice", "precision": "precision", "recall": "recall"}
     for average in ("micro", "macro", "weighted", None):
-        kind = dict(labels=labels, average=average, zero_division=0)
-        ask = dict(reduction=average or "none", zero_division=0)
-        for name, ours in (("jaccard", c.total().iou), ("f1", c.total().dice)):
-            theirs = getattr(sklearn_metrics, f"{name}_score")(true, pred, **kind)
-            close(ours(**ask).squeeze(0), theirs)
-        for name in ("precision", "recall"):
-            theirs = getattr(sklearn_metrics, f"{name}_score")(true, pred, **kind)
-            close(getattr(c.total(), name)(**ask).squeeze(0), theirs)
-    close(c.accuracy(), sklearn_metrics.accuracy_score(true, pred))
-
-
-@some
-@given(binary)
-def test_scikit_learn_binary(batch):
-    pred, true = flat(*batch)
-    c = counts(*batch)
-    if not len(true):
-        return
-    for name, score in (("jaccard", "iou"), ("f1", "dice"), ("precision",) * 2, ("recall",) * 2):
-        theirs = getattr(sklearn_metrics, f"{name}_score")(true, pred, zero_division=0)
-        close(getattr(c, score)(zero_division=0), theirs)
+        for name, score in names.items():
+            theirs = getattr(sklearn_metrics, f"{name}_score")(
+                true, pred, labels=labels, average=average, zero_division=0
+            )
+            close(getattr(c, score)(average or "none", zero_division=0).squeeze(0), theirs)
     close(c.accuracy(), sklearn_metrics.accuracy_score(true, pred))
 
 
@@ -115,13 +103,8 @@ def test_torchmetrics_binary(batch):
 def test_segmentation_models_pytorch(batch):
     logits, target = batch
     c = counts(logits, target)
-    theirs = smp_metrics.get_stats(
-        logits.argmax(dim=1),
-        target,
-        mode="multiclass",
-        ignore_index=255,
-        num_classes=len(logits[0]),
-    )
+    kind = dict(mode="multiclass", ignore_index=255, num_classes=logits.shape[1])
+    theirs = smp_metrics.get_stats(logits.argmax(dim=1), target, **kind)
     assert torch.equal(torch.stack(theirs), torch.stack([c.tp, c.fp, c.fn, c.tn]))
     names = {"iou": "iou_score", "dice": "f1_score", "precision": "precision", "recall": "recall"}
     for reduction in ("micro", "macro", "micro-imagewise", "macro-imagewise", "none"):
@@ -130,15 +113,6 @@ def test_segmentation_models_pytorch(batch):
                 score = getattr(smp_metrics, name)
                 score = score(*theirs, reduction=reduction, zero_division=empty)
                 close(getattr(c, ours)(reduction, zero_division=empty), score)
-
-
-@some
-@given(batches(most_classes=1, ignored=(0.0,)))
-def test_segmentation_models_pytorch_binary(batch):
-    logits, target = batch
-    c = counts(logits, target)
-    theirs = smp_metrics.get_stats(logits.sigmoid(), target[:, None], mode="binary", threshold=0.5)
-    assert torch.equal(torch.stack(theirs), torch.stack([c.tp, c.fp, c.fn, c.tn]))
 
 
 @some
@@ -186,27 +160,21 @@ def test_boundary_iou_as_eroding_pixel_by_pixel(seed, ratio):
     close(boundary_counts(logits, target, ratio=ratio).iou("none"), expected)
 
 
+@pytest.mark.parametrize("most_classes", [1, 5])
 @some
-@given(exclusive)
-def test_torchmetrics_calibration(batch):
-    logits, target = batch
+@given(data=st.data())
+def test_torchmetrics_calibration(most_classes, data):
+    logits, target = data.draw(batches(most_classes))
     if not (target != 255).any():
         return
-    theirs = torchmetrics.multiclass_calibration_error(
-        logits.double(), target, num_classes=logits.shape[1], n_bins=15, ignore_index=255
-    )
-    close(calibration(logits, target).error(), theirs)
-
-
-@some
-@given(binary)
-def test_torchmetrics_binary_calibration(batch):
-    logits, target = batch
-    if not (target != 255).any():
-        return
-    theirs = torchmetrics.binary_calibration_error(
-        logits[:, 0].double().sigmoid(), target, n_bins=15, ignore_index=255
-    )
+    kind = dict(n_bins=15, ignore_index=255)
+    if logits.shape[1] == 1:
+        probs = logits[:, 0].double().sigmoid()
+        theirs = torchmetrics.binary_calibration_error(probs, target, **kind)
+    else:
+        theirs = torchmetrics.multiclass_calibration_error(
+            logits.double(), target, num_classes=logits.shape[1], **kind
+        )
     close(calibration(logits, target).error(), theirs)
 
 

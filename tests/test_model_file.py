@@ -6,8 +6,6 @@ import os
 import pickle
 import random
 import struct
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -56,11 +54,10 @@ def test_every_network_comes_back(tmp_path, name):
     assert all(p.grad is not None for p in loaded.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_weights_of_any_type_are_stored_in_float32(tmp_path, dtype):
-    save_model(tmp_path / "m.safetensors", METADATA.build().to(dtype), METADATA)
-    model, _ = load_model(tmp_path / "m.safetensors")
-    assert model(torch.zeros(1, 1, 16, 16)).dtype == torch.float32
+    save_model(tmp_path / "m", METADATA.build().to(dtype), METADATA)
+    assert load_model(tmp_path / "m")[0](torch.zeros(1, 1, 16, 16)).dtype == torch.float32
 
 
 def test_a_compiled_model_is_saved_as_the_network_it_is(tmp_path):
@@ -96,7 +93,8 @@ def test_metadata_comes_from_the_data():
         ({"classes": 300, "class_names": tuple(map(str, range(300)))}, "between 1 and 255"),
         ({"mean": (0.1, 0.2)}, "number per channel"),
         ({"mean": (math.nan,)}, "finite"),
-        ({"std": (math.inf,)}, "finite"),
+        ({"options": {"depth": 4097}}, "at most 4,096"),
+        ({"options": {"pretrained": "a.pth"}}, "without pretrained"),
         ({"std": (0.0,)}, "above 0"),
         ({"size": (0, 4)}, "height, width"),
         ({"size": (16.5, 16)}, "height, width"),
@@ -162,24 +160,22 @@ def test_damage_is_noticed_wherever_it_is(saved):
     whole = saved.read_bytes()
     draw = random.Random(0)
     header = 8 + struct.unpack("<Q", whole[:8])[0]
-    spots = [draw.randrange(header) for _ in range(200)]
-    spots += [draw.randrange(header, len(whole)) for _ in range(50)]
-    for spot in spots:
-        broken = bytearray(whole)
+    spots = [draw.randrange(header) for _ in range(150)]
+    spots += [draw.randrange(header, len(whole)) for _ in range(30)]
+    damaged = [bytearray(whole) for _ in spots]
+    for broken, spot in zip(damaged, spots, strict=True):
         broken[spot] ^= 1 << draw.randrange(8)
-        saved.write_bytes(broken)
-        with pytest.raises(CheckpointError, match=r"m\.safetensors"):
-            load_model(saved)
-    for length in [*range(0, 64, 7), *(draw.randrange(len(whole)) for _ in range(60))]:
-        saved.write_bytes(whole[:length])
+    lengths = [*range(0, 64, 7), *(draw.randrange(len(whole)) for _ in range(40))]
+    for content in damaged + [whole[:length] for length in lengths]:
+        saved.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"m\.safetensors"):
             load_model(saved)
 
 
-def rewrite(path, **changed):
+def rewrite(path, text=None, **changed):
     """Change the metadata of a model file as its author could, with a checksum that is right."""
     weights = safetensors.torch.load_file(path)
-    text = json.dumps(json.loads(METADATA.to_json()) | changed)
+    text = text or json.dumps(json.loads(METADATA.to_json()) | changed)
     header = {"segkit": text, "checksum": model_file._checksum(text, weights)}
     safetensors.torch.save_file(weights, path, header)
 
@@ -191,7 +187,9 @@ def rewrite(path, **changed):
         {"size": 3},
         {"mean": "x"},
         {"options": {"width": 4000}},
-        {"options": {"width": 10**12}},
+        {"options": {"depth": 10**12}},
+        {"text": "{"},
+        {"text": "[" * 200_000},
         {"options": {"wide": 1}},
         {"options": {"up": "x"}},
         {"options": []},
@@ -207,13 +205,3 @@ def test_metadata_of_no_network_or_another_is_refused(saved, changed):
 def test_a_later_segkits_metadata_is_read(saved):
     rewrite(saved, colour_space="sRGB")
     assert load_model(saved)[1] == METADATA
-
-
-def test_loading_imports_neither_the_trainer_nor_the_data(saved):
-    code = (
-        "import sys; from segkit.model_file import load_model; load_model(sys.argv[1]);"
-        "found = [m for m in sys.modules if m.startswith(('segkit.train', 'segkit.data', 'albu'))];"
-        "print(found); sys.exit(bool(found))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, saved], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,5 +1,6 @@
 """From picture to mask: models, flips and scales, thresholds, clean-up, files and folders."""
 
+import functools
 import os
 import time
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import Brightness, bright, grey_set, noise, saved
 from PIL import Image, ImageOps
 from scipy import ndimage
 
@@ -16,30 +18,17 @@ from segkit import data, image_ops, metrics, models, predict
 from segkit.data import read
 from segkit.errors import ArgumentError
 from segkit.model_file import ModelMetadata, save_model
+from segkit.train import predict_batches
 
 METADATA = ModelMetadata("dumbnet", ("background", "bone"), (0.0,), (1.0,), (16, 16), in_channels=1)
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def bright(images):
-    """Return how far each pixel is above 100: a network with a receptive field of one pixel."""
-    return (images[:, None].astype(np.float32) - 100) / 7
-
-
-def save(path, *shape):
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(noise(*shape)).save(path)
-    return path
 
 
 def test_a_network_that_changes_the_size_or_breaks_is_refused():
     metadata = replace(METADATA, network="unet", options={"padding": "valid", "depth": 1})
     network = predict.as_network(metadata.build(), metadata)
-    with pytest.raises(ArgumentError, match="keeps the size"):
-        predict.Predictor(network, metadata, window=64).mask(noise(64, 64))
+    for options in ({}, {"flips": "h"}, {"scales": (1.0, 2.0)}):
+        with pytest.raises(ArgumentError, match="keeps the size"):
+            predict.Predictor(network, metadata, window=64, **options).mask(noise(64, 64))
     broken = predict.Predictor(lambda images: bright(images) * np.nan, METADATA)
     with pytest.raises(ArgumentError, match="not finite"):
         broken.mask(noise(64, 64))
@@ -103,96 +92,63 @@ def test_small_components_go_and_all_else_stays(seed, min_size, classes):
     np.testing.assert_array_equal(mask, before)
 
 
-class Brightness(torch.nn.Module):
-    """Logits from the grey value alone, with a wrong offset that a threshold can correct."""
-
-    def __init__(self, gain=6.0, offset=-2.0):
-        super().__init__()
-        self.gain, self.offset = torch.nn.Parameter(torch.tensor(gain)), offset
-
-    def forward(self, x):
-        return self.gain * x + self.offset
-
-
-def grey_set(n=12):
-    images = noise(n, 20, 20, seed=1)
-    random = np.random.default_rng(2)
-    masks = (images + random.normal(0, 40, images.shape) > 150).astype(np.uint8)
-    masks[:, 0] = 255
-    return data.SegmentationDataset(images, masks, ("background", "light"))
-
-
-@pytest.mark.parametrize("metric", ["iou", "dice"])
-def test_the_chosen_threshold_is_the_best_of_all(metric):
+def test_the_chosen_threshold_is_the_best_of_all_and_of_equals_nearest_a_half():
     model, dataset = Brightness(), grey_set()
-    found = predict.choose_threshold(model, dataset, metric, batch_size=5)
-    images, masks = next(iter(data.loader(dataset, 12)))
-    scores = {
-        t: float(getattr(metrics.counts(model(images), masks, t), metric)())
-        for t in metrics.THRESHOLDS
-    }
-    assert found.score == pytest.approx(max(scores.values()))
-    assert scores[found.value] == max(scores.values())
-    assert found.value != 0.5
-    assert found.scores == pytest.approx(tuple(scores.values()))
-
-
-def test_of_equal_thresholds_the_one_nearest_a_half_is_chosen():
-    dataset = grey_set()
+    found = predict.choose_threshold(model, dataset, batch_size=5)
+    images, masks = next(iter(data.loader(dataset, 24)))
+    scores = [float(metrics.counts(model(images), masks, t).iou()) for t in metrics.THRESHOLDS]
+    assert found.scores == pytest.approx(scores)
+    assert found.score == pytest.approx(max(scores))
+    assert found.value == metrics.THRESHOLDS[scores.index(max(scores))] != 0.5
     dataset.masks[:] = dataset.images > 127
-    confident = Brightness(gain=3000.0, offset=-1500.0)
-    assert predict.choose_threshold(confident, dataset).value == 0.5
+    assert predict.choose_threshold(Brightness(0.0, gain=3000), dataset).value == 0.5
 
 
 # Models and files
 
 
 @pytest.mark.parametrize(
-    ("classes", "dtype"), [(1, torch.float32), (3, torch.float32), (1, torch.float64),
-                           (1, torch.bfloat16)])  # fmt: skip
+    ("classes", "dtype"), [(1, torch.float32), (3, torch.float64), (1, torch.bfloat16)]
+)
 def test_a_loaded_model_predicts_as_it_did(tmp_path, classes, dtype):
     border = "class" if classes == 3 else "ignore"
     dataset = data.load("toy-pets", "test", 32, count=3, border=border)
     model = models.build("unet", 3, classes, width=4).to(dtype).eval()
     save_model(tmp_path / "m.safetensors", model, ModelMetadata.of(dataset, "unet", width=4))
+    assert classes == 3 or predict.choose_threshold(model, dataset).score > 0
     predictor = predict.Predictor.load(tmp_path / "m.safetensors", device="cpu")
     image = dataset.raw(0)[0]
     with torch.inference_mode():
         expected = model.float()(dataset[0][0][None])[0].numpy()
-    atol = 0.1 if dtype == torch.bfloat16 else 1e-5
-    np.testing.assert_allclose(predictor.logits(image), expected, atol=atol)
-    ids = image_ops.logits_to_mask(predictor.logits(image))
-    np.testing.assert_array_equal(predictor.mask(image), ids)
+    logits = predictor.logits(image)
+    np.testing.assert_allclose(logits, expected, atol=0.1 if dtype == torch.bfloat16 else 1e-5)
+    np.testing.assert_array_equal(predictor.mask(image), image_ops.logits_to_mask(logits))
     predictor.window = 20
     assert predictor.mask(noise(50, 41, 3)).shape == (50, 41)
-    if classes == 1:
-        assert predict.choose_threshold(model.to(dtype), dataset).score > 0
 
 
 def test_images_reach_the_network_in_channels_last():
     metadata = replace(METADATA, in_channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
-    layouts, model = [], metadata.build()
-    model.register_forward_pre_hook(
-        lambda _, x: layouts.append(x[0].is_contiguous(memory_format=torch.channels_last))
-    )
+    seen, model = [], metadata.build()
+    is_last = functools.partial(torch.Tensor.is_contiguous, memory_format=torch.channels_last)
+    model.register_forward_pre_hook(lambda _, x: seen.append(is_last(x[0])))
     predict.as_network(model, metadata)(noise(2, 16, 16, 3))
-    next(predict.logits_of(model, data.load("toy-pets", "test", 32, border="pet", count=2)))
-    assert layouts == [True, True]
+    next(predict_batches(model, data.load("toy-pets", "test", 32, border="pet", count=2)))
+    assert seen == [True, True]
 
 
 def test_the_models_threshold_decides():
-    image = noise(16, 16)
     for threshold in (0.2, 0.5, 0.8):
         predictor = predict.Predictor(bright, replace(METADATA, threshold=threshold))
         cut = 7 * np.log(threshold / (1 - threshold)) + 100
-        np.testing.assert_array_equal(predictor.mask(image), image > cut)
+        np.testing.assert_array_equal(predictor.mask(noise(16, 16)), noise(16, 16) > cut)
 
 
 @pytest.mark.parametrize("orientation", range(9))
 def test_a_mask_lies_on_the_pixels_as_they_are_stored(tmp_path, orientation):
     exif = Image.Exif()
     exif[image_ops.ORIENTATION] = orientation
-    Image.fromarray(noise(9, 14)).save(tmp_path / "a.png", exif=exif)
+    saved(tmp_path / "a.png", 9, 14, exif=exif)
     shapes = []
 
     def network(images):
@@ -209,14 +165,13 @@ def test_a_mask_lies_on_the_pixels_as_they_are_stored(tmp_path, orientation):
         np.testing.assert_array_equal(np.array(viewed), np.array(upright) > 100)
 
 
-def test_the_mask_has_the_size_of_the_file_and_shares_that_add_up(tmp_path, monkeypatch):
-    save(tmp_path / "a.png", 301, 217)
+def test_the_mask_has_the_size_of_the_file_and_shares_that_add_up(tmp_path):
     predictor, out = predict.Predictor(bright, METADATA), tmp_path / "out"
-    for longer, size in ((2048, (217, 301)), (50, (36, 50))):
-        monkeypatch.setattr(predict, "_OVERLAY", longer)
+    for shape, size in (((301, 217), (217, 301)), ((64, 4096), (2048, 32))):
+        saved(tmp_path / "a.png", *shape)
         (outcome,) = predict.predict_folder(predictor, tmp_path, out, overlays=True)
         mask = read.mask(outcome.mask)
-        assert mask.shape == (301, 217)
+        assert mask.shape == shape
         assert outcome.shares == {"background": 1 - mask.mean(), "bone": mask.mean()}
         with Image.open(outcome.overlay) as picture:
             assert (picture.format, picture.size) == ("JPEG", size)
@@ -224,35 +179,32 @@ def test_the_mask_has_the_size_of_the_file_and_shares_that_add_up(tmp_path, monk
 
 def test_a_large_picture_is_no_cause_for_alarm(tmp_path, monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    save(tmp_path / "large.png", 20, 20)
-    save(tmp_path / "larger.png", 30, 30)
-    outcomes = predict.predict_folder(predict.Predictor(bright, METADATA), tmp_path, tmp_path / "o")
+    files = [saved(tmp_path / "large.png", 20, 20), saved(tmp_path / "larger.png", 30, 30)]
+    outcomes = predict.predict_folder(predict.Predictor(bright, METADATA), files, tmp_path / "o")
     assert not [w for w in recwarn if "bomb" in str(w.message)]
     assert not outcomes[0].error and "exceeds limit" in outcomes[1].error
 
 
 def test_a_folder_with_broken_files_is_done_but_for_them(tmp_path):
-    place = tmp_path / "pictures"
+    place, out = tmp_path / "pictures", tmp_path / "masks"
     for name in ("a.png", "b.jpg", "twin.png", "twin.jpg", "._a.png"):
-        save(place / name, 40, 30, 3)
-    whole = (place / "b.jpg").read_bytes()
-    (place / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (place / "text.png").write_text("no picture")
-    (place / "notes.txt").write_text("no picture either")
+        saved(place / name, 40, 30, 3)
+    (place / "cut.jpg").write_bytes((place / "b.jpg").read_bytes()[:500])
+    for name in ("text.png", "notes.txt"):
+        (place / name).write_text("no picture")
     (place / "folder.png").mkdir()
     (place / "link.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(place / "pipe.png")
     Image.fromarray(noise(40, 30).astype(np.uint16) * 200).save(place / "deep.png")
-    watched, out, started = [], tmp_path / "masks", time.monotonic()
-    predictor = predict.Predictor(bright, METADATA)
+    watched, started, predictor = [], time.monotonic(), predict.Predictor(bright, METADATA)
     outcomes = predict.predict_folder(predictor, place, out, overlays=True, watch=watched.append)
     assert watched == outcomes and time.monotonic() - started < 60
     failed = {o.file.name: o.error for o in outcomes if o.error}
     assert set(failed) == {"cut.jpg", "text.png", "deep.png"}
     assert all(str(place / name) in error for name, error in failed.items())
-    written = {path.name for path in out.iterdir()}
     stems = ("a", "b", "twin.png", "twin.jpg")
-    assert written == {f"{s}.png" for s in stems} | {f"{s}_overlay.jpg" for s in stems}
+    written = {f"{s}.png" for s in stems} | {f"{s}_overlay.jpg" for s in stems}
+    assert {path.name for path in out.iterdir()} == written
 
 
 @pytest.mark.parametrize(
@@ -269,7 +221,7 @@ def test_a_picture_too_large_for_the_memory_ends_no_folder(tmp_path, error):
     predictor = predict.Predictor(network, METADATA)
     outcomes = predict.predict_folder(predictor, tmp_path, tmp_path / "out")
     assert [bool(outcome.mask) for outcome in outcomes] == [True, False, True]
-    assert f"1.png: too large for the memory; predict it in windows ({error})" in outcomes[1].error
+    assert f"1.png: too large for the memory; use windows ({error})" in outcomes[1].error
 
 
 def test_a_folder_is_refused_where_nothing_can_be_done(tmp_path):
@@ -277,11 +229,7 @@ def test_a_folder_is_refused_where_nothing_can_be_done(tmp_path):
     for source in (tmp_path, tmp_path / "none"):
         with pytest.raises(ArgumentError, match="neither a picture nor a folder"):
             predict.predict_folder(predictor, source, out)
-    file = save(tmp_path / "a.png", 9, 9)
-    with pytest.raises(ArgumentError, match="give another folder"):
-        predict.predict_folder(predictor, tmp_path, tmp_path)
+    file = saved(tmp_path / "a.png", 9, 9)
     outcomes = predict.predict_folder(predictor, [file, tmp_path], out)
     assert [o.file.name for o in outcomes] == ["a.png"]
     assert predict.predict_folder(predictor, file, out)[0].mask == out / "a.png"
-    with pytest.raises(ArgumentError, match=r"a\.png is there already"):
-        predict.predict_folder(predictor, file, out, overwrite=False)

@@ -1,5 +1,6 @@
 """Data flows one way: nothing imports upwards, and what looks public is used by somebody."""
 
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -70,6 +71,24 @@ def test_every_public_name_is_used_outside_its_module():
         assert not unused, f"{module}: {', '.join(sorted(unused))}: give it an underscore, or go"
 
 
+def test_the_walk_in_contributing_is_short_and_leads_downwards():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    walk = re.findall(r"^\d+\. `([\w.]+)`:", text, re.MULTILINE)
+    assert 10 <= len(walk) <= 15
+    for module in walk[1:]:
+        assert any(module in PACKAGE.imports(other) for other in PACKAGE.files), module
+    assert set(walk) <= set(PACKAGE.files)
+
+
+def test_the_tree_in_contributing_names_every_file():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    tree = text[text.index("segkit/\n") : text.index("notebooks/exercises/,")]
+    named = set(re.findall(r"\w+\.py", tree)) | {"__init__.py", "__main__.py"}
+    for module, file in PACKAGE.files.items():
+        assert file.name in named or module.startswith("cli"), file
+    assert not named - {file.name for file in PACKAGE.files.values()}
+
+
 @pytest.mark.parametrize("module", [m for m in PACKAGE.files if m.split(".")[0] in TORCH_ALONE])
 def test_networks_losses_and_metrics_need_torch_alone(module):
     text = PACKAGE.files[module].read_text("utf-8")
@@ -88,7 +107,8 @@ def test_the_package_is_small():
     [
         ("import segkit", {"torch", "numpy", "matplotlib"}),
         ("from segkit import data", {"albumentations", "matplotlib", "segkit.train"}),
-        ("from segkit.model_file import load_model", {"albumentations", "segkit.train"}),
+        ("import segkit.models.inspect", {"matplotlib", "torchvision"}),
+        ("from segkit.model_file import load_model", {"segkit.data", "segkit.train"}),
     ],
 )
 def test_an_import_brings_only_what_it_needs(program, absent):

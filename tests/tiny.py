@@ -1,5 +1,7 @@
 """A design that trains in a moment, and records without any training."""
 
+from itertools import product
+
 import numpy as np
 from PIL import Image
 
@@ -42,10 +44,10 @@ def record(config, tp, images=6, val_iou=(0.1, 0.5)):
 def records_of(design, tp, **options):
     """Return records of a design; `tp(cell, seed)` gives the true positives of 100 pixels."""
     return {
-        config_hash(config): record(config, tp(cell, seed), **options)
-        for cell in design.cells()
-        for seed in design.seeds
-        for config in [design.config(cell, seed)]
+        config_hash(design.config(cell, seed)): record(
+            design.config(cell, seed), tp(cell, seed), **options
+        )
+        for cell, seed in product(design.cells(), design.seeds)
     }
 
 
@@ -57,23 +59,21 @@ def real_data(parent):
         folder.mkdir(parents=True)
     for part, numbers in {"trainval": range(10), "test": range(10, 14)}.items():
         lines = []
-        for breed, number in (("Abyssinian", 1), ("pug", 2)):
-            for i in numbers:
-                name = f"{breed}_{i}"
-                picture, marks = _picture(i)
-                Image.fromarray(picture).save(root / "images" / f"{name}.jpg")
-                Image.fromarray(np.array([2, 3, 1], np.uint8)[marks]).save(trimaps / f"{name}.png")
-                lines.append(f"{name} {number} 1 {number}\n")
+        for (breed, number), i in product((("Abyssinian", 1), ("pug", 2)), numbers):
+            picture, marks = _picture(i)
+            Image.fromarray(picture).save(root / "images" / f"{breed}_{i}.jpg")
+            trimap = Image.fromarray(np.array([2, 3, 1], np.uint8)[marks])
+            trimap.save(trimaps / f"{breed}_{i}.png")
+            lines.append(f"{breed}_{i} {number} 1 {number}\n")
         (root / "annotations" / f"{part}.txt").write_text("".join(lines))
     for place, mode, suffix in (("teeth-xray", "RGB", "jpg"), ("nuclei", "RGBA", "png")):
-        for folder in ("images", "masks"):
-            (parent / place / folder).mkdir(parents=True)
+        images, masks = (parent / place / name for name in ("images", "masks"))
+        images.mkdir(parents=True)
+        masks.mkdir()
         for i in range(12):
             picture, marks = _picture(i)
-            grey = Image.fromarray(picture[..., 0]).convert(mode)
-            grey.save(parent / place / "images" / f"{i}.{suffix}")
-            mask = Image.fromarray(((marks > 0) * 255).astype(np.uint8))
-            mask.save(parent / place / "masks" / f"{i}.png")
+            Image.fromarray(picture[..., 0]).convert(mode).save(images / f"{i}.{suffix}")
+            Image.fromarray(((marks > 0) * 255).astype(np.uint8)).save(masks / f"{i}.png")
     return parent
 
 

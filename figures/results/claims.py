@@ -14,26 +14,14 @@ import cv2
 import numpy as np
 import torch
 
-from segkit import data, models
-from segkit.experiments import (
-    SCORES,
-    Design,
-    Estimate,
-    Record,
-    contrast,
-    effect_weights,
-    missing,
-    table,
-)
+from segkit import data, experiments, models
+from segkit.experiments import SCORES, Design, Estimate, Record, Records, contrast, table
 from segkit.metrics import Counts, counts
 from segkit.models.inspect import parameters, receptive_field
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
 UNTESTABLE, UNMEASURED = "not testable", "not yet measured"
 VERDICTS = (HOLDS, FAILS, OPEN, UNTESTABLE, UNMEASURED)
-
-Records = Mapping[str, Record]  # by the names of the runs
-Score = str | Callable[[Record], float]
 
 
 class Finding(NamedTuple):
@@ -46,27 +34,22 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence that somebody published, and how it is tested.
+    """A sentence that somebody published, and how it is tested."""
 
-    key: its name in links. conditions: those of the source. test: what is measured here. check:
-    returns the finding for a design and its records. design: the name of the design whose runs
-    are used, "" for none. profiles: the sizes at which it is tested; "always" needs no runs.
-    """
-
-    key: str
+    key: str  # its name in links
     who: str
     what: str
-    conditions: str
-    test: str
+    conditions: str  # those of the source
+    test: str  # what is measured here
     check: Callable[[Design | None, Records], Finding]
-    design: str = ""
-    profiles: tuple[str, ...] = ("quick", "full")
+    design: str = ""  # the name of the design whose runs are used, if any
+    profiles: tuple[str, ...] = ("quick", "full")  # sizes of the test; "always" needs no runs
 
 
 def decide(claim: Claim, designs: Mapping[str, Design], records: Records) -> Finding:
     """Return the verdict of a claim by the records of one profile's designs."""
     design = designs[claim.design] if claim.design else None
-    if design and (lacking := missing(design, records)):
+    if design and (lacking := experiments.missing(design, records)):
         return Finding(UNMEASURED, f"{lacking} runs are missing")
     return claim.check(design, records)
 
@@ -90,15 +73,6 @@ RUN_SCORES: dict[str, Callable[[Record], float]] = {
 }
 
 
-def _score(name: str, design: Design, records: Records) -> Score:
-    """Return what `contrast` takes: the name of a score, or a function of a record."""
-    if name != EPOCHS:
-        return RUN_SCORES.get(name, name)
-    runs = [run for row in table(design, records) for run in row]
-    target = 0.9 * mean(max(run["history"]["val_iou"]) for run in runs)
-    return partial(epochs_to, target=target)
-
-
 def compare(
     design: Design,
     records: Records,
@@ -109,35 +83,37 @@ def compare(
 ) -> Finding:
     """Test that differences lie above zero (below it, unless `more`), all of them.
 
-    The claim holds if every interval lies on the claimed side of zero, does not hold if one lies
-    on the other side, and is undecided otherwise.
-
     Args:
-        design: whose cells are compared.
-        records: of all its runs.
         score: one of `SCORES` or `RUN_SCORES`, or `EPOCHS`.
         pairs: labels of cells, of which the first has the higher score by the claim.
         factor: in place of pairs: its second level has the higher score, over all other factors.
-        more: False where the claim is that the score is lower.
     """
+    scored = RUN_SCORES.get(score, score)
+    if score == EPOCHS:
+        runs = [run for row in table(design, records) for run in row]
+        target = 0.9 * mean(max(run["history"]["val_iou"]) for run in runs)
+        scored = partial(epochs_to, target=target)
     cells = design.labels()
     rows = {f"{a} − {b}": [(cell == a) - (cell == b) for cell in cells] for a, b in pairs}
     if factor:
         first, second = design.factors[factor]
-        rows[f"{second} − {first}"] = effect_weights(design, [factor])
-    measure = partial(contrast, design, records, score=_score(score, design, records))
-    gaps = {f"{name}, {score}": measure(row) for name, row in rows.items()}
+        rows[f"{second} − {first}"] = experiments.effect_weights(design, [factor])
+    gaps = {
+        f"{name}, {score}": contrast(design, records, row, scored) for name, row in rows.items()
+    }
     means = {}
     if score not in SCORES:  # of those, the ledger has a table for each design
-        rows = zip(cells, np.eye(len(cells)), strict=True)
-        means = {f"{cell}, {score}": measure(row) for cell, row in rows}
-    return Finding(
-        verdict(list(gaps.values()), more), "by the interval of the difference", gaps | means
-    )
+        rows = dict(zip(cells, np.eye(len(cells)), strict=True))
+        means = {f"{c}, {score}": contrast(design, records, row, scored) for c, row in rows.items()}
+    reason = "by the interval of the difference"
+    return Finding(verdict(list(gaps.values()), more), reason, gaps | means)
 
 
 def verdict(gaps: Sequence[Estimate], more: bool = True) -> str:
-    """Return the verdict on the claim that differences lie above zero, or else below it."""
+    """Return the verdict on the claim that differences lie above zero, or else below it.
+
+    It holds if every interval lies on that side, and does not hold if one lies on the other.
+    """
     sides = [(gap.low, gap.high) if more else (-gap.high, -gap.low) for gap in gaps]
     if any(high < 0 for _, high in sides):
         return FAILS
@@ -147,18 +123,13 @@ def verdict(gaps: Sequence[Estimate], more: bool = True) -> str:
 def reaches(
     design: Design, records: Records, score: str, cell: str, low: float, high: float = 1.0
 ) -> Finding:
-    """Test that the mean score of a cell lies from `low` to `high`.
-
-    The claim holds if the interval lies inside, does not hold if it lies outside, and is
-    undecided otherwise.
-    """
+    """Test that the interval of a cell's mean score lies from `low` to `high`, or outside."""
     found = contrast(design, records, [label == cell for label in design.labels()], score)
     inside = low <= found.low and found.high <= high
     outside = found.high < low or found.low > high
+    why = f"by the interval, against {low:g} to {high:g}"
     return Finding(
-        HOLDS if inside else FAILS if outside else OPEN,
-        f"by the interval, against {low:g} to {high:g}",
-        {f"{cell}, {score}": found},
+        HOLDS if inside else FAILS if outside else OPEN, why, {f"{cell}, {score}": found}
     )
 
 
@@ -170,11 +141,8 @@ def differ(
     (gap,) = figures.values()
     apart = max(gap.low, -gap.high) >= least
     near = max(abs(gap.low), abs(gap.high)) < least
-    return Finding(
-        HOLDS if apart else FAILS if near else OPEN,
-        f"by the interval, against {least:g} either way",
-        figures,
-    )
+    why = f"by the interval, against {least:g} either way"
+    return Finding(HOLDS if apart else FAILS if near else OPEN, why, figures)
 
 
 def dice_is_f1(design: Design, records: Records) -> Finding:
@@ -244,12 +212,9 @@ def strided_adds(*_: object) -> Finding:
 def encoder_parameters(*_: object) -> Finding:
     """Compare the encoders of the NYCU lab's two networks, each down to its lowest level."""
     plain = _network("unet", bias=True, up="bilinear")
-    residual = _network("resnet34_unet", projection="always")
-    found = {
-        "unet": parameters(plain.encoder) + parameters(plain.bottleneck),
-        "resnet34_unet": parameters(residual.encoder),
-    }
-    return _static(found["resnet34_unet"] > found["unet"], "parameters, counted", **found)
+    unet = parameters(plain.encoder) + parameters(plain.bottleneck)
+    resnet = parameters(_network("resnet34_unet", projection="always").encoder)
+    return _static(resnet > unet, "parameters, counted", unet=unet, resnet34_unet=resnet)
 
 
 def valid_size(*_: object) -> Finding:
@@ -268,9 +233,8 @@ def bilinear_alters(*_: object) -> Finding:
     """Count the values in masks of 0 and 255 after resizing."""
     kinds = {"bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}
     found = {name: len(np.unique(_halved(kind)[1])) for name, kind in kinds.items()}
-    return _static(
-        found["nearest"] == 2 < found["bilinear"], "different values in 64 masks", **found
-    )
+    altered = found["nearest"] == 2 < found["bilinear"]
+    return _static(altered, "different values in 64 masks", **found)
 
 
 def override_restores(*_: object) -> Finding:
@@ -284,13 +248,10 @@ def override_restores(*_: object) -> Finding:
 def blind_dice(*_: object) -> Finding:
     """Compute a score without false positives for masks that are foreground everywhere."""
     masks = data.load("toy-pets", "test", 32, border="background").masks
-    ones = torch.ones(len(masks), 1, 32, 32)
-    found = counts(ones, torch.from_numpy(masks.astype(np.int64)))
-    return Finding(
-        UNTESTABLE,
-        "its Dice leaves out false positives: a mask of ones scores 1",
-        {"without false positives": found.recall().item(), "Dice": found.dice().item()},
-    )
+    found = counts(torch.ones(len(masks), 1, 32, 32), torch.from_numpy(masks.astype(np.int64)))
+    figures = {"without false positives": found.recall().item(), "Dice": found.dice().item()}
+    why = "its Dice leaves out false positives: a mask of ones scores 1"
+    return Finding(UNTESTABLE, why, figures)
 
 
 # ---------------------------------------------------------------- claims

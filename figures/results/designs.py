@@ -18,19 +18,15 @@ Levels = dict[str, Overrides]
 # combinations of them that it tried, validated on the last of the sorted names
 DOWN: Levels = {"maxpool": {"model.down": "maxpool"}, "strided": {"model.down": "strided"}}
 UP: Levels = {"transposed": {"model.up": "transposed"}, "nearest": {"model.up": "nearest"}}
-LOSS: Levels = {
-    "bce": {"fit.loss": {"bce": {"pos_weight": 3.0}}},
-    "dice": {"fit.loss": {"dice": {}}},
-}
+BCE, DICE = {"fit.loss": {"bce": {"pos_weight": 3.0}}}, {"fit.loss": {"dice": {}}}
+LOSS: Levels = {"bce": BCE, "dice": DICE}
 FACTORS = {"down": DOWN, "up": UP, "loss": LOSS}
+SORTED: Overrides = {"data.rule": "sorted"}
 FOUR: Levels = {
-    number: {**DOWN[down], **UP[up], **LOSS[loss], "data.rule": "sorted"}
-    for number, down, up, loss in (
-        ("1", "maxpool", "transposed", "bce"),
-        ("2", "maxpool", "transposed", "dice"),
-        ("3", "strided", "transposed", "bce"),
-        ("4", "strided", "nearest", "dice"),
-    )
+    "1": {**DOWN["maxpool"], **UP["transposed"], **BCE, **SORTED},
+    "2": {**DOWN["maxpool"], **UP["transposed"], **DICE, **SORTED},
+    "3": {**DOWN["strided"], **UP["transposed"], **BCE, **SORTED},
+    "4": {**DOWN["strided"], **UP["nearest"], **DICE, **SORTED},
 }
 OPTIMIZER: Levels = {"adam": {}, "sgd": {"fit.optimizer": "sgd", "fit.lr": 0.01}}
 # the NYCU lab report: light augmentation, plain BCE
@@ -65,7 +61,7 @@ def quick() -> list[Design]:
     embryo = {"data": _toy("toy-embryo", 64, 64), "model": _resnet18(None), "fit.epochs": 24}
     small = {"data": _toy("toy-xray", 64, 96), "fit.batch_size": 8}
     light = {"data.size": 64, "model.width": 16, "fit.epochs": 3}
-    designs = _designs(pets, LAB, embryo | LOSS["dice"], small, light, eighth=8, half="bf16")
+    designs = _designs(pets, LAB, embryo | DICE, small, light, eighth=8, half="bf16")
     # the encoder of "deb" has 11 million parameters, by far the costliest here: two seeds
     return [replace(d, seeds=(0, 1)) if d.name == "deb" else d for d in designs]
 
@@ -90,7 +86,7 @@ def full() -> list[Design]:
     imagenet = {"model": {"name": "resnet34_unet", "pretrained": True}, **large, **LAB}
     return [
         *_designs(
-            pets, large | LAB, nuclei | LOSS["dice"], teeth | {"fit.precision": "bf16"}, amp,
+            pets, large | LAB, nuclei | DICE, teeth | {"fit.precision": "bf16"}, amp,
             eighth=64, half="fp16",
         ),
         Design("nycu imagenet", apply_overrides(pets, imagenet)),
@@ -122,35 +118,27 @@ PROFILES = ("quick", "full")  # those that can be run as a whole
 
 
 def _designs(
-    pets: Config,
-    lab: Overrides,
-    cells: Overrides,
-    bones: Overrides,
-    amp: Overrides,
-    eighth: int,
-    half: str,
-) -> list[Design]:
+    pets: Config, lab: Overrides, cells: Overrides, bones: Overrides, amp: Overrides,
+    eighth: int, half: str,
+) -> list[Design]:  # fmt: skip
     """Return what both profiles measure, at the sizes of one."""
-    networks = {
-        "unet": {"model": {"name": "unet", "width": eighth, "bias": True, "up": "bilinear"}},
-        "resnet34_unet": {
-            "model": {"name": "resnet34_unet", "width": eighth, "projection": "always"}
-        },
-    }
+    unet = {"name": "unet", "width": eighth}
+    plain = {"model": unet | {"bias": True, "up": "bilinear"}}
+    residual = {"model": {"name": "resnet34_unet", "width": eighth, "projection": "always"}}
+    networks = {"unet": plain, "resnet34_unet": residual}
     grey = {
         "pdr_unet": {"model": {"name": "pdr_unet", "filters": 40 * eighth // 64}},
-        "unet": {"model": {"name": "unet", "width": eighth}},
+        "unet": {"model": unet},
         "fusionnet": {"model": {"name": "fusionnet", "width": eighth}},
     }
     precision = {"full": {"fit.precision": "fp32"}, "mixed": {"fit.precision": half}}
-    dice = LOSS["dice"]
     return [
         Design("abi2024 own", pets, {"experiment": FOUR}),
         Design("abi2024", pets, FACTORS),
-        Design("optimizer", apply_overrides(pets, DOWN["maxpool"], UP["transposed"], dice),
+        Design("optimizer", apply_overrides(pets, DOWN["maxpool"], UP["transposed"], DICE),
                {"optimizer": OPTIMIZER}),
         Design("nycu", apply_overrides(pets, lab), {"network": networks}),
-        Design("pdr-unet", apply_overrides(pets, bones, dice), {"network": grey}),
+        Design("pdr-unet", apply_overrides(pets, bones, DICE), {"network": grey}),
         Design("deb", apply_overrides(pets, cells)),
         Design("amp", apply_overrides(pets, amp), {"precision": precision}),
     ]  # fmt: skip

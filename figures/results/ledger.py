@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from segkit import experiments, paths
-from segkit.experiments import SCORES, Design, Estimate, Record, by_hash, config_hash, contrast
+from segkit.experiments import SCORES, Design, Estimate, Records, by_hash, config_hash, contrast
 from segkit.files import csv_text, write_text
 from segkit.metrics import Counts
 
@@ -28,17 +28,9 @@ HOW_TO_READ = (
     "side of zero, does not hold if it lies on the other, and is undecided otherwise. `quick` "
     "is a miniature on procedural data, and so are its verdicts. `full` is a claim's own size."
 )
-SHOWN = (
-    "test IoU",
-    "test IoU per image",
-    "test Dice",
-    "test accuracy",
-    "test boundary IoU",
-    "val accuracy",
-)
+SHOWN = [score for score in SCORES if score.startswith("test") or score == "val accuracy"]
 
 Ledger = dict[str, Any]
-Records = Mapping[str, Record]  # by the names of the runs
 
 
 def build(records: Records) -> Ledger:
@@ -52,9 +44,7 @@ def build(records: Records) -> Ledger:
     }
 
 
-def _entry(
-    claim: Any, profiles: Mapping[str, Mapping[str, Design]], records: Records
-) -> dict[str, Any]:
+def _entry(claim: Any, profiles: Mapping[str, Mapping[str, Design]], records: Records) -> Ledger:
     results = {}
     for profile in claim.profiles:
         finding = claims.decide(claim, profiles[profile], records)
@@ -68,9 +58,8 @@ def _figure(value: Estimate | float) -> dict[str, Any] | float:
     if not isinstance(value, Estimate):
         return _short(value)
     numbers = {"value": value.value, "spread": value.std, "low": value.low, "high": value.high}
-    return {name: _short(n) for name, n in numbers.items()} | {
-        "seeds": [_short(n) for n in value.seeds]
-    }
+    shown = {name: _short(number) for name, number in numbers.items()}
+    return shown | {"seeds": [_short(number) for number in value.seeds]}
 
 
 def _short(value: float) -> float | int | None:
@@ -92,39 +81,34 @@ def _profile(group: Mapping[str, Design], records: Records) -> dict[str, Any]:
         "cpu_seconds": _short(sum(run["cpu_seconds"] for run in runs) + 0.0),
         "made_with": sorted({MADE_WITH.format(**run["made_with"]) for run in runs}),
         "scores": {design.name: _scores(design, records) for design in done},
-        "effects": {
-            design.name: {
-                score: {
-                    " × ".join(names): _figure(found)
-                    for names, found in experiments.effects(design, records, score).items()
-                }
-                for score in ("test IoU", "test accuracy", "test boundary IoU")
-            }
-            for design in done
-            if len(design.factors) > 1
-        },
+        "effects": {d.name: _effects(d, records) for d in done if len(d.factors) > 1},
     }
+
+
+def _effects(design: Design, records: Records) -> dict[str, Any]:
+    scored = {}
+    for score in ("test IoU", "test accuracy", "test boundary IoU"):
+        found = experiments.effects(design, records, score)
+        scored[score] = {" × ".join(names): _figure(effect) for names, effect in found.items()}
+    return scored
 
 
 def _scores(design: Design, records: Records) -> dict[str, Any]:
-    cells = design.labels()
     tested = all(run["test"] for row in experiments.table(design, records) for run in row)
-    return {
-        cell: {
-            score: _figure(contrast(design, records, [c == cell for c in cells], score))
-            for score in SHOWN
-            if score.startswith("test") == tested
-        }
-        for cell in cells
-    }
+    shown = [score for score in SHOWN if score.startswith("test") == tested]
+    cells, found = design.labels(), {}
+    for cell in cells:
+        chosen = [c == cell for c in cells]
+        found[cell] = {s: _figure(contrast(design, records, chosen, s)) for s in shown}
+    return found
 
 
 def run_rows(records: Records) -> Iterator[dict[str, Any]]:
     """Yield a row of runs.csv for each run that is done: design, factors, seed, costs, scores."""
-    for design in (design for group in designs.GROUPS.values() for design in group()):
+    everything = [design for group in designs.GROUPS.values() for design in group()]
+    for design in everything:
         for cell, seed in product(design.cells(), design.seeds):
-            run = records.get(config_hash(design.config(cell, seed)))
-            if run:
+            if run := records.get(config_hash(design.config(cell, seed))):
                 costs = {name: run[name] for name in ("selected_epoch", "parameters", "seconds")}
                 scores = {
                     name: f"{function(Counts(*torch.tensor(run[part]))).item():.5f}"
@@ -150,22 +134,18 @@ def publish(folder: Path) -> Ledger:
     write_text(folder / "claims.json", json.dumps(ledger, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "ledger.md", markdown(ledger))
     rows = list(run_rows(records))
-    last = ("seed", "run", "selected_epoch", "parameters", "seconds", *SCORES)
-    factors = [name for row in rows for name in row if name not in last]
-    write_text(
-        folder / "runs.csv", csv_text(list(dict.fromkeys(["design", *factors])) + [*last], rows)
-    )
+    last = ["seed", "run", "selected_epoch", "parameters", "seconds", *SCORES]
+    factors = dict.fromkeys(name for row in rows for name in row if name not in last)
+    write_text(folder / "runs.csv", csv_text([*factors, *last], rows))
     for profile, group in designs.GROUPS.items():
         for design in group():
             if len(design.factors) > 1 and not experiments.missing(design, records):
                 for name in ("effects", "interactions"):
-                    draw = getattr(experiments, f"plot_{name}")
-                    draw(design, records).savefig(folder / f"{name}-{profile}.png", dpi=100)
+                    fig = getattr(experiments, f"plot_{name}")(design, records)
+                    fig.savefig(folder / f"{name}-{profile}.png", dpi=100)
     if folder.resolve() == results():
         readme = paths.root() / "README.md"
-        text = readme.read_text(encoding="utf-8")
-        if with_summary(text, ledger) != text:
-            write_text(readme, with_summary(text, ledger))
+        write_text(readme, with_summary(readme.read_text(encoding="utf-8"), ledger))
     return ledger
 
 
@@ -184,9 +164,7 @@ def markdown(ledger: Ledger) -> str:
         for profile, result in claim["results"].items():
             where = "" if profile == "always" else f"{profile}: "
             lines.append(f"- {where}**{result['verdict']}** ({result['why']})")
-            lines += [
-                f"  - {name}: {figure_text(value)}" for name, value in result["figures"].items()
-            ]
+            lines += [f"  - {name}: {figure_text(x)}" for name, x in result["figures"].items()]
         lines.append("")
     for profile, found in ledger["profiles"].items():
         lines += _profile_page(profile, found)
@@ -194,14 +172,12 @@ def markdown(ledger: Ledger) -> str:
 
 
 def _profile_page(profile: str, found: Mapping[str, Any]) -> Iterator[str]:
-    yield f"## {profile}"
-    yield ""
     command = "--only quality" if profile not in designs.PROFILES else f"--profile {profile}"
-    minutes = {name: f"{(found[name] or 0) / 60:.1f} min" for name in ("seconds", "cpu_seconds")}
+    clock, processor = (f"{(found[k] or 0) / 60:.1f} min" for k in ("seconds", "cpu_seconds"))
     yield (
-        f"`segkit reproduce {command}`: {found['runs']} runs in finished designs, "
-        f"{found['missing']} runs missing; {minutes['seconds']} of training by the clock, "
-        f"{minutes['cpu_seconds']} of processor time in all."
+        f"## {profile}\n\n`segkit reproduce {command}`: {found['runs']} runs in finished designs, "
+        f"{found['missing']} runs missing; {clock} of training by the clock, {processor} of "
+        "processor time in all."
     )
     for made in found["made_with"]:
         yield f"- {made}"

@@ -1,9 +1,82 @@
-"""Exercises of lesson 07: IoU, Dice, and the averages."""
+"""Exercises and worked cases of lesson 07: IoU, Dice, and the averages."""
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple
 
-from segkit.check import CASES, Case, Exercise, Mistake
+import torch
+from torch import Tensor
+
+from segkit.check import Case, Exercise, Mistake
+
+
+class _MaskPair(NamedTuple):
+    """A predicted mask and its ground truth, 4×4 pixels, with counts and scores made by hand.
+
+    Masks are four rows of class ids, "x" a pixel to ignore. Counts and scores are one per class,
+    or of the foreground if `classes` is 1; the score "0/0" is of a class in neither mask.
+    """
+
+    name: str
+    predicted: str
+    true: str
+    tp: tuple[int, ...]
+    fp: tuple[int, ...]
+    fn: tuple[int, ...]
+    tn: tuple[int, ...]
+    iou: tuple[str, ...]
+    dice: tuple[str, ...]
+    classes: int = 1
+
+    def logits(self) -> Tensor:
+        """Return logits (1, classes, 4, 4) of this prediction, ±2."""
+        pred = torch.tensor([[int(pixel) for pixel in row] for row in self.predicted.split()])
+        one_hot = pred == torch.arange(max(2, self.classes))[:, None, None]
+        return 4.0 * (one_hot if self.classes > 1 else one_hot[1:])[None] - 2.0
+
+    def target(self) -> Tensor:
+        """Return the ground truth, int64 (1, 4, 4), with 255 where it is ignored."""
+        rows = self.true.split()
+        return torch.tensor([[[255 if pixel == "x" else int(pixel) for pixel in r] for r in rows]])
+
+    def score(self, name: str) -> tuple[float, ...]:
+        """Return `iou` or `dice` as numbers, NaN for "0/0"."""
+        return tuple(float("nan" if f == "0/0" else Fraction(f)) for f in getattr(self, name))
+
+
+CASES = (
+    _MaskPair("perfect", "0000 0110 0110 0000", "0000 0110 0110 0000",
+             tp=(4,), fp=(0,), fn=(0,), tn=(12,), iou=("1",), dice=("1",)),
+    _MaskPair("half found", "0110 0110 0000 0000", "0000 0110 0110 0000",
+             tp=(2,), fp=(2,), fn=(2,), tn=(10,), iou=("2/6",), dice=("4/8",)),
+    _MaskPair("beside it", "1100 1100 0000 0000", "0000 0000 0011 0011",
+             tp=(0,), fp=(4,), fn=(4,), tn=(8,), iou=("0",), dice=("0",)),
+    _MaskPair("too small", "0000 0100 0000 0000", "0000 0110 0110 0000",
+             tp=(1,), fp=(0,), fn=(3,), tn=(12,), iou=("1/4",), dice=("2/5",)),
+    _MaskPair("all ones", "1111 1111 1111 1111", "0000 0110 0110 0000",
+             tp=(4,), fp=(12,), fn=(0,), tn=(0,), iou=("4/16",), dice=("8/20",)),
+    _MaskPair("all zeros", "0000 0000 0000 0000", "0000 0110 0110 0000",
+             tp=(0,), fp=(0,), fn=(4,), tn=(12,), iou=("0",), dice=("0",)),
+    _MaskPair("blank, left alone", "0000 0000 0000 0000", "0000 0000 0000 0000",
+             tp=(0,), fp=(0,), fn=(0,), tn=(16,), iou=("0/0",), dice=("0/0",)),
+    _MaskPair("blank, false alarm", "0000 0000 0000 0001", "0000 0000 0000 0000",
+             tp=(0,), fp=(1,), fn=(0,), tn=(15,), iou=("0",), dice=("0",)),
+    _MaskPair("border ignored", "0111 0111 0000 0000", "xxxx x11x x11x xxxx",
+             tp=(2,), fp=(0,), fn=(2,), tn=(0,), iou=("2/4",), dice=("4/6",)),
+    _MaskPair("three classes", "0011 0011 0022 0022", "0011 0001 0222 2222",
+             tp=(5, 3, 4), fp=(3, 1, 0), fn=(1, 0, 3), tn=(7, 12, 9),
+             iou=("5/9", "3/4", "4/7"), dice=("10/14", "6/7", "8/11"), classes=3),
+    _MaskPair("three classes, one absent", "0000 0100 0000 0000", "0000 0110 x000 x000",
+             tp=(12, 1, 0), fp=(1, 0, 0), fn=(0, 1, 0), tn=(1, 12, 14),
+             iou=("12/13", "1/2", "0/0"), dice=("24/25", "2/3", "0/0"), classes=3),
+)  # fmt: skip
+
+
+def case(name: str) -> _MaskPair:
+    """Return the pair called `name`, such as "half found"."""
+    return next(pair for pair in CASES if pair.name == name)
+
 
 _Scores = Callable[[int, int, int], tuple[float, float]]
 

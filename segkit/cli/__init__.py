@@ -1,8 +1,4 @@
-"""The `segkit` command. Each command imports what it needs when it is called: help is quick.
-
-Exit codes: 0, all is well; 1, something failed, and the rest is done; 2, what was asked for is
-wrong, and nothing was done; 130, interrupted.
-"""
+"""The `segkit` command. Each command imports what it needs when it is called: help is quick."""
 
 import sys
 from typing import Any
@@ -56,7 +52,7 @@ def _describe(value: Any) -> str:
         return ", ".join(f"{name} {_describe(inner)}" for name, inner in value.items())
     if isinstance(value, list):
         return ", ".join(map(_describe, value)) or "nothing"
-    return {None: "not there", True: "yes", False: "no"}.get(value, str(value))
+    return "not there" if value is None else str(value)
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import count, zip_longest
+from collections.abc import Generator
+from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +33,7 @@ def _list(as_json: AsJson = False) -> None:
     from segkit.files import text_table
 
     rows = [
-        {"number": lesson.number, "name": lesson.stem, "title": lesson.title}
+        {"number": lesson.number, "name": lesson.path.stem, "title": lesson.title}
         | {"promise": lesson.promise, "minutes": lesson.minutes}
         | {"parameters": lesson.parameters, "path": str(lesson.path)}
         for lesson in lessons()
@@ -46,8 +46,7 @@ def _list(as_json: AsJson = False) -> None:
     for row in rows:
         given = ", ".join(f"{name}={value!r}" for name, value in row["parameters"].items())
         text = textwrap.wrap(row["promise"], width) + textwrap.wrap(f"Parameters: {given}", width)
-        minutes = "" if row["minutes"] is None else f"{row['minutes']:g}"
-        lines += zip_longest([row["name"]], text, [minutes])
+        lines += zip_longest([row["name"]], text, [f"{row['minutes'] or 0:g}"])
     print(text_table(("Lesson", "What it promises", "Minutes"), lines, left=2))
 
 
@@ -80,49 +79,35 @@ def _run(
     parameters = arguments(find(lesson or []), given, strict=bool(lesson))
     options = {"jobs": jobs, "timeout": timeout, "resume": resume, "pages": pages}
     try:
-        with stoppable(), _progress(len(parameters)) as show:
-            outcomes = run(parameters, out, **options, finished=show)
+        _follow(run(parameters, out, **options), len(parameters))
     finally:
         print(f"Report: {out / 'index.html'}")
-    _finish(outcomes)
 
 
 @course.command("refresh", epilog=example("segkit course refresh 07"))
 def _refresh(lesson: _Lessons = None, jobs: Jobs = 1, timeout: _Timeout = None) -> None:
     """Run the committed lessons where they are and store their outputs in them.
 
-    The README's table of lessons and its thumbnails are made anew. A lesson of which a cell
-    fails stays as it was; the exit code is then 1.
+    A lesson of which a cell fails stays as it was; the exit code is then 1.
     """
-    from segkit.course import find, refresh, update_readme
+    from segkit.course import find, refresh
 
     chosen = find(lesson or [])
-    with stoppable(), _progress(len(chosen)) as show:
-        outcomes = refresh(chosen, jobs=jobs, timeout=timeout, finished=show)
-    update_readme()
-    _finish(outcomes)
+    _follow(refresh(chosen, jobs=jobs, timeout=timeout), len(chosen))
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable]:
-    """Yield a function that prints the outcome of a lesson; on a terminal, a bar counts them."""
+def _follow(outcomes: Generator, total: int) -> None:
+    """Print each lesson's outcome as it ends; exit with code 1 unless all passed."""
     from tqdm import tqdm
 
-    numbers = count(1)
-    with tqdm(total=total, unit="lesson", disable=None) as bar:
-
-        def show(outcome: object) -> None:
-            tqdm.write(f"[{next(numbers)}/{total}] {outcome}")
+    passed = 0
+    with stoppable(), closing(outcomes), tqdm(total=total, unit="lesson", disable=None) as bar:
+        for number, outcome in enumerate(outcomes, 1):
+            tqdm.write(f"[{number}/{total}] {outcome}")
             bar.update()
-
-        yield show
-
-
-def _finish(outcomes: list) -> None:
-    """Print how many lessons passed; exit with code 1 unless all did."""
-    passed = sum(outcome.ok for outcome in outcomes)
-    print(f"{passed} of {len(outcomes)} lessons passed")
-    raise Exit(0 if passed == len(outcomes) else 1)
+            passed += outcome.status in ("passed", "kept")
+    print(f"{passed} of {total} lessons passed")
+    raise Exit(0 if passed == total else 1)
 
 
 @check.command("grade", epilog=example("segkit check grade class/*_07.ipynb --csv marks.csv"))
@@ -144,22 +129,19 @@ def _grade(
     with stoppable():
         marked = grade_all(notebooks, jobs, timeout)
     names = list(dict.fromkeys(name for one in marked for name in one.marks))
-    right = [sum(status == "passed" for status in one.marks.values()) for one in marked]
+    words = {"passed": "right", "failed": "wrong", "todo": "-", "not run": "not run"}
+    rows, lines = [], []
+    for one in marked:
+        right = sum(status == "passed" for status in one.marks.values())
+        rows.append({"notebook": one.notebook, "right": right, "error": one.error, **one.marks})
+        total = f"{right} of {len(one.marks)}" if one.marks else one.error
+        marks = (words.get(one.marks.get(name), "") for name in names)
+        lines.append((one.notebook.name, *marks, total))
     if csv:
-        rows = [
-            {"notebook": one.notebook, "right": number, "error": one.error, **one.marks}
-            for one, number in zip(marked, right, strict=True)
-        ]
         write_text(csv, csv_text(("notebook", *names, "right", "error"), rows))
     if as_json:
         print_json([one._asdict() for one in marked])
     else:
-        words = {"passed": "right", "failed": "wrong", "todo": "-", "not run": "not run"}
-        lines = []
-        for one, number in zip(marked, right, strict=True):
-            total = f"{number} of {len(one.marks)}" if one.marks else one.error
-            marks = (words.get(one.marks.get(name), "") for name in names)
-            lines.append((one.notebook.name, *marks, total))
         print(text_table(("notebook", *names, "right"), lines, left=len(names) + 2))
     raise Exit(1 if any(one.error for one in marked) else 0)
 

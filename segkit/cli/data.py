@@ -12,13 +12,12 @@ from segkit.cli.options import AsJson, example, print_json, stoppable
 data = Typer(help="Your own data: check, split, convert.", no_args_is_help=True)
 
 _Names = Annotated[
-    str | None,
-    Option("--classes", help="Class names in the order of their ids, as background,bone."),
+    str | None, Option("--classes", help="Class names in the order of ids, as background,bone.")
 ]
 _GroupBy = Annotated[
-    str | None,
-    Option(help="Regular expression on file names; what it finds is not split apart."),
+    str | None, Option(help="Regular expression on file names; what it finds is not split apart.")
 ]
+_Three = tuple[float, float, float]
 
 
 @data.command("check", epilog=example("segkit data check scans --html check.html --fix fixed"))
@@ -58,16 +57,11 @@ def _check(
 def _split(
     folder: Annotated[Path, Argument(help="Folder with images/ and masks/.")],
     out: Annotated[Path, Option("--out", "-o", help="New folder, or a .csv or .json list.")],
-    fractions: Annotated[tuple[float, float, float], Option(help="Of train, val and test.")] = (
-        0.7,
-        0.15,
-        0.15,
-    ),
+    fractions: Annotated[_Three, Option(help="Of train, val and test.")] = (0.7, 0.15, 0.15),
     seed: Annotated[int, Option(help="The same seed gives the same split.")] = 0,
     group_by: _GroupBy = None,
     stratify_by: Annotated[
-        str | None,
-        Option(help="The same mix in all splits: a regular expression, or: classes."),
+        str | None, Option(help="The same mix in all splits: a regular expression, or: classes.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,9 +79,9 @@ def _split(
     if as_json:
         about = {"out": out, "rule": found.rule, "seed": seed, "counts": found.counts()}
         print_json(about | {"items": found.rows()})
-        return
-    counts = ", ".join(f"{count} {split}" for split, count in found.counts().items())
-    print(f"{out}: {counts}; {found.rule}, seed {seed}; no image is in two splits")
+    else:
+        counts = ", ".join(f"{count} {split}" for split, count in found.counts().items())
+        print(f"{out}: {counts}; {found.rule}, seed {seed}; no image is in two splits")
 
 
 @data.command("from-labelme", epilog=example("segkit data from-labelme drawn --out scans"))
@@ -111,9 +105,8 @@ def _from_labelme(
         return
     parts = ", ".join(f"{count} {split}".rstrip() for split, count in counts.items())
     print(f"{out}: {parts} images and masks of the classes {', '.join(names)}")
-    classes = f"data.class_names={json.dumps(names, ensure_ascii=False)}"  # JSON is YAML
-    command = ("segkit", "train", "--data", str(out), "-s", classes, "-s", "data.values=ids")
-    print(f"Next: {shlex.join(command)}")
+    classes = shlex.quote(f"data.class_names={json.dumps(names, ensure_ascii=False)}")
+    print(f"Next: segkit train --data {shlex.quote(str(out))} -s {classes} -s data.values=ids")
 
 
 def _names(classes: str | None) -> list[str] | None:

@@ -2,47 +2,33 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
-from segkit.cli.options import (
-    AsJson,
-    Batch,
-    Border,
-    Data,
-    Device,
-    print_json,
-    progress,
-    stoppable,
-    values,
-)
+from segkit.cli import options
+from segkit.cli.options import AsJson, Batch, Border, Data, Device, print_json, stoppable
 
 if TYPE_CHECKING:
     from segkit.config import Trained
-    from segkit.model_file import ModelMetadata
     from segkit.predict import Outcome
 
 _Model = Annotated[Path, Argument(help="Model file, as OUT/model.safetensors of train.")]
+_Set = Option("--set", "-s", metavar="KEY=VALUE", help="Another entry (of train: PART.KEY).")
 _Threshold = Annotated[
-    float | None, Option(help="Of probability. Default: the one in the model file.")
+    float | None, Option(help="Of probability. Default: chosen on validation images.")
 ]
 
 
 def train(
-    config: Annotated[
-        Path | None, Argument(help="YAML or JSON with the parts data, model, fit.")
-    ] = None,
+    config: Annotated[Path | None, Argument(help="YAML or JSON: data, model, fit.")] = None,
     data: Data = None,
     border: Border = None,
     size: Annotated[int | None, Option(min=1, help="Side of the images, in pixels.")] = None,
-    augment: Annotated[
-        str | None, Option(help="Of the training set: light, geometric or medium.")
-    ] = None,
-    network: Annotated[
-        str | None, Option("--network", "-n", help="As unet (the default) or pdr_unet.")
-    ] = None,
+    augment: Annotated[str | None, Option(help="In training: light, geometric, medium.")] = None,
+    network: Annotated[str | None, Option("--network", "-n", help="Default: unet.")] = None,
     epochs: Annotated[int | None, Option(min=1, help="Passes over the images.")] = None,
     batch_size: Batch = None,
     lr: Annotated[float | None, Option(help="Learning rate.")] = None,
@@ -53,13 +39,8 @@ def train(
     resume: Annotated[bool, Option("--resume", help="Continue the run in the folder.")] = False,
     device: Device = None,
     precision: Annotated[str | None, Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
-    threshold: Annotated[
-        float | None, Option(help="Of probability. Default: chosen on validation.")
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        Option("--set", "-s", metavar="PART.KEY=VALUE", help="Any other entry of a config."),
-    ] = None,
+    threshold: _Threshold = None,
+    entries: Annotated[list[str] | None, _Set] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a network and leave a model file that predict, evaluate and export work from.
@@ -72,44 +53,28 @@ def train(
     from segkit import config as configs
     from segkit.train import distributed
 
-    settings: configs.Config = configs.read(config) if config else {}
+    settings = configs.read(config) if config else {}
     if data:
         settings["data"] = configs.source(data)
-    entries = {
-        "data.border": border,
-        "data.size": size,
-        "data.transform": augment,
-        "data.seed": seed,
-        "model.name": network,
-        "model.seed": seed,
-        "fit.seed": seed,
-        "fit.epochs": epochs,
-        "fit.batch_size": batch_size,
-        "fit.lr": lr,
-        "fit.out": None if out is None else str(out),
-        "fit.resume": resume or None,
-        "fit.device": device,
-        "fit.precision": precision,
-        "threshold": threshold,
-    }
-    given = {name: value for name, value in entries.items() if value is not None}
-    settings = configs.apply_overrides(settings, given, values(options))
-    network = (settings.get("model") or {}).get("name") or "unet"
-    folder = (settings.get("fit") or {}).get("out") or str(
-        Path("runs", f"{(settings.get('data') or {}).get('name')}-{network}")
-    )
-    settings = configs.apply_overrides(settings, {"model.name": network, "fit.out": folder})
+    asked = {
+        "data.border": border, "data.size": size, "data.transform": augment, "data.seed": seed,
+        "model.name": network, "model.seed": seed, "threshold": threshold,
+        "fit.epochs": epochs, "fit.batch_size": batch_size, "fit.lr": lr, "fit.seed": seed,
+        "fit.out": out and str(out), "fit.resume": resume or None,
+        "fit.device": device, "fit.precision": precision,
+    }  # fmt: skip
+    given = {name: value for name, value in asked.items() if value is not None}
+    settings = configs.checked(configs.apply_overrides(settings, given, options.values(entries)))
+    names = [settings[part]["name"] for part in ("data", "model")]
+    settings["fit"]["out"] = settings["fit"].get("out") or str(Path("runs", "-".join(names)))
     with stoppable():
-        result = configs.from_config(settings, log=_to_stderr if as_json else print)
+        log = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+        result = configs.from_config(settings, log)
     if result.metadata:
         _print_training(result, as_json)
     if result.history.stopped.startswith("interrupted"):
         raise Exit(130)
     distributed.leave()
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _print_training(result: "Trained", as_json: bool) -> None:
@@ -118,16 +83,15 @@ def _print_training(result: "Trained", as_json: bool) -> None:
     chosen = metadata.notes["threshold chosen"]
     if as_json:
         about = {"model": result.file, "epochs": len(history), "stopped": history.stopped}
-        about |= {"best": best, "last": last}
-        print_json(about | {"threshold": metadata.threshold, "threshold_chosen": chosen})
+        about |= {"best": best, "last": last, "threshold": metadata.threshold}
+        print_json(about | {"threshold_chosen": chosen})
         return
     if history.stopped:
         print(f"Stopped: {history.stopped}")
     if best:
         name = history.monitor
         print(f"Best {name} {best[name]:.4f}, in epoch {best['epoch']} of {len(history)}")
-    print(f"Threshold {metadata.threshold:g} ({chosen})")
-    print(f"Model: {result.file}")
+    print(f"Threshold {metadata.threshold:g} ({chosen})\nModel: {result.file}")
 
 
 def evaluate(
@@ -139,10 +103,7 @@ def evaluate(
     threshold: _Threshold = None,
     batch_size: Batch = 16,
     device: Device = None,
-    options: Annotated[
-        list[str] | None,
-        Option("--set", "-s", metavar="KEY=VALUE", help="Any other option of the data set."),
-    ] = None,
+    entries: Annotated[list[str] | None, _Set] = None,
     report: Annotated[Path | None, Option(help="Write the report card to this HTML file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -158,12 +119,13 @@ def evaluate(
     from segkit.train.distributed import pick_device
 
     network, metadata = load_model(model)
-    metadata = _with_threshold(metadata, threshold)
+    if threshold is not None:
+        metadata = replace(metadata, threshold=threshold)
     part = configs.source(data) if data else configs.of_run(model)
-    entries = values(options) | ({"border": border} if border else {})
-    part = configs.for_model(part | entries, metadata)
+    part |= options.values(entries) | ({"border": border} if border else {})
+    part = configs.for_model(part, metadata)
     with stoppable():
-        progress(f"evaluating on {part['name']}, {split}")
+        options.progress(f"evaluating on {part['name']}, {split}")
         images = configs.open_split(part, split, count)
         network.to(pick_device(device))
         if report:
@@ -179,14 +141,6 @@ def evaluate(
     _print_scores(found, metadata.network, about)
     if report:
         print(f"Report card: {report}")
-
-
-def _with_threshold(metadata: "ModelMetadata", threshold: float | None) -> "ModelMetadata":
-    if threshold is None:
-        return metadata
-    if not 0 < threshold < 1:
-        raise BadParameter(f"{threshold} is not between 0 and 1", param_hint="--threshold")
-    return replace(metadata, threshold=threshold)
 
 
 def _print_scores(found: dict[str, Any], network: str, data: dict[str, Any]) -> None:
@@ -219,12 +173,8 @@ def predict(
     model: Annotated[Path, Argument(help="Model file, or a network exported as .onnx.")],
     pictures: Annotated[list[Path], Argument(help="Pictures, or folders of pictures.")],
     out: Annotated[Path, Option("--out", "-o", help="Folder for the masks.")],
-    form: Annotated[
-        str, Option(help="palette (each class in its colour) or ids (grey).")
-    ] = "palette",
-    overlay: Annotated[
-        bool, Option("--overlay", help="Lay the mask over the picture, NAME_overlay.jpg.")
-    ] = False,
+    form: Annotated[str, Option(help="palette (a colour per class) or ids (grey).")] = "palette",
+    overlay: Annotated[bool, Option("--overlay", help="Write NAME_overlay.jpg too.")] = False,
     tta: Annotated[
         str, Option(help="Test-time augmentation, the mean over flips: h, v or hv. 2, 2, 4 times.")
     ] = "",
@@ -236,12 +186,8 @@ def predict(
     ] = None,
     overlap: Annotated[float, Option(help="Of neighbouring windows, 0 to below 1.")] = 0.25,
     threshold: _Threshold = None,
-    min_size: Annotated[
-        int, Option(min=0, help="Remove connected components of fewer pixels.")
-    ] = 0,
-    overwrite: Annotated[
-        bool, Option("--overwrite", help="Replace masks that are there already.")
-    ] = False,
+    min_size: Annotated[int, Option(min=0, help="Remove smaller connected components.")] = 0,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace masks that exist.")] = False,
     batch_size: Batch = 4,
     device: Device = None,
     as_json: AsJson = False,
@@ -255,11 +201,12 @@ def predict(
 
     from segkit.predict import Predictor, find_pictures, predict_folder
 
-    options = {"window": tile, "overlap": overlap, "batch_size": batch_size, "flips": tta}
-    options |= {"scales": scale or (1.0,), "min_size": min_size}
-    predictor = Predictor.load(model, device, **options)
-    predictor.metadata = _with_threshold(predictor.metadata, threshold)
-    total = sum(len(find_pictures(place)) for place in pictures)
+    settings = {"window": tile, "overlap": overlap, "batch_size": batch_size, "flips": tta}
+    settings |= {"scales": scale or (1.0,), "min_size": min_size}
+    predictor = Predictor.load(model, device, **settings)
+    if threshold is not None:
+        predictor.metadata = replace(predictor.metadata, threshold=threshold)
+    total = len(find_pictures(pictures))
     with stoppable(), tqdm(total=total, unit="picture", disable=None) as bar:
 
         def watch(outcome: "Outcome") -> None:
@@ -284,9 +231,7 @@ def predict(
 def export(
     model: _Model,
     out: Annotated[Path, Argument(help="File to write: .onnx, or .pt2 for torch.export.")],
-    size: Annotated[
-        list[int] | None, Option(min=1, help="Side of the images to time; repeat it for more.")
-    ] = None,
+    size: Annotated[list[int] | None, Option(min=1, help="Side in the timing; repeatable.")] = None,
     batch: Annotated[int, Option(min=1, help="Images at a time, in the timing.")] = 1,
     repeats: Annotated[int, Option(min=2, help="Runs that are timed.")] = 20,
     device: Device = None,
@@ -314,18 +259,17 @@ def export(
     if missing != "installed":
         raise exports.ExportError(f"ONNX {missing}: pip install 'segkit[export]'")
     with stoppable():
-        progress("exporting and comparing")
+        options.progress("exporting and comparing")
         difference = exports.export_onnx(out, network, metadata)
         if not as_json:
             print(f"{out}: onnxruntime's logits are within {difference:.1e} of PyTorch's")
-        progress("timing")
+        options.progress("timing")
         sides = [(side, side) for side in size or []] or [metadata.size]
         shapes = [(batch, metadata.in_channels, *side) for side in sides]
-        rows = exports.latency(
-            exports.runners(network.to(pick_device(device)), out), shapes, repeats
-        )
+        timed = exports.runners(network.to(pick_device(device)), out)
+        rows = exports.latency(timed, shapes, repeats)
     if as_json:
-        about = {"file": out, "difference": difference}
-        print_json(about | {"latency": [vars(row) for row in rows]})
+        latency = [vars(row) for row in rows]
+        print_json({"file": out, "difference": difference, "latency": latency})
     else:
         print(exports.table(rows))

@@ -12,12 +12,8 @@ from typer import BadParameter, Exit, Option
 
 AsJson = Annotated[bool, Option("--json", help="Print JSON, for a script.")]
 Batch = Annotated[int | None, Option("--batch-size", min=1, help="Images at a time.")]
-Border = Annotated[
-    str | None, Option(help="What a trimap's border becomes: ignore, pet, background or class.")
-]
-Data = Annotated[
-    str | None, Option("--data", "-d", help="A data set by name, a folder, or a config file.")
-]
+Border = Annotated[str | None, Option(help="Of a trimap: ignore, pet, background or class.")]
+Data = Annotated[str | None, Option("--data", "-d", help="A data set, folder or config file.")]
 Device = Annotated[str | None, Option(help="cpu, cuda or mps. Default: the best there is.")]
 Jobs = Annotated[int, Option("--jobs", "-j", min=1, help="How many at once.")]
 

@@ -1,52 +1,33 @@
 """Data sets by name: `load` opens one, `loader` feeds it to a network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from segkit.data import transforms
-from segkit.data.dataset import (
-    IGNORE,
-    DataError,
-    SeededSampler,
-    SegmentationDataset,
-    check_seed,
-    loader,
-)
+from segkit.data.dataset import IGNORE, DataError, SegmentationDataset, check_seed, loader
 from segkit.errors import ArgumentError, one_of
 
-__all__ = [
-    "IGNORE",
-    "DataError",
-    "SeededSampler",
-    "SegmentationDataset",
-    "load",
-    "loader",
-    "names",
-    "options",
-    "transforms",
-]
+__all__ = ["IGNORE", "DataError", "SegmentationDataset", "load", "loader", "names", "options",
+           "transforms"]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(NamedTuple):
     """How `load` opens a data set: the function, imported when asked for, and what it takes."""
 
-    opener: str  # module:function of segkit.data
-    options: tuple[str, ...] = ()  # beside split, size, count and seed
-    files: str = ""  # whether it reads data_dir: "own" files, which must be named, or "known" ones
+    opener: str
+    options: tuple[str, ...] = ()  # beside split, size, count, seed and transform
 
 
-_OWN_FILES = ("channels", "class_names", "fractions", "group_by", "cache")
-
+_OWN_FILES = ("data_dir", "channels", "class_names", "fractions", "group_by", "cache")
 _SOURCES = {
-    "toy-pets": _Source("toy:open_toy_pets", ("border",)),
-    "toy-xray": _Source("toy:open_toy_xray", ("bones",)),
-    "toy-embryo": _Source("toy:open_toy_embryo"),
-    "oxford-pet": _Source("pets:open_pets", ("border", "download", "cache"), "known"),
-    "folder": _Source("folder:open_folder", (*_OWN_FILES, "values"), "own"),
-    "labelme": _Source("annotations:open_labelme", _OWN_FILES, "own"),
+    "toy-pets": _Source("data.toy:open_toy_pets", ("border",)),
+    "toy-xray": _Source("data.toy:open_toy_xray", ("bones",)),
+    "toy-embryo": _Source("data.toy:open_toy_embryo"),
+    "oxford-pet": _Source("data.pets:open_pets", ("data_dir", "border", "download", "cache")),
+    "folder": _Source("data.folder:open_folder", (*_OWN_FILES, "values")),
+    "labelme": _Source("data.annotations:open_labelme", _OWN_FILES),
 }
 
 
@@ -57,9 +38,8 @@ def names() -> list[str]:
 
 def options(name: str) -> list[str]:
     """Return the names of all that `load` takes for the data set `name`, but for `name` itself."""
-    source = _SOURCES[one_of("data set", name, _SOURCES)]
-    where = ["data_dir"] if source.files else []
-    return sorted(["split", "size", "count", "seed", "transform", *where, *source.options])
+    own = _SOURCES[one_of("data set", name, _SOURCES)].options
+    return sorted(["split", "size", "count", "seed", "transform", *own])
 
 
 def load(
@@ -74,10 +54,9 @@ def load(
     transform: str | Callable | None = "evaluation",
     **options,
 ) -> SegmentationDataset:
-    """Open the data set `name`.
+    """Open the data set `name`, one of `names()`.
 
     Args:
-        name: one of `names()`.
         split: "train", "val" or "test".
         size: images are resized to `size` x `size` pixels; real data sets take (height, width) too.
         border: what the border of a trimap becomes, "ignore", "pet", "background" or "class";
@@ -88,15 +67,10 @@ def load(
         transform: a pipeline's name (see `transforms.build`), a callable
             `(image, mask, seed) -> tensors`, or None to only scale to 0..1.
         options: those of the data set, such as `bones=2` of toy-xray.
-
-    Raises:
-        ArgumentError: a name or option that does not exist.
-        DataError: data that would train a wrong model.
     """
     source = _SOURCES[one_of("data set", name, _SOURCES)]
-    unknown = sorted(set(options) - set(source.options))
-    if unknown:
-        own = ", ".join(sorted({*source.options} - {"border"})) or "none"
+    if unknown := sorted(options.keys() - {*source.options}):
+        own = ", ".join(sorted({*source.options} - {"border", "data_dir"})) or "none"
         raise ArgumentError(f"{name} has no option {', '.join(unknown)}; it has: {own}")
     if "border" in source.options:
         if border is None:
@@ -105,14 +79,13 @@ def load(
                 'border="ignore", "pet", "background" or "class"'
             )
         options["border"] = border
-    if source.files == "own" and not data_dir:
-        raise ArgumentError(
-            f'{name} reads your own files: give their folder with data_dir="..."'
-        )
-    folder = [Path(data_dir).expanduser() if data_dir else None] if source.files else []
+    if "data_dir" in source.options:
+        if not data_dir and name != "oxford-pet":
+            raise ArgumentError(f'{name} reads your own files: name their folder, data_dir="..."')
+        options["root"] = Path(data_dir).expanduser() if data_dir else None
     module, function = source.opener.split(":")
-    opener = getattr(import_module(f"segkit.data.{module}"), function)
-    dataset = opener(*folder, split, size, count=count, seed=check_seed(seed), **options)
+    opener = getattr(import_module(f"segkit.{module}"), function)
+    dataset = opener(split=split, size=size, count=count, seed=check_seed(seed), **options)
     if isinstance(transform, str):
         transform = transforms.build(transform, dataset.channels)
     dataset.transform, dataset.seed = transform, seed

@@ -8,21 +8,19 @@ the same name beside it. Format: https://github.com/wkentaro/labelme
 import base64
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
 
 import numpy as np
-from PIL import Image
 
 from segkit.data import folder, read
-from segkit.data.cache import arrays, digests, in_threads, key
+from segkit.data.cache import arrays, digests, in_threads
 from segkit.data.dataset import IGNORE, NoDataError, Pair, SegmentationDataset
-from segkit.data.folder import Example, SplitOptions
-from segkit.data.issues import Issue, IssueError, issue, raise_errors
+from segkit.data.folder import Example
+from segkit.data.issues import Issue, IssueError, attempt, issue, raise_errors
 
 _SPECIAL = {"background": 0, "_background_": 0, "__ignore__": IGNORE}  # labels LabelMe names so
-_LARGEST = 1e6  # pixels; a coordinate beyond is a mistake
 _POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
 
 
@@ -34,7 +32,7 @@ def open_labelme(
     channels: int | None = None,
     class_names: Sequence[str] | None = None,
     cache: bool = True,
-    **choice: Unpack[SplitOptions],
+    **choice,
 ) -> SegmentationDataset:
     """Open one split ("train", "val", "test") of LabelMe annotations, resized to `size`.
 
@@ -44,7 +42,7 @@ def open_labelme(
     Args:
         class_names: the labels, background first; None takes all labels of all splits in
             alphabetical order behind "background".
-        root, split, size, channels, cache, choice: see `segkit.data.folder.open_folder`.
+        size, channels, cache, choice: see `segkit.data.folder.open_folder`.
 
     Raises:
         NoDataError: there are no LabelMe files.
@@ -58,11 +56,11 @@ def open_labelme(
     chosen, groups = folder.choose(folder.by_split(examples), split, **choice)
 
     def read_pair(i: int) -> Pair:
-        image, mask = map(Image.fromarray, read_annotated(chosen[i], ids, channels))
-        return np.array(read.resize_image(image, size)), np.array(read.resize_mask(mask, size))
+        image, mask = read_annotated(chosen[i], ids, channels)
+        return read.resize_image(image, size), read.resize_mask(mask, size)
 
     content = digests(file for example in chosen for file in example.files)
-    name = key(content.values(), size=size, channels=channels, ids=ids)
+    name = [*content.values(), size, channels, ids]
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
         *arrays(name, read_pair, len(chosen), shape, cache),
@@ -77,23 +75,18 @@ def find_annotations(root: Path) -> tuple[list[Example], list[Issue]]:
     """Return an example for each JSON file in `root` that can be used, and the issues of the rest.
 
     The mask of an example is the JSON file, and so is its image where the file holds it.
-
-    Raises:
-        NoDataError: there are no LabelMe files.
     """
     split_dirs = {split: root / split for split in folder.SPLITS if json_files(root / split)}
     split_dirs = split_dirs or ({"": root} if json_files(root) else {})
     if not split_dirs:
-        raise NoDataError(
-            f"{root.absolute()} holds no LabelMe files: *.json are looked for in it, or in train, "
-            "val and test inside it"
-        )
+        wanted = "*.json are looked for in it, or in train, val and test inside it"
+        raise NoDataError(f"{root.absolute()} holds no LabelMe files: {wanted}")
     examples: list[Example] = []
     issues: list[Issue] = []
     for split, place in split_dirs.items():
         files = json_files(place)
-        for found in in_threads(lambda file, split=split: _example(file, split), files):
-            (examples if isinstance(found, Example) else issues).append(found)
+        found = in_threads(lambda file, split=split: attempt(issues, _example, file, split), files)
+        examples += filter(None, found)
         stems = {file.stem for file in files}
         bare = [same[0] for stem, same in folder.pictures(place).items() if stem not in stems]
         issues += [issue("missing-mask", file, "no .json") for file in bare]
@@ -108,11 +101,7 @@ def json_files(place: Path) -> list[Path]:
 def label_ids(
     examples: Sequence[Example], names: Sequence[str]
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return the id of each label, and the class names: `names`, or the labels by alphabet.
-
-    Raises:
-        IssueError: a label is not among `names`, or is the first of them; there is no label.
-    """
+    """Return the id of each label, and the class names: `names`, or the labels by alphabet."""
     labels = sorted({label for example in examples for label in example.labels} - _SPECIAL.keys())
     if not names and not labels:
         raise IssueError(issue("no-labels", examples[0].mask.parent if examples else "."))
@@ -120,7 +109,7 @@ def label_ids(
     ids = {**_SPECIAL, **{name: i for i, name in enumerate(names)}}
     issues = []
     for example in examples:
-        for label in sorted(example.labels - _SPECIAL.keys()):
+        for label in example.labels - _SPECIAL.keys():
             if not ids.get(label):
                 code = "labelme-background" if label in ids else "labelme-label"
                 detail = f"{label!r}, the classes are {folder.listed(names)}"
@@ -130,14 +119,10 @@ def label_ids(
 
 
 def read_annotated(example: Example, ids: dict[str, int], channels: int | None = None) -> Pair:
-    """Return image and mask of an example at full size; later shapes lie on top.
-
-    Raises:
-        IssueError: image and shapes do not fit each other.
-    """
+    """Return image and mask of an example at full size; later shapes lie on top."""
     content = _parse(example.mask)
     data = _decoded(content["imageData"]) if example.image == example.mask else None
-    image = read.image(example.image, channels, exif="apply", data=data)
+    image = read.image(example.image, channels, turn=True, data=data)
     height, width = image.shape[:2]
     drawn = content.get("imageWidth"), content.get("imageHeight")
     if None not in drawn and drawn != (width, height):
@@ -145,30 +130,31 @@ def read_annotated(example: Example, ids: dict[str, int], channels: int | None =
         raise IssueError(issue("labelme-size", example.mask, sizes))
     mask = np.zeros((height, width), dtype=np.uint8)
     for shape in content["shapes"]:
-        what = f"a {shape['shape_type']} {shape['label']!r}"
         try:
             left, top, inside = _pixels(shape, height, width)
+            problem = "" if inside.size else " lies outside the image, or has no area"
         except IssueError as error:
-            raise IssueError(issue("labelme-shape", example.mask, f"{what}: {error}")) from error
-        inside = inside[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
-        if not inside.size:
-            problem = f"{what} lies outside the image, or has no area"
-            raise IssueError(issue("labelme-shape", example.mask, problem))
-        top, left = max(top, 0), max(left, 0)
+            problem = f": {error}"
+        if problem:
+            what = f"a {shape['shape_type']} {shape['label']!r}{problem}"
+            raise IssueError(issue("labelme-shape", example.mask, what))
         mask[top:, left:][: inside.shape[0], : inside.shape[1]][inside] = ids[shape["label"]]
     return image, mask
 
 
 def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]:
-    """Return left and top of a shape's bounding box, and which pixels in it belong to it, bool.
+    """Return left and top of a shape's box in the image, and which of its pixels are covered, bool.
 
-    A pixel belongs to an outline if its centre does; the first one reaches from 0 to 1. Where an
-    outline crosses itself, the even-odd rule holds.
+    A pixel is covered if its centre is inside; the first one reaches from 0 to 1. Where an outline
+    crosses itself, the even-odd rule holds.
     """
     points = np.array(shape["points"], dtype=float)
     if shape["shape_type"] == "mask":
         with read.opened("its PNG", _decoded(shape.get("mask"))) as picture:
-            return *points[0].astype(int), np.array(picture.convert("L")) > 0
+            inside = np.array(picture.convert("L")) > 0
+        left, top = points[0].astype(int)
+        inside = inside[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+        return max(left, 0), max(top, 0), inside
     (x0, y0), (x1, y1) = points[:2]
     if shape["shape_type"] == "rectangle":
         points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
@@ -185,24 +171,18 @@ def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]
     return left, top, inside.reshape(bottom - top, right - left)
 
 
-def _example(file: Path, split: str) -> Example | Issue:
-    """Return the example in a JSON file, or why it cannot be used."""
-    try:
-        content = _parse(file)
-        image, data = file, None
-        if content.get("imageData"):
-            data = _decoded(content["imageData"])
-        else:
-            named = file.parent / content["imagePath"].replace("\\", "/")
-            beside = folder.pictures(file.parent).get(file.stem, [])
-            image = next((picture for picture in (named, *beside) if picture.is_file()), None)
-            if image is None:
-                return issue("labelme-image", file, content["imagePath"])
-        size, channels = read.image_header(image, "apply", data)
-    except IssueError as error:
-        return error.issues[0]
-    except (OSError, ValueError) as error:  # a path that no file system takes
-        return issue("labelme-image", file, str(error))
+def _example(file: Path, split: str) -> Example:
+    content = _parse(file)
+    image, data = file, None
+    if content.get("imageData"):
+        data = _decoded(content["imageData"])
+    else:
+        named = file.parent / content["imagePath"].replace("\\", "/")
+        beside = folder.pictures(file.parent).get(file.stem, [])
+        image = next((picture for picture in (named, *beside) if os.path.isfile(picture)), None)
+        if image is None:
+            raise IssueError(issue("labelme-image", file, content["imagePath"]))
+    size, channels = read.image_header(image, turn=True, data=data)
     labels = frozenset(shape["label"] for shape in content["shapes"])
     return Example(file.stem, split, image, file, size, channels, labels)
 
@@ -215,16 +195,13 @@ def _parse(file: Path) -> dict:
         raise IssueError(issue("labelme-file", file, f"no readable JSON: {error}")) from error
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise IssueError(issue("labelme-file", file, 'no "shapes"'))
-    none = type(None)  # files from before 2018 hold no size
-    kinds = {"imageData": (str, none), "imageHeight": (int, none), "imageWidth": (int, none)}
-    if not content.get("imageData"):
-        kinds["imagePath"] = str
-    for field, kind in kinds.items():
-        if not isinstance(content.get(field), kind):
+    kinds = {"imageData": str, "imageHeight": int, "imageWidth": int, "imagePath": str}
+    for field, kind in kinds.items():  # files from before 2018 hold no size
+        optional = field != "imagePath" or content.get("imageData")
+        if not isinstance(content.get(field), kind | type(None) if optional else kind):
             raise IssueError(issue("labelme-file", file, f"{field} is {content.get(field)!r}"))
     for shape in content["shapes"]:
-        problem = _shape_problem(shape)
-        if problem:
+        if problem := _shape_problem(shape):
             raise IssueError(issue("labelme-shape", file, problem))
     return content
 
@@ -241,11 +218,10 @@ def _shape_problem(shape: object) -> str:
         points = np.array(shape.get("points"))
     except ValueError:  # rows of different lengths
         points = np.empty(0)
-    points = points.astype(float) if points.dtype.kind in "iuf" else np.empty(0)
-    fits = points.ndim == 2 and points.shape[1] == 2 and len(points) >= _POINTS[kind]
-    if not fits or (kind != "polygon" and len(points) != _POINTS[kind]):
+    n = len(points) if points.dtype.kind in "iuf" and points.shape[1:] == (2,) else 0
+    if n < _POINTS[kind] or (kind != "polygon" and n > _POINTS[kind]):
         return f"a {kind} {label!r} has not the {_POINTS[kind]} points it needs"
-    if not (np.abs(points) < _LARGEST).all():
+    if not (np.abs(points.astype(float)) < 1e6).all():
         return f"a {kind} {label!r} has impossible coordinates"
     return ""
 

@@ -9,21 +9,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segkit.errors import ArgumentError, SegkitError
 
-IGNORE = 255
-"""The mask value that losses and metrics leave out."""
-
+IGNORE = 255  # the mask value that losses and metrics leave out
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 class DataError(SegkitError, ValueError):
-    """Data that would train a wrong model; the message names the file and the remedy.
-
-    `code` is a word for the kind of fault and `files` those that have it, for the data doctor.
-    """
-
-    def __init__(self, message: str, code: str = "", files: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.code, self.files = code, tuple(files)
+    """Data that would train a wrong model; the message names the file and the remedy."""
 
 
 class NoDataError(DataError, FileNotFoundError):
@@ -44,45 +35,30 @@ class SegmentationDataset(Dataset):
     `dataset[i]` is `(image, mask)`: float32 `(C, H, W)` and int64 `(H, W)`. `dataset[i, draw]`
     is the same item with the draw's augmentation, so an item looks different in each epoch and
     yet the same with any number of workers.
-
-    Args:
-        images: uint8 `(N, H, W, 3)` or, grey, `(N, H, W)`.
-        masks: uint8 class ids `(N, H, W)`; 255 is "ignore".
-        class_names: one per id, the background first.
-        names: one per item; by default numbers.
-        groups: what must not be split apart or is stratified by (breed, patient), one per item.
-        transform: `(image, mask, seed) -> (tensor (C, H, W), tensor (H, W))`; None only scales
-            the image to 0..1.
-        seed: of the augmentation.
-        info: where the data come from, for the record of a run.
     """
 
-    images: np.ndarray
-    masks: np.ndarray
-    class_names: tuple[str, ...]
-    names: Sequence[str] = ()
-    groups: Sequence[str] = ()
-    transform: Callable | None = None
-    seed: int = 0
-    info: dict = field(default_factory=dict)
+    images: np.ndarray  # uint8 (N, H, W, 3) or, grey, (N, H, W)
+    masks: np.ndarray  # uint8 class ids (N, H, W); 255 is "ignore"
+    class_names: tuple[str, ...]  # one per id, the background first
+    names: Sequence[str] = ()  # one per item; by default numbers
+    groups: Sequence[str] = ()  # one per item: what belongs together (patient) or is stratified by
+    transform: Callable | None = None  # (image, mask, seed) -> tensors; None scales to 0..1
+    seed: int = 0  # of the augmentation
+    info: dict = field(default_factory=dict)  # where the data come from, for the record of a run
 
     def __post_init__(self) -> None:
-        images, masks = self.images, self.masks
-        if len(images) != len(masks):
-            raise DataError(f"{len(images)} images but {len(masks)} masks")
-        if images.shape not in (masks.shape, (*masks.shape, 3)):
-            raise DataError(
-                f"images {images.shape} and masks {masks.shape} differ: give (N, H, W, 3) or, grey, "
-                "(N, H, W), and (N, H, W)"
-            )
-        for kind, array, values in (("images", images, "0 to 255"), ("masks", masks, "class ids")):
+        images, n = self.images, len(self.images)
+        self.names = tuple(self.names) or tuple(f"{i:05d}" for i in range(n))
+        self.groups = tuple(self.groups) or ("",) * n
+        for kind in ("masks", "names", "groups"):
+            if len(getattr(self, kind)) != n:
+                raise DataError(f"{n} images but {len(getattr(self, kind))} {kind}: one per item")
+        shape = self.masks.shape
+        if images.shape not in (shape, (*shape, 3)):
+            raise DataError(f"images {images.shape} and masks {shape} differ: give (N, H, W[, 3])")
+        for kind, array, values in (("images", images, "0 to 255"), ("masks", self.masks, "ids")):
             if array.dtype != np.uint8:
                 raise DataError(f"{kind} are {array.dtype}: give {values} as uint8")
-        self.names = tuple(self.names) or tuple(f"{i:05d}" for i in range(len(images)))
-        self.groups = tuple(self.groups) or ("",) * len(images)
-        for kind, values in (("names", self.names), ("groups", self.groups)):
-            if len(values) != len(images):
-                raise DataError(f"{len(values)} {kind} for {len(images)} images: give one per item")
 
     @property
     def channels(self) -> int:
@@ -114,23 +90,14 @@ class SegmentationDataset(Dataset):
         return self.transform(image, mask, item_seed)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "SegmentationDataset":
-        """Return the chosen items as a data set of its own.
-
-        Args:
-            indices: item numbers, in the order wanted, or one boolean per item. A range of
-                memory-mapped arrays stays memory-mapped.
-        """
-        indices = np.asarray(indices)
-        if indices.dtype == bool and indices.shape == (len(self),):
-            indices = np.flatnonzero(indices)
-        elif indices.size == 0:
-            indices = indices.astype(int)
-        elif indices.dtype.kind not in "iu" or indices.ndim != 1:
+        """Return the chosen items: numbers in the order wanted, or one boolean per item."""
+        indices = np.asarray(indices) if len(indices) else np.empty(0, int)
+        try:
+            chosen = indices = np.arange(len(self))[indices.reshape(len(indices))]
+        except (IndexError, ValueError) as error:
             raise ArgumentError(
-                f"indices are {indices.dtype} of shape {indices.shape}: give whole numbers, or one "
-                f"boolean for each of the {len(self)} items"
-            )
-        chosen = indices
+                f"{error}: give whole numbers, or one boolean for each of the {len(self)} items"
+            ) from error
         steps = np.diff(indices)
         if isinstance(self.images, np.memmap) and len(steps) and (steps == max(1, steps[0])).all():
             chosen = slice(indices[0], indices[-1] + 1, steps[0])  # a view, where a list would copy
@@ -189,26 +156,14 @@ def loader(
 ) -> DataLoader:
     """Return batches of `dataset`: float32 `(N, C, H, W)` images and int64 `(N, H, W)` masks.
 
-    Order and augmentation depend on `seed` and the epoch alone. Call
-    `loader.sampler.set_epoch(e)` at each epoch.
-
-    Args:
-        shuffle: whether to draw a new order in each epoch.
-        seed: of the order.
-        workers: processes that load; 0 is this process, best for data in memory.
-        drop_last: whether to leave out a last, smaller batch.
-        rank: which process this is, of `ranks` that share the items.
-
-    Raises:
-        DataError: the data set is empty, or `drop_last` would leave no batch.
+    Order and augmentation depend on `seed` and the epoch alone: call
+    `loader.sampler.set_epoch(e)` at each. `workers` processes load; with 0 it is this one, best
+    for data in memory. `rank` is which process this is, of `ranks` that share the items.
     """
     if len(dataset) == 0:
         raise DataError("the data set is empty: nothing to load")
     if drop_last and len(dataset) // ranks < batch_size:
-        raise DataError(
-            f"drop_last leaves nothing of {len(dataset)} items at a batch of {batch_size}: "
-            "use a smaller batch_size"
-        )
+        raise DataError(f"drop_last leaves nothing of {len(dataset)}: use a smaller batch_size")
     return DataLoader(
         dataset,
         batch_size=batch_size,

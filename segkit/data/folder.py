@@ -2,43 +2,29 @@
 
 Either `root/train/images`, `root/train/masks` and the same for `val` and `test`, or one
 `root/images` and `root/masks` that is split here, by seed. `a.jpg` belongs to `a.png`.
-The data doctor (`segkit.doctor`) finds and reads the files with the functions of this module.
 """
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any
 
 import numpy as np
 
 from segkit.data import read, splits
-from segkit.data.cache import arrays, digests, in_threads, key, remember
+from segkit.data.cache import arrays, digests, in_threads
 from segkit.data.dataset import IGNORE, DataError, NoDataError, Pair, SegmentationDataset
-from segkit.data.issues import Issue, IssueError, issue, raise_errors
+from segkit.data.issues import Issue, attempt, issue, raise_errors
 from segkit.errors import ArgumentError, one_of
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 LOSSY = ("JPEG", "MPO")  # formats
 _MOST_CLASSES = 32  # more than these must be named: so many ids are rather grey values
-_EDGE = 7  # pixels across which interpolation may have smeared an edge
-_THIN = 0.8  # share of a value's pixels near edges, from which on it is not found elsewhere
 _NEAR = 16  # grey values that JPEG moves black and white
 
 GroupBy = str | Callable[[str], str] | None
-Named = TypeVar("Named")
-
-
-class SplitOptions(TypedDict, total=False):
-    """Which items of a folder make up a split: options of `open_folder` and `open_labelme`."""
-
-    seed: int  # of the split, where the folder brings none, and of `count`
-    fractions: tuple[float, float, float]  # of train, val and test; default 0.7, 0.15, 0.15
-    group_by: GroupBy  # what is not split apart: a function of a file's stem, or a regular
-    # expression, whose first group or whole match it is
-    count: int | None  # a seeded choice of so many of the split; default: all
 
 
 @dataclass
@@ -47,21 +33,21 @@ class Example:
 
     name: str
     split: str
-    image: Path | None  # None where it is missing
-    mask: Path | None
+    image: Path
+    mask: Path | None  # None where it is missing
     size: tuple[int, int] | None = None  # (H, W) of the image
     channels: int = 1  # of the image, 1 or 3
     labels: frozenset[str] = frozenset()  # of a LabelMe file
     values: list[int] = field(default_factory=list)  # in the mask, in order
     interior_values: list[int] = field(default_factory=list)  # those not only found along edges
-    lossy: bool = False  # whether the mask is a JPEG
+    lossy: bool = False  # whether the mask is a JPEG, and has changed values
     binary: bool = False  # whether most pixels of the mask are nearly 0 or 255
     details: Any = None  # what the data doctor measures
 
     @property
     def files(self) -> list[Path]:
         """Return the files that exist."""
-        return [file for file in (self.image, self.mask) if file]
+        return [self.image, self.mask] if self.mask else [self.image]
 
 
 def open_folder(
@@ -73,20 +59,18 @@ def open_folder(
     class_names: Sequence[str] | None = None,
     values: str = "auto",
     cache: bool = True,
-    **choice: Unpack[SplitOptions],
+    **choice,
 ) -> SegmentationDataset:
-    """Open one split of a folder, everything resized to `size`.
+    """Open one split ("train", "val" or "test") of a folder.
 
     Args:
-        root: the folder.
-        split: "train", "val" or "test".
-        size: the side of a square in pixels, or `(H, W)`.
+        size: to which everything is resized, the side of a square in pixels, or `(H, W)`.
         channels: 1 or 3; None takes 1 if all images are stored grey, else 3.
         class_names: one per id, the background first; None counts the ids.
         values: what the masks hold: "ids" (255 is ignored), "0/255" (255 is the foreground), or
             "auto", decided over all masks of all splits (see `infer_label_encoding`).
-        cache: keep the resized images on disk.
-        choice: seed, fractions, group_by and count, see `SplitOptions`.
+        cache: whether to keep the resized images on disk.
+        choice: seed, fractions, group_by and count, see `choose`.
 
     Raises:
         NoDataError: there are neither images and masks nor splits of them.
@@ -94,36 +78,21 @@ def open_folder(
     """
     size, names = read.as_size(size), checked_names(class_names)
     examples, issues = find_pairs(Path(root))
-    content = digests(file for example in examples for file in example.files)
-    facts = ("channels", "values", "interior_values", "lossy", "binary")
-
-    def look() -> dict:
-        for _, found in in_threads(inspect, examples):
-            issues.extend(found)
-        raise_errors(issues, root)
-        return {"facts": [[getattr(example, fact) for fact in facts] for example in examples]}
-
-    if issues or not cache:
-        look()
-    else:  # what reading has shown is kept too, so the next time no mask is decoded for it
-        read_before = remember(key(content.values(), what="scan"), look)["facts"]
-        for example, values_of in zip(examples, read_before, strict=True):
-            for fact, value in zip(facts, values_of, strict=True):
-                setattr(example, fact, value)
+    for _, found in in_threads(inspect, examples):
+        issues += found
+    raise_errors(issues, root)
     encoding, classes, issues = infer_label_encoding(examples, len(names), values)
     raise_errors(issues, root)
     channels = channels or max(example.channels for example in examples)
     chosen, groups = choose(by_split(examples), split, **choice)
-    ids = np.arange(256, dtype=np.uint8)
-    if encoding == "0/255":
-        ids[255] = 1
 
     def read_pair(i: int) -> Pair:
+        mask = read.mask(chosen[i].mask, size)
         image = read.image(chosen[i].image, channels, size)
-        return image, ids[read.mask(chosen[i].mask, size)]
+        return image, mask // 255 if encoding == "0/255" else mask
 
-    files = [content[file] for example in chosen for file in example.files]
-    name = key(files, size=size, channels=channels, values=encoding)
+    content = digests(file for example in chosen for file in example.files)
+    name = [*content.values(), size, channels, encoding]
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
         *arrays(name, read_pair, len(chosen), shape, cache),
@@ -135,45 +104,31 @@ def open_folder(
 
 
 def find(root: Path) -> dict[str, list[Example]]:
-    """Return the pairs of each split in `root`, or all under "" where there are no splits.
-
-    Raises:
-        NoDataError: there are neither images and masks nor splits of them.
-        IssueError: files lack their partner, or have several.
-    """
+    """Return the pairs of each split in `root`, or all under "" where there are no splits."""
     examples, issues = find_pairs(root)
     raise_errors(issues, root)
     return by_split(examples)
 
 
 def find_pairs(root: Path) -> tuple[list[Example], list[Issue]]:
-    """Return an example for each image in `root`, and the issues of pairing; no file is read.
-
-    Raises:
-        NoDataError: there are neither images and masks nor splits of them.
-    """
+    """Return an example for each image in `root`, and the issues of pairing; no file is read."""
     split_dirs = {split: root / split for split in SPLITS if (root / split / "images").is_dir()}
     if not split_dirs and (root / "images").is_dir():
         split_dirs = {"": root}
     if not split_dirs:
-        raise NoDataError(
-            f"{root.absolute()} holds neither images/ and masks/ nor train/images, train/masks, "
-            f"val/images, …; {_content(root)}"
-        )
+        wanted = "neither images/ and masks/ nor train/images, train/masks, val/images, …"
+        raise NoDataError(f"{root.absolute()} holds {wanted}; {_content(root)}")
     examples: list[Example] = []
     issues: list[Issue] = []
     for split, place in split_dirs.items():
         images, masks = pictures(place / "images"), pictures(place / "masks")
-        for sub, files in (("images", images), ("masks", masks)):
+        for sub, files, others in (("images", images, masks), ("masks", masks, images)):
             if not files:
                 issues.append(issue("no-pictures", place / sub, _content(place / sub)))
-            duplicates = [file for same in files.values() if len(same) > 1 for file in same]
-            issues += [issue("same-stem", file) for file in duplicates]
-        missing_masks = [files[0] for stem, files in images.items() if stem not in masks]
-        missing_images = [files[0] for stem, files in masks.items() if stem not in images]
-        if images and masks:
-            issues += [issue("missing-mask", file) for file in missing_masks]
-            issues += [issue("missing-image", file) for file in missing_images]
+            missing = "missing-mask" if sub == "images" else "missing-image"
+            for stem, same in files.items():
+                issues += [issue("same-stem", file) for file in same if len(same) > 1]
+                issues += [issue(missing, same[0])] if others and stem not in others else []
         for stem, files in images.items():
             examples.append(Example(stem, split, files[0], masks.get(stem, [None])[0]))
     return examples, issues
@@ -191,38 +146,28 @@ def pictures(place: Path) -> dict[str, list[Path]]:
     """Return the picture files in a folder by stem, in order; hidden ones (`._a.jpg`) are none."""
     found: dict[str, list[Path]] = {}
     for file in sorted(place.iterdir()) if place.is_dir() else []:
-        hidden = file.name.startswith(".")
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not hidden:
+        if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith("."):
             found.setdefault(file.stem, []).append(file)
     return found
 
 
 def inspect(example: Example) -> tuple[np.ndarray | None, list[Issue]]:
-    """Read the files of an example and write what they hold into its fields.
+    """Read an example's mask and the header of its image, and fill its fields.
 
-    Returns:
-        The mask, None where it cannot be read, and the issues. Of the image only the header is
-        read.
+    Return the mask, None where it cannot be read, and the issues.
     """
     issues: list[Issue] = []
-    mask = None
-    try:
-        if example.image:
-            example.size, example.channels = read.image_header(example.image)
-    except IssueError as error:
-        issues += error.issues
-    try:
-        if example.mask:
-            mask = read.mask(example.mask)
-            describe_mask(example, mask)
-            with read.opened(example.mask) as picture:
-                example.lossy = picture.format in LOSSY
-    except IssueError as error:
-        issues += error.issues
-    if example.size and mask is not None and mask.shape != example.size:
-        (height, width), (rows, columns) = example.size, mask.shape
-        sizes = f"{columns}×{rows}, image {width}×{height}"
-        issues.append(issue("size-mismatch", example.mask, sizes))
+    header = attempt(issues, read.image_header, example.image)
+    if header:
+        example.size, example.channels = header
+    mask = attempt(issues, read.mask, example.mask) if example.mask else None
+    if mask is not None:
+        describe_mask(example, mask)
+        with read.opened(example.mask) as picture:
+            example.lossy = picture.format in LOSSY and len(example.values) > 2
+        if header and mask.shape != example.size:
+            sizes = "{1}×{0}, image {3}×{2}".format(*mask.shape, *example.size)
+            issues.append(issue("size-mismatch", example.mask, sizes))
     return mask, issues
 
 
@@ -230,20 +175,18 @@ def describe_mask(example: Example, mask: np.ndarray) -> None:
     """Write into `example` which values its mask holds, and where."""
     counts = np.bincount(mask.ravel(), minlength=256)
     example.values = example.interior_values = np.flatnonzero(counts).tolist()
-    if len(example.values) > 2:
-        near = np.bincount(mask[between(mask, mask, _EDGE)], minlength=256)
-        example.interior_values = [v for v in example.values if near[v] < _THIN * counts[v]]
+    if len(example.values) > 2:  # interpolation may have smeared an edge across 7 pixels
+        near = np.bincount(mask[between(mask, mask, 7)], minlength=256)
+        example.interior_values = [v for v in example.values if near[v] < 0.8 * counts[v]]
     dark, light = counts[: _NEAR + 1].sum(), counts[255 - _NEAR :].sum()
     example.binary = bool(dark + light >= mask.size / 2)
 
 
 def between(low: np.ndarray, high: np.ndarray, width: int) -> np.ndarray:
-    """Return which pixels of `low` have a lower one nearby, and in `high` a higher one, bool.
+    """Return which pixels of a uint8 mask have a lower one nearby, and a higher one, bool.
 
-    Args:
-        low: a uint8 mask `(H, W)`.
-        high: the same mask, or with other values for what does not count as higher.
-        width: the side of the window that is "nearby", in pixels.
+    "Nearby" is a window of `width` pixels; `high` is the mask `low`, or one with other values for
+    what does not count as higher.
     """
     import cv2
 
@@ -260,88 +203,86 @@ def infer_label_encoding(
     hold only 0 and 255, 255 is the foreground; else the values are ids and 255 is ignored.
 
     Args:
-        examples: with their `values`.
         named: how many classes the user has named, 0 if unknown.
         values: "auto", or the encoding: "ids" or "0/255".
 
     Returns:
-        The encoding, "ids" or "0/255" (None where the values fit neither), the number of classes,
-        and the issues, such as values that interpolation leaves behind.
+        The encoding (None where the values fit neither), the number of classes, and the issues.
     """
     one_of("encoding (values)", values, ("auto", "ids", "0/255"))
-    readable = [example for example in examples if example.values]
-    lossy = [e for e in readable if e.lossy and len(e.values) > 2]
-    clean = [e for e in readable if not (e.lossy and len(e.values) > 2)]
-    issues = [issue("lossy-mask", example.mask) for example in lossy]
+    lossy = [e for e in examples if e.lossy]
+    clean = [e for e in examples if e.values and not e.lossy]
+    issues = [issue("lossy-mask", e.mask) for e in lossy]
     if lossy and not clean and values != "ids" and named in (0, 2):
-        white = any(example.values[-1] >= 255 - _NEAR for example in lossy)
-        if white and all(example.binary for example in lossy):
+        white = any(e.values[-1] >= 255 - _NEAR for e in lossy)
+        if white and all(e.binary for e in lossy):
             return "0/255", 2, issues
-    held = {example.mask: example.values for example in clean}
-    interior = {example.mask: example.interior_values for example in clean}
-    for found in (held, interior):  # perhaps smeared edges alone are the problem
-        encoding, classes, problem, files = _encoding(found, named, values)
-        if not problem:
+    for field_name in ("values", "interior_values"):  # perhaps smeared edges are the only problem
+        held = {e.mask: set(getattr(e, field_name)) for e in clean}
+        encoding, classes, code, files = _encoding(held, named, values)
+        if not code:
             break
-    else:
-        issues += [issue(problem, file, f"holds {listed(held[file])}") for file in files]
-        return None, named, issues
-    allowed = {0, 255} if encoding == "0/255" else {*range(classes), IGNORE}
-    for example in clean:
-        surplus = sorted(set(example.values) - allowed)
-        if surplus:
-            issues.append(issue("interpolated", example.mask, f"also {listed(surplus)}"))
-    return encoding, classes, issues
+    allowed = _allowed(encoding, classes)
+    for e in clean:
+        if code and e.mask in files:
+            issues.append(issue(code, e.mask, f"holds {listed(e.values)}"))
+        elif not code and (surplus := sorted(set(e.values) - allowed)):
+            issues.append(issue("interpolated", e.mask, f"also {listed(surplus)}"))
+    return (None, named, issues) if code else (encoding, classes, issues)
 
 
 def _encoding(
-    held: dict[Path, list[int]], named: int, values: str
+    held: dict[Path, set[int]], named: int, values: str
 ) -> tuple[str, int, str, list[Path]]:
-    """Return encoding and number of classes, or else the code of an issue and the masks with it."""
-    seen = {value for found in held.values() for value in found}
-    classes = named or next(k for k in range(257) if k not in seen)  # 0, 1, … without a gap
-    classes = min(max(classes, 2), 255 if named else _MOST_CLASSES)
-    encoding = values
+    """Return encoding and number of classes, and the code of an issue with the masks that have it."""
+    seen = set().union(*held.values())
+    gap = next(k for k in range(257) if k not in seen)
+    encoding, classes = values, named or min(max(gap, 2), _MOST_CLASSES)
     if values == "auto":
-        black_white = [f for f, found in held.items() if 255 in found and set(found) <= {0, 255}]
-        surplus = seen - {*range(classes), IGNORE}
-        mostly = len(black_white) > len(held) / 2 and surplus
+        black_white = [file for file, found in held.items() if 255 in found and found <= {0, 255}]
+        with_ids = [file for file, found in held.items() if found - {0, 255}]
+        mostly = len(black_white) > len(held) / 2 and seen - _allowed("ids", classes)
         encoding = "0/255" if 255 in seen and (seen <= {0, 255} or mostly) else "ids"
-        with_ids = [file for file, found in held.items() if set(found) - {0, 255}]
         together = any(255 in held[file] for file in with_ids)
         if encoding == "ids" and black_white and with_ids and not together:
             return encoding, classes, "mixed-values", min(black_white, with_ids, key=len)
     if encoding == "0/255" and named not in (0, 2):
         return encoding, classes, "class-names", list(held)
-    allowed = {0, 255} if encoding == "0/255" else {*range(classes), IGNORE}
-    wrong = [file for file, found in held.items() if set(found) - allowed]
-    ids = seen - {IGNORE}
-    code = ""
-    if wrong and ids <= {1, 2, 3} and 3 in ids:
+    classes = 2 if encoding == "0/255" else classes
+    wrong = [file for file, found in held.items() if found - _allowed(encoding, classes)]
+    ids, largest = seen - {IGNORE}, max(seen - {IGNORE}, default=0)
+    if not wrong:
+        return encoding, classes, "", []
+    if 3 in ids and ids <= {1, 2, 3}:
         code = "trimap"
-    elif wrong and not named and ids == {*range(1, len(ids) + 1)}:
+    elif not named and ids == {*range(1, len(ids) + 1)}:
         code = "ids-from-one"
-    elif wrong:
-        largest = max(value for file in wrong for value in held[file] if value != IGNORE)
+    else:
         code = "unknown-ids" if named or largest >= _MOST_CLASSES else "id-gap"
-    return encoding, 2 if encoding == "0/255" else classes, code, wrong
+    return encoding, classes, code, wrong
+
+
+def _allowed(encoding: str, classes: int) -> set[int]:
+    return {0, 255} if encoding == "0/255" else {*range(classes), IGNORE}
 
 
 def choose(
-    parts: dict[str, list[Named]],
+    parts: dict[str, list],
     split: str,
     seed: int = 0,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     group_by: GroupBy = None,
     count: int | None = None,
-) -> tuple[list[Named], list[str]]:
+) -> tuple[list, list[str]]:
     """Return the items of one split and the group of each ("" for none).
 
     Args:
         parts: the items (they have a `name`) of each split, or all under "", which are then split
-            by seed: whole groups where there are groups, else at random.
-        split: "train", "val" or "test".
-        seed, fractions, group_by, count: see `SplitOptions`.
+            by `seed`: whole groups where there are groups, else at random.
+        fractions: of train, val and test.
+        group_by: what is not split apart: a function of a file's stem, or a regular expression,
+            whose first group or whole match it is.
+        count: a choice, by `seed`, of so many of the split; None takes all.
     """
     one_of("split", split, SPLITS)
     if "" not in parts and split not in parts:
@@ -374,10 +315,8 @@ def groups_of(items: Sequence, group_by: GroupBy) -> list[str]:
     found = [match and match[1 if pattern.groups else 0] for match in matches]
     missed = [item.name for item, group in zip(items, found, strict=True) if group is None]
     if missed:
-        raise DataError(
-            f"group_by={group_by!r} is found in {len(items) - len(missed)} of {len(items)} names, "
-            f"not in {listed(missed, 3)}"
-        )
+        share = f"{len(items) - len(missed)} of {len(items)} names, not in {listed(missed, 3)}"
+        raise DataError(f"group_by={group_by!r} is found in {share}")
     return found
 
 
@@ -387,10 +326,8 @@ def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...]:
         return ()
     names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
     if not 2 <= len(set(names)) == len(names) <= 255:
-        raise ArgumentError(
-            f"class_names={class_names!r}: give a list of two or more different names, one per "
-            'id, the background first, e.g. ["background", "bone"]'
-        )
+        wanted = "give a list of two or more different names, one per id, the background first"
+        raise ArgumentError(f"class_names={class_names!r}: {wanted}")
     return names
 
 

@@ -1,44 +1,115 @@
 """What can be wrong with data, and the one place where its sentence is made."""
 
-import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from segkit.data.dataset import DataError
 
-SEVERITIES = ("error", "warning", "note")
-KINDS = tomllib.loads(resources.files("segkit.data").joinpath("issues.toml").read_text("utf-8"))
+_SEVERITIES = ("error", "warning", "note")  # the first would make a model or a score wrong
+
+# code: severity, what is wrong, what to do
+_KINDS = {
+    "unreadable": ("error", "cannot be read",
+        "if it is truncated, damaged or no picture, fetch it again, or remove it with its mask"),
+    "too-large": ("error", "has more pixels than Pillow opens",
+        "cut it into parts; if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS"),
+    "bit-depth": ("error", "has more than 8 bits a channel, and cutting them off loses contrast",
+        "scale it to 0..255 (the same scale for every image) and save it as 8-bit PNG"),
+    "colour-space": ("error", "its colours are neither RGB nor grey",
+        'Image.open(path).convert("RGB"), look at the result, and save it as PNG'),
+    "frames": ("error", "holds several pictures", "save each as a file of its own"),
+    "transparent": ("error", "is transparent in places, and what shows there depends on the viewer",
+        "lay it on a background first, e.g. with Image.alpha_composite, and save it as RGB"),
+    "exif": ("error", "is stored turned, so viewers show it another way round than its pixels are",
+        "save PIL.ImageOps.exif_transpose(image) and check that the mask fits"),
+    "mask-colours": ("error", "is a colour picture, not class ids",
+        "turn each colour into its id, ids[(rgb == colour).all(-1)] = id, and save 8-bit PNG"),
+    "mask-depth": ("error", "a mask holds class ids 0..255 in 8 bits, this one does not",
+        'go back to the ids and save Image.fromarray(ids.astype("uint8")) as 8-bit PNG'),
+    "labelme-file": ("error", "is no LabelMe file that can be used",
+        "open and save it in LabelMe, or move it out of this folder"),
+    "labelme-image": ("error", "names an image that is not there, and holds no copy of it",
+        "put the image back, or correct imagePath"),
+    "labelme-size": ("error", "was drawn on an image of another size", "bring that image back"),
+    "labelme-shape": ("error", "holds a shape that cannot be drawn", "redraw or delete the shape"),
+    "labelme-label": ("error", "holds a label that is not among the classes",
+        "correct the label, or add it to class_names"),
+    "labelme-background": ("error", "holds shapes of the first class, which is the background",
+        "put the background first: background, then the labels"),
+    "no-labels": ("error", "there is no label in these files", "draw shapes first"),
+    "no-pictures": ("error", "holds no pictures (.bmp, .gif, .jpg, .png, .tif, .webp)",
+        "put the files into images/ and masks/, not into folders inside them"),
+    "missing-mask": ("error", "an image without a mask of the same name",
+        "add the mask (all 0 if nothing is there), or move the image out"),
+    "missing-image": ("error", "a mask without an image of the same name",
+        "bring back the image, or rename or remove the mask"),
+    "same-stem": ("error", "several files with one stem, so it is unclear which belongs to which",
+        "rename or remove all but one"),
+    "size-mismatch": ("error", "a mask of another size than its image", "export it at full size"),
+    "mixed-values": ("error", "some masks hold 0 and 255, others ids with no 255",
+        'save all masks alike; values="ids" if 255 really marks what is to be ignored'),
+    "interpolated": ("error", "a mask with values in between along its edges, from interpolation",
+        "go back to the original and use nearest"),
+    "lossy-mask": ("error", "a mask stored as JPEG, which changes its values", "export it as PNG"),
+    "trimap": ("error", "the masks hold 1, 2 and 3 and no 0, as trimaps of Oxford-IIIT Pet do",
+        "turn them into ids with segkit.data.pets.from_trimap; subtract 1 if they are ids from 1"),
+    "ids-from-one": ("error", "no mask holds 0, so the ids seem to be counted from 1",
+        "subtract 1 if 1 is the background; if nothing is background, give class_names"),
+    "id-gap": ("error", "a mask with ids beyond a gap: an id below them is in no mask",
+        "correct the mask, or give class_names, one per id, if the class is only absent"),
+    "unknown-ids": ("error", "a mask with values that belong to no class",
+        "if interpolation mixed ids, use nearest; else correct the mask or name the classes"),
+    "class-names": ("error", "the masks hold 0 and 255 only, but not two classes are named",
+        'name two classes, or say values="ids" if 255 is to be ignored'),
+    "no-foreground": ("error", "no mask holds anything but background",
+        "check whether these are the right masks"),
+    "thin-strips": ("warning", "a mask with an id only in thin strips between two others",
+        "if it was resized, go back to the original and use nearest"),
+    "palette-differs": ("warning", "a mask whose palette gives an id another colour than most do",
+        "check whether the ids mean the same everywhere, and save all masks with one palette"),
+    "rare-class": ("warning", "classes with hardly an example", "bring more, or merge classes"),
+    "class-not-in-split": ("warning", "splits without a class that others have",
+        "split again, stratified by class"),
+    "absent-class": ("note", "named classes that are in no mask", "leave their names out"),
+    "empty-mask": ("note", "masks with background only",
+        "check whether there is really nothing, or whether somebody forgot to draw"),
+    "black-white": ("note", "masks with 0 and 255, read as background and foreground",
+        "nothing for segkit; other programs expect the ids 0 and 1"),
+    "leak-duplicate": ("error", "the same image in several splits, so the score is too good",
+        "keep one"),
+    "leak-group": ("error", "groups with images in several splits, so the score is too good",
+        "move all images of a group into one split"),
+    "leak-near-duplicate": ("warning",
+        "images in several splits that look alike, so the score may be too good",
+        "keep one, or move both into one split"),
+    "duplicate": ("warning",
+        "the same image several times: it counts twice, and may be split apart",
+        "keep one, or give both to one group (group_by)"),
+    "near-duplicate": ("warning", "images that look alike and may be split apart",
+        "keep one, or give both to one group (group_by)"),
+    "mode": ("note", "images that are not plainly grey or RGB, but can be read",
+        "nothing for segkit; other programs may stumble"),
+    "mixed-channels": ("note", "grey images among coloured ones, which are read as grey RGB",
+        "nothing, if the network is to use colour; else read all with channels=1"),
+    "wrong-suffix": ("note", "files that are of another format than their name says",
+        "nothing for segkit, which looks inside; rename them for programs that do not"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Issue:
-    """One kind of issue and the files that have it.
+    """One kind of issue, the files that have it, and what was seen in each ("" for nothing)."""
 
-    code: a key of `KINDS`. files, details: as many of each; a detail is what was seen in that
-    file, or "". fixable: whether `segkit.doctor.fix` can correct some of the files.
-    """
-
-    code: str
+    code: str  # a key of `_KINDS`
     files: tuple[str | Path, ...]
     details: tuple[str, ...]
-    fixable: bool = False
+    fixable: bool = False  # whether `segkit.doctor.fix` can correct some of the files
 
-    @property
-    def severity(self) -> str:
-        """Return "error", "warning" or "note"."""
-        return KINDS[self.code]["severity"]
-
-    @property
-    def what(self) -> str:
-        """Return what is wrong."""
-        return KINDS[self.code]["what"]
-
-    @property
-    def remedy(self) -> str:
-        """Return what to do about it."""
-        return KINDS[self.code]["remedy"]
+    severity = property(lambda self: _KINDS[self.code][0])
+    what = property(lambda self: _KINDS[self.code][1])
+    remedy = property(lambda self: _KINDS[self.code][2])
 
     def places(self, show: int) -> list[str]:
         """Return the first files with their details, and how many more there are."""
@@ -51,8 +122,9 @@ class Issue:
         if len(self.files) == 1:
             detail = f" ({self.details[0]})" if self.details[0] else ""
             return f"{self.files[0]}: {self.what}{detail}: {self.remedy}"
-        files = "\n  ".join(self.places(5))
-        return f"{len(self.files)} files: {self.what}: {self.remedy}\n  {files}"
+        return "\n  ".join(
+            [f"{len(self.files)} files: {self.what}: {self.remedy}", *self.places(5)]
+        )
 
 
 def issue(code: str, file: str | Path, detail: str = "") -> Issue:
@@ -67,15 +139,14 @@ def grouped(issues: Iterable[Issue]) -> list[Issue]:
     for file, detail, code in sorted(single, key=lambda entry: str(entry[0])):
         found.setdefault(code, []).append((file, detail))
     merged = [Issue(code, *zip(*pairs, strict=True)) for code, pairs in found.items()]
-    return sorted(merged, key=lambda one: (SEVERITIES.index(one.severity), -len(one.files)))
+    return sorted(merged, key=lambda one: (_SEVERITIES.index(one.severity), -len(one.files)))
 
 
 class IssueError(DataError):
     """Data that cannot be used; `issues` says why."""
 
     def __init__(self, *issues: Issue, where: str | Path = "") -> None:
-        files = [str(file) for one in issues for file in one.files]
-        super().__init__(_joined([str(one) for one in issues], where), issues[0].code, files)
+        super().__init__(_joined([str(one) for one in issues], where))
         self.issues = issues
 
 
@@ -84,6 +155,14 @@ def raise_errors(issues: Iterable[Issue], where: str | Path) -> None:
     errors = [one for one in grouped(issues) if one.severity == "error"]
     if errors:
         raise IssueError(*errors, where=where)
+
+
+def attempt(issues: list[Issue], reader: Callable, *args: Any) -> Any:
+    """Return `reader(*args)`; where it refuses, add the reasons to `issues` and return None."""
+    try:
+        return reader(*args)
+    except IssueError as error:
+        issues += error.issues
 
 
 def refuse(messages: Sequence[str], where: str | Path) -> None:

@@ -5,33 +5,32 @@ Every split returns one sorted array of indices per fraction. Same arguments, sa
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from segkit.data.dataset import DataError, check_seed
 from segkit.errors import ArgumentError
 
-Parts = tuple[np.ndarray, ...]
+_Parts = tuple[np.ndarray, ...]
 
 
-def sorted_split(n: int, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> Parts:
-    """Split 0..n-1 as it stands, without shuffling.
+def sorted_split(n: int, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> _Parts:
+    """Split 0..n-1 as it stands: right only when the order means nothing.
 
-    Right only when the order means nothing. Of file names sorted by breed, patient or date the
-    last part holds what the first has never shown.
+    Of names sorted by breed, patient or date the last part holds what the first has never shown.
     """
     return _cut(np.arange(n), fractions)
 
 
-def random_split(n: int, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0) -> Parts:
+def random_split(n: int, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0) -> _Parts:
     """Shuffle 0..n-1 and split: right when the items are independent of each other."""
     return _cut(np.random.default_rng(check_seed(seed)).permutation(n), fractions)
 
 
 def stratified_split(
     labels: Sequence, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0
-) -> Parts:
+) -> _Parts:
     """Split so that every part holds the labels (one per item) in the same proportions.
 
     A label's share of a part comes within an item or two; rare labels go to a part by chance.
@@ -41,24 +40,22 @@ def stratified_split(
 
 def grouped_split(
     groups: Sequence, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0
-) -> Parts:
+) -> _Parts:
     """Split so that no group (one per item: patient, animal, slide) is in two parts.
 
     Groups are dealt in random order, each to the part that lacks most items, so the sizes only
     come near to `fractions`. Every part gets a group as long as there are enough.
     """
-    groups = np.asarray(groups)
-    names, sizes = np.unique(groups, return_counts=True)
-    lacking = _checked(fractions) * len(groups)
-    part_of, empty = {}, set(range(len(fractions)))
+    names, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    lacking = _checked(fractions) * len(group_of)
+    sizes, part_of = np.bincount(group_of), np.zeros(len(names), int)
+    empty = set(range(len(lacking)))
     for dealt, g in enumerate(np.random.default_rng(check_seed(seed)).permutation(len(names))):
-        needed = empty if len(names) - dealt <= len(empty) else range(len(fractions))
-        part = max(needed, key=lambda p: lacking[p])
-        part_of[names[g]] = part
-        lacking[part] -= sizes[g]
-        empty.discard(part)
-    part = np.array([part_of[group] for group in groups], dtype=int)
-    return _none_empty([np.flatnonzero(part == p) for p in range(len(fractions))], len(groups))
+        needed = empty if len(names) - dealt <= len(empty) else range(len(lacking))
+        part_of[g] = max(needed, key=lambda p: lacking[p])
+        lacking[part_of[g]] -= sizes[g]
+        empty.discard(part_of[g])
+    return _none_empty([np.flatnonzero(part_of[group_of] == p) for p in range(len(lacking))])
 
 
 def sample(n: int, count: int, seed: int = 0, labels: Sequence | None = None) -> np.ndarray:
@@ -68,8 +65,7 @@ def sample(n: int, count: int, seed: int = 0, labels: Sequence | None = None) ->
     return np.sort(_even_order([0] * n if labels is None else labels, seed)[:count])
 
 
-@dataclass(frozen=True)
-class Leakage:
+class _Leakage(NamedTuple):
     """What two parts of a split share: item indices, group names, pairs of identical images."""
 
     items: list[int]
@@ -79,40 +75,37 @@ class Leakage:
     @property
     def clean(self) -> bool:
         """Whether nothing is shared."""
-        return not (self.items or self.groups or self.duplicates)
+        return not any(self)
 
     def __str__(self) -> str:
-        if self.clean:
-            return "no leak found"
-        found = [
-            _line("items in several parts", self.items),
-            _line("groups in several parts", self.groups),
-            _line("identical images", [f"{i} = {j}" for i, j in self.duplicates]),
-        ]
-        return "leak: " + "; ".join(line for line in found if line)
+        duplicates = [f"{i} = {j}" for i, j in self.duplicates]
+        kinds = ("items in several parts", "groups in several parts", "identical images")
+        lines = []
+        for kind, found in zip(kinds, (self.items, self.groups, duplicates), strict=True):
+            if found:
+                more = ", …" if len(found) > 5 else ""
+                lines.append(f"{len(found)} {kind}: {', '.join(map(str, found[:5]))}{more}")
+        return "leak: " + "; ".join(lines) if lines else "no leak found"
 
 
 def leakage(
     parts: Sequence[np.ndarray], groups: Sequence | None = None, images: Sequence | None = None
-) -> Leakage:
-    """Report what the parts of a split share.
+) -> _Leakage:
+    """Report what the parts of a split, arrays of indices, share.
 
-    Args:
-        parts: index arrays.
-        groups: of the whole data set, to be indexed by `parts`.
-        images: of the whole data set. They are compared byte by byte (through a hash);
-            near-duplicates are not found.
+    `groups` and `images` are those of the whole data set. Images are compared byte by byte;
+    near-duplicates are not found.
     """
-    same = {} if images is None else _in_several(parts, lambda i: _digest(images[i]))
-    return Leakage(
+
+    def digest(i: int) -> bytes:
+        return hashlib.blake2b(repr(images[i].shape).encode() + images[i].tobytes()).digest()
+
+    same = {} if images is None else _in_several(parts, digest)
+    pairs = [(first, other) for first, *others in same.values() for other in others]
+    return _Leakage(
         items=list(_in_several(parts, int)),
         groups=[] if groups is None else list(_in_several(parts, lambda i: groups[i])),
-        duplicates=[
-            (first, other)
-            for first, *others in same.values()
-            for other in others
-            if other != first
-        ],
+        duplicates=[(first, other) for first, other in pairs if other != first],
     )
 
 
@@ -125,21 +118,10 @@ def _in_several(parts: Sequence[np.ndarray], key: Callable) -> dict:
     return {k: list(where.values()) for k, where in found.items() if len(where) > 1}
 
 
-def _digest(image: np.ndarray) -> bytes:
-    image = np.ascontiguousarray(image)
-    return hashlib.blake2b(repr(image.shape).encode() + image.tobytes()).digest()
-
-
-def _line(what: str, found: list) -> str:
-    more = ", …" if len(found) > 5 else ""
-    return f"{len(found)} {what}: {', '.join(map(str, found[:5]))}{more}" if found else ""
-
-
 def _even_order(labels: Sequence, seed: int) -> np.ndarray:
     """Return an order in which every stretch holds the labels in their overall proportions.
 
-    The items of a label, shuffled, are laid evenly along a line from 0 to 1, with a random start;
-    the order is the one along the line.
+    The items of a label, shuffled, are laid evenly along a line from 0 to 1, with a random start.
     """
     labels = np.asarray(labels)
     rng = np.random.default_rng(check_seed(seed))
@@ -150,13 +132,13 @@ def _even_order(labels: Sequence, seed: int) -> np.ndarray:
     return np.argsort(place, kind="stable")
 
 
-def _cut(order: np.ndarray, fractions: Sequence[float]) -> Parts:
+def _cut(order: np.ndarray, fractions: Sequence[float]) -> _Parts:
     n, inner = len(order), np.arange(1, len(fractions))
     ends = np.round(np.cumsum(_checked(fractions))[:-1] * n).astype(int)
     if n > len(inner):  # rounding must leave no part empty
         ends = np.maximum.accumulate(np.maximum(ends, inner) - inner) + inner
         ends = np.minimum(ends, n - inner[::-1])
-    return _none_empty([np.sort(part) for part in np.split(order, ends)], n)
+    return _none_empty([np.sort(part) for part in np.split(order, ends)])
 
 
 def _checked(fractions: Sequence[float]) -> np.ndarray:
@@ -166,11 +148,11 @@ def _checked(fractions: Sequence[float]) -> np.ndarray:
     return fractions
 
 
-def _none_empty(parts: list[np.ndarray], n: int) -> Parts:
-    if any(len(part) == 0 for part in parts):
-        sizes = ", ".join(str(len(part)) for part in parts)
+def _none_empty(parts: list[np.ndarray]) -> _Parts:
+    sizes = [len(part) for part in parts]
+    if 0 in sizes:
         raise DataError(
-            f"{n} items cut into parts of {sizes}: none may be empty; "
+            f"{sum(sizes)} items cut into parts of {str(sizes)[1:-1]}: none may be empty; "
             "bring more items or groups, or choose other fractions"
         )
     return tuple(parts)

@@ -5,8 +5,9 @@ for, and depicts the same scene at every size. Clutter in the colours of the tar
 uneven light, noise and occlusion keep colour alone from solving the task.
 """
 
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Iterable
+from functools import cache
+from itertools import repeat
 
 import cv2
 import numpy as np
@@ -15,11 +16,11 @@ from segkit.data.dataset import Pair, SegmentationDataset
 from segkit.data.pets import from_trimap, trimap_classes
 from segkit.errors import ArgumentError, one_of
 
-COUNTS = {"train": 192, "val": 64, "test": 64}  # pictures of a split, unless a number is given
+_COUNTS = {"train": 192, "val": 64, "test": 64}  # pictures of a split, unless a number is given
 
 # name: (base colour RGB, pattern). As in Oxford-IIIT Pet, cats are capitalised and dogs are not,
 # so that sorting file names puts all cats first.
-BREEDS = {
+_BREEDS = {
     "Ash": ((128, 126, 130), "plain"),
     "Coal": ((52, 48, 54), "plain"),
     "Ginger": ((214, 132, 58), "striped"),
@@ -31,11 +32,6 @@ BREEDS = {
 }
 
 
-def _rng(family: str, split: str, index: int, seed: int) -> np.random.Generator:
-    """Return the generator of one picture: its own stream, shared with no other picture."""
-    return np.random.default_rng((seed, *family.encode(), list(COUNTS).index(split), index))
-
-
 def _cloud(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     """Return smooth noise in about -1..1, float32 `(size, size)`, with `cells` bumps a side."""
     coarse = rng.uniform(-1, 1, (cells + 2, cells + 2)).astype(np.float32)
@@ -44,14 +40,10 @@ def _cloud(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 def _expose(rng: np.random.Generator, picture: np.ndarray, noise: float) -> np.ndarray:
     """Light a float picture (0..255) unevenly, add sensor noise and return it as uint8."""
-    size = len(picture)
-    light = 1 + rng.uniform(0.05, 0.3) * _cloud(rng, size, 1)
-    light *= rng.uniform(0.8, 1.15)
-    grain = rng.standard_normal(picture.shape, dtype=np.float32)
-    grain *= np.float32(noise)
-    lit = picture * (light[..., None] if picture.ndim == 3 else light)
-    lit += grain
-    return np.clip(lit, 0, 255, out=lit).astype(np.uint8)
+    light = (1 + rng.uniform(0.05, 0.3) * _cloud(rng, len(picture), 1)) * rng.uniform(0.8, 1.15)
+    grain = rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(noise)
+    lit = picture * (light[..., None] if picture.ndim == 3 else light) + grain
+    return np.clip(lit, 0, 255).astype(np.uint8)
 
 
 def _points(shape: np.ndarray, size: int) -> np.ndarray:
@@ -72,9 +64,6 @@ def _blob(centre: tuple, axes: tuple, angle: float = 0.0, corners: int = 24) -> 
     x, y = axes[0] * cosine, axes[1] * sine
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([centre[0] + c * x - s * y, centre[1] + s * x + c * y], axis=1)
-
-
-# toy-pets ---------------------------------------------------------------------------------
 
 
 def _animal(rng: np.random.Generator, is_cat: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -127,25 +116,20 @@ def _coat(rng: np.random.Generator, size: int, colour: tuple, pattern: str) -> n
 def _room(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return a cluttered background, float32 `(size, size, 3)`, partly in the colours of coats."""
     colour = rng.uniform(60, 200) + rng.uniform(-45, 45, 3)
-    picture = np.empty((size, size, 3), np.float32)
-    picture[:] = colour
-    coats = [colour for colour, _ in BREEDS.values()]
+    picture = np.full((size, size, 3), colour, np.float32)
+    coats = [colour for colour, _ in _BREEDS.values()]
     for _ in range(rng.integers(3, 8)):
         near_coat = rng.random() < 0.5
         paint = coats[rng.integers(len(coats))] if near_coat else rng.uniform(20, 235, 3)
-        shape = _blob(
-            rng.uniform(0, 1, 2),
-            rng.uniform(0.04, 0.22, 2),
-            rng.uniform(0, np.pi),
-            int(rng.choice([3, 4, 24])),
-        )
+        centre, axes = rng.uniform(0, 1, 2), rng.uniform(0.04, 0.22, 2)
+        shape = _blob(centre, axes, rng.uniform(0, np.pi), int(rng.choice([3, 4, 24])))
         cv2.fillPoly(picture, [_points(shape, size)], [float(p) for p in paint], cv2.LINE_AA)
     return picture * (1 + 0.15 * _cloud(rng, size, 5))[..., None]
 
 
 def _pet(rng: np.random.Generator, size: int, breed: str) -> Pair:
     """Draw one pet: uint8 image `(size, size, 3)` and trimap (1 pet, 2 background, 3 border)."""
-    colour, pattern = BREEDS[breed]
+    colour, pattern = _BREEDS[breed]
     parts, eyes = _animal(rng, is_cat=breed[0].isupper())
     scale, turn, flip = rng.uniform(0.75, 1.25), rng.uniform(-0.35, 0.35), rng.choice([-1, 1])
     centre = np.array([0.5, 0.52]) + rng.uniform(-0.14, 0.14, 2)
@@ -174,22 +158,16 @@ def _pet(rng: np.random.Generator, size: int, breed: str) -> Pair:
         cv2.fillPoly(picture, [_points(blade, size)], green.tolist(), cv2.LINE_AA)
         cv2.fillPoly(body, [_points(blade, size)], 0)
     picture = cv2.GaussianBlur(picture, (3, 3), 0.6)
-    return _expose(rng, picture, noise=rng.uniform(4, 12)), _trimap(body)
+    reach = max(1, round(size / 80))  # the trimap's border is a band along the outline
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    inner = cv2.erode(body, window, borderType=cv2.BORDER_REPLICATE)
+    trimap = np.where(inner == 1, 1, np.where(cv2.dilate(body, window) == 1, 3, 2))
+    return _expose(rng, picture, noise=rng.uniform(4, 12)), trimap.astype(np.uint8)
 
 
-def _trimap(body: np.ndarray) -> np.ndarray:
-    """Turn a 0/1 silhouette into a trimap: 1 pet, 2 background, 3 a band along the outline."""
-    reach = max(1, round(len(body) / 80))
-    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    inner = cv2.erode(body, kernel, borderType=cv2.BORDER_REPLICATE)
-    outer = cv2.dilate(body, kernel)
-    return np.where(inner == 1, 1, np.where(outer == 1, 3, 2)).astype(np.uint8)
-
-
-# toy-xray ---------------------------------------------------------------------------------
-
-
-def _bone(rng: np.random.Generator, top: np.ndarray, bottom: np.ndarray, thick: float) -> np.ndarray:
+def _bone(
+    rng: np.random.Generator, top: np.ndarray, bottom: np.ndarray, thick: float
+) -> np.ndarray:
     """Return a long bone with a narrow shaft and two wide ends as a polygon in unit coordinates."""
     t = np.linspace(0, 1, 17)
     flare = 1 + 0.9 * np.exp(-(((t - 0) / 0.16) ** 2)) + 0.9 * np.exp(-(((t - 1) / 0.16) ** 2))
@@ -204,9 +182,7 @@ def _bone(rng: np.random.Generator, top: np.ndarray, bottom: np.ndarray, thick: 
 
 
 def _xray(rng: np.random.Generator, size: int, bones: int = 1) -> Pair:
-    """Draw a knee-like X-ray: uint8 grey `(size, size)` and mask.
-
-    bones=1: 0 background, 1 bone. bones=2: 0 background, 1 femur, 2 tibia.
+    """Draw a knee-like X-ray: uint8 grey `(size, size)` and mask, 1 femur, 2 tibia or 1 for both.
 
     The shaft of a bone is hardly brighter than the flesh beside it; only its rim is. What is
     inside has to be concluded from far away.
@@ -215,13 +191,12 @@ def _xray(rng: np.random.Generator, size: int, bones: int = 1) -> Pair:
     knee = np.array([0.5, 0.5]) + rng.uniform(-0.12, 0.12, 2)
     bend = rng.uniform(-0.25, 0.25)
     thick = rng.uniform(0.10, 0.16)
-    directions = [
-        np.array([np.sin(turn), -np.cos(turn)]),
-        np.array([-np.sin(turn + bend), np.cos(turn + bend)]),
+    up = np.array([np.sin(turn), -np.cos(turn)])
+    directions = up, np.array([-np.sin(turn + bend), np.cos(turn + bend)])
+    shapes = [
+        _bone(rng, knee + direction * gap, knee + direction * (gap + length), thick)
+        for direction, length in zip(directions, rng.uniform(0.42, 0.75, 2), strict=True)
     ]
-    shapes = []
-    for direction, length in zip(directions, rng.uniform(0.42, 0.75, 2), strict=True):
-        shapes.append(_bone(rng, knee + direction * gap, knee + direction * (gap + length), thick))
     flesh_width = thick * rng.uniform(2.6, 3.6)
     far = [knee + direction * 0.9 for direction in directions]
     objects = rng.uniform(0, 1, (3, 2))  # clips, labels: bright, but no bone
@@ -245,9 +220,6 @@ def _xray(rng: np.random.Generator, size: int, bones: int = 1) -> Pair:
         picture += layer
     picture = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), max(0.4, size * 0.006))
     return _expose(rng, picture, noise=rng.uniform(5, 11)), mask
-
-
-# toy-embryo -------------------------------------------------------------------------------
 
 
 def _embryo(rng: np.random.Generator, size: int) -> Pair:
@@ -276,7 +248,14 @@ def _embryo(rng: np.random.Generator, size: int) -> Pair:
     u, v = (c * x + s * y) / np.float32(egg[0]), (c * y - s * x) / np.float32(egg[1])
     waviness = 0.08 * _cloud(rng, size, 5)
     u, v = u + waviness, v - waviness
-    owner, first, second = _two_nearest(u, v, seeds)
+    owner = np.zeros(u.shape, np.intp)  # the nearest seed, its distance, and that of the second
+    first, second = (np.full(u.shape, np.inf, np.float32) for _ in range(2))
+    for index, (a, b) in enumerate(seeds):
+        squared = (u - a) ** 2 + (v - b) ** 2
+        np.copyto(owner, index, where=squared < first)
+        second = np.minimum(second, np.maximum(squared, first))
+        first = np.minimum(first, squared)
+    first, second = np.sqrt(first), np.sqrt(second)
     radius = np.sqrt(u * u + v * v)
     # half the gap between the two nearest seeds is the distance to the wall between their cells
     to_wall = np.minimum((second - first) / 2, 1 - radius)
@@ -290,49 +269,31 @@ def _embryo(rng: np.random.Generator, size: int) -> Pair:
     return _expose(rng, picture, noise=rng.uniform(6, 14)), mask
 
 
-def _two_nearest(u: np.ndarray, v: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return for each pixel the nearest seed's index, its distance, and that of the second."""
-    owner = np.zeros(u.shape, np.intp)
-    first, second = (np.full(u.shape, np.inf, np.float32) for _ in range(2))
-    for index, (a, b) in enumerate(seeds):
-        squared = (u - a) ** 2 + (v - b) ** 2
-        np.copyto(owner, index, where=squared < first)
-        second = np.minimum(second, np.maximum(squared, first))
-        first = np.minimum(first, squared)
-    return owner, np.sqrt(first), np.sqrt(second)
-
-
-# whole data sets --------------------------------------------------------------------------
-
-
-def _paint(family: str, painters: list[Callable], split: str, size: int, seed: int) -> Pair:
-    """Return uint8 images `(N, H, W[, 3])` and masks `(N, H, W)`, one per painter."""
-    pairs = [paint(_rng(family, split, i, seed), size) for i, paint in enumerate(painters)]
-    return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
-
-
-def _count(split: str, size: int, count: int | None) -> int:
-    """Return how many pictures to paint, or raise ArgumentError for what cannot be painted."""
-    one_of("split", split, COUNTS)
+def _generators(family: str, split: str, size: int, count: int | None, seed: int) -> list:
+    """Return one generator for each picture of a split; refuse what cannot be painted."""
+    one_of("split", split, _COUNTS)
     if not isinstance(size, int) or size < 16:
-        raise ArgumentError(
-            f"toy pictures are square and at least 16 pixels wide, not size={size!r}"
-        )
+        raise ArgumentError(f"toy pictures are square, at least 16 pixels wide, not size={size!r}")
     if count is not None and count < 1:
         raise ArgumentError(f"count={count}: ask for at least one picture")
-    return COUNTS[split] if count is None else count
+    part, n = list(_COUNTS).index(split), count or _COUNTS[split]
+    return [np.random.default_rng((seed, *family.encode(), part, i)) for i in range(n)]
+
+
+def _stacked(pairs: Iterable[Pair]) -> Pair:
+    """Return uint8 images `(N, H, W[, 3])` and masks `(N, H, W)`."""
+    images, masks = zip(*pairs, strict=True)
+    return np.stack(images), np.stack(masks)
 
 
 def open_toy_pets(
     split: str, size: int, *, border: str, count: int | None = None, seed: int = 0
 ) -> SegmentationDataset:
     """Return `count` toy pets with their breeds as groups; `border` as for the real pets."""
-    breeds = [
-        list(BREEDS)[_rng("breed", split, i, seed).integers(len(BREEDS))]
-        for i in range(_count(split, size, count))
-    ]
-    painters = [partial(_pet, breed=breed) for breed in breeds]
-    images, trimaps = _paint("toy-pets", painters, split, size, seed)
+    known, choosers = list(_BREEDS), _generators("breed", split, size, count, seed)
+    breeds = [known[rng.integers(len(known))] for rng in choosers]
+    rngs = _generators("toy-pets", split, size, count, seed)
+    images, trimaps = _stacked(map(_pet, rngs, repeat(size), breeds))
     masks, class_names = from_trimap(trimaps, border), trimap_classes(border)
     names = [f"{breed}_{i}" for i, breed in enumerate(breeds)]
     info = {"source": "toy-pets", "split": split, "border": border}
@@ -345,16 +306,16 @@ def open_toy_xray(
     """Return `count` toy X-rays; bones=1 marks bone, bones=2 separates femur and tibia."""
     if bones not in (1, 2):
         raise ArgumentError(f"bones={bones}: choose 1 (bone) or 2 (femur and tibia)")
-    painters = [partial(_xray, bones=bones)] * _count(split, size, count)
-    images, masks = _paint("toy-xray", painters, split, size, seed)
+    rngs = _generators("toy-xray", split, size, count, seed)
     class_names = ("background", "bone") if bones == 1 else ("background", "femur", "tibia")
-    return SegmentationDataset(images, masks, class_names)
+    return SegmentationDataset(*_stacked(_xray(rng, size, bones) for rng in rngs), class_names)
 
 
 def open_toy_embryo(
     split: str, size: int, *, count: int | None = None, seed: int = 0
 ) -> SegmentationDataset:
     """Return `count` toy embryos: cells against membranes and background."""
-    painters = [_embryo] * _count(split, size, count)
-    images, masks = _paint("toy-embryo", painters, split, size, seed)
-    return SegmentationDataset(images, masks, ("background", "cell"))
+    rngs = _generators("toy-embryo", split, size, count, seed)
+    return SegmentationDataset(
+        *_stacked(_embryo(rng, size) for rng in rngs), ("background", "cell")
+    )

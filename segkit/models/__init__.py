@@ -56,9 +56,7 @@ def build(
         listed = ", ".join(f"{key}={value!r}" for key, value in known.items())
         raise ArgumentError(f"{name} has no option {', '.join(unknown)}; there are: {listed}")
     network = _NETWORKS[name]
-    if seed is None:
-        return network(in_channels=in_channels, classes=classes, **chosen)
-    with torch.random.fork_rng(devices=[]):
-        # The CPU generator alone: torch.manual_seed would reseed every GPU as well.
-        torch.random.default_generator.manual_seed(seed)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:  # the CPU alone: torch.manual_seed would reseed every GPU as well
+            torch.random.default_generator.manual_seed(seed)
         return network(in_channels=in_channels, classes=classes, **chosen)

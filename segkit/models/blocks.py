@@ -22,11 +22,9 @@ def conv3x3(
         bias: of the convolution. `None` leaves it out where batch normalisation, which subtracts
             every constant, comes next.
     """
-    padding = dilation if same else 0
-    bias = not norm if bias is None else bias
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, 3, padding=padding, dilation=dilation, bias=bias)
-    ]
+    options = {"padding": dilation if same else 0, "dilation": dilation}
+    options["bias"] = not norm if bias is None else bias
+    layers = [nn.Conv2d(in_channels, out_channels, kernel_size=3, **options)]
     if norm:
         layers.append(nn.BatchNorm2d(out_channels))
     if relu:
@@ -53,10 +51,9 @@ def upsample(mode: str, in_channels: int, out_channels: int) -> nn.Module:
     """
     if mode == "transposed":
         return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+    grow = nn.Upsample(scale_factor=2, mode=mode)
     if mode == "nearest":
-        grow = nn.Upsample(scale_factor=2, mode="nearest")
         return nn.Sequential(grow, nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1))
-    grow = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size=1), grow)
 
 
@@ -70,14 +67,33 @@ def crop(x: Tensor, like: Tensor) -> Tensor:
     return F.pad(x, (0, like.shape[-1] - x.shape[-1], 0, like.shape[-2] - x.shape[-2]))
 
 
-def concatenate(skip: Tensor, x: Tensor) -> Tensor:
-    """Return the channels of a skip connection, then those of `x`, cropped to its size."""
-    return torch.cat([skip, crop(x, like=skip)], dim=1)
+class Up(nn.Module):
+    """One level of a decoder: upsample, join with the skip connection, convolve.
 
+    Args:
+        upsample: doubles height and width.
+        block: the convolutions after the skip connection has joined.
+        join: "concat": the channels of the skip, then those of `x`. "sum". "none": the skip
+            gives its size alone.
+        valid: take the middle of the skip, for convolutions that do not pad: the U-Net paper's
+            grey arrows.
+    """
 
-def centre_crop(x: Tensor, like: Tensor) -> Tensor:
-    """Return the middle of `x` at the size of `like`: the U-Net paper's grey arrows."""
-    height, width = like.shape[-2:]
-    top = (x.shape[-2] - height) // 2
-    left = (x.shape[-1] - width) // 2
-    return x[..., top : top + height, left : left + width]
+    def __init__(
+        self, upsample: nn.Module, block: nn.Module, join: str = "concat", valid: bool = False
+    ) -> None:
+        super().__init__()
+        self.upsample, self.block, self.join, self.valid = upsample, block, join, valid
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Return the feature map at the size of `skip`, which is twice that of `x` or one less."""
+        x = self.upsample(x)
+        if self.valid:
+            top, left = (skip.shape[-2] - x.shape[-2]) // 2, (skip.shape[-1] - x.shape[-1]) // 2
+            skip = skip[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+        x = crop(x, like=skip)
+        if self.join == "concat":
+            x = torch.cat([skip, x], dim=1)
+        elif self.join == "sum":
+            x = x + skip
+        return self.block(x)

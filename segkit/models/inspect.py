@@ -7,7 +7,7 @@ several feature maps (an encoder), each of its parts. Networks from elsewhere wo
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,33 +28,25 @@ _BLUE, _ORANGE, _DARK = "#0072b2", "#d55e00", "#303038"  # distinct with any col
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of a network, for one image.
-
-    shape: `(channels, height, width)` of its output. flops: of the forward pass, two for a
-    multiply-add, convolutions only (torch's counter). activation_bytes: float32 activations that
-    the backward pass will need, counted where they are first kept. receptive_field: of its
-    output, stride: distance of two neighbours there, both in pixels of the image. sources: the
-    stages whose outputs it reads (`"image"` is the input); join: how several are joined, "concat"
-    or "sum".
-    """
+class _Stage:
+    """One stage of a network, for one image."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of its output: (channels, height, width)
     parameters: int
-    flops: int
-    activation_bytes: int
-    receptive_field: int
-    stride: int
-    sources: tuple[str, ...]
-    join: str
+    flops: int  # of the forward pass: two for a multiply-add, convolutions only
+    activation_bytes: int  # float32 kept for the backward pass, counted where it is first kept
+    receptive_field: int  # of its output, in pixels of the image
+    stride: int  # between two neighbours of its output, in pixels of the image
+    sources: tuple[str, ...]  # the stages whose outputs it reads; "image" is the input
+    join: str  # how several sources are joined: "concat" or "sum"
 
 
 @dataclass(frozen=True)
-class Summary:
+class _Summary:
     """The stages of a network in the order of execution; `print` shows a table with totals."""
 
-    stages: list[Stage]
+    stages: list[_Stage]
 
     def total(self, column: str) -> int:
         """Return the sum of "parameters", "flops" or "activation_bytes" over all stages."""
@@ -67,7 +59,7 @@ class Summary:
             + [s.receptive_field, s.stride]
             for s in self.stages
         ]
-        totals = [self.total(c) for c in ("parameters", "flops", "activation_bytes")]
+        totals = map(self.total, ("parameters", "flops", "activation_bytes"))
         rows.append(["total", "", *totals, "", ""])
         for row in rows:
             row[2:5] = f"{row[2]:,}", f"{row[3] / 1e6:,.1f}", f"{row[4] / 2**20:,.2f}"
@@ -79,13 +71,12 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def summary(model: nn.Module, size: int | tuple[int, int] = 256) -> Summary:
+def summary(model: nn.Module, size: int | tuple[int, int] = 256) -> _Summary:
     """Return what each stage of `model` costs for one image, and its receptive field.
 
     Costs are counted on shapes only, so a large network and image take little memory and time.
 
     Args:
-        model: the network; it stays as it is.
         size: height and width of the image in pixels, or one number for both.
 
     Raises:
@@ -96,63 +87,48 @@ def summary(model: nn.Module, size: int | tuple[int, int] = 256) -> Summary:
     meta = copy.deepcopy(model).to("meta").train()
     image = torch.empty(batch, _in_channels(meta), height, width, device="meta")
     storages = {s._cdata: s for s in (p.untyped_storage() for p in meta.parameters())}
-    running: list[str] = []  # the modules that are being called, the outer ones first
-    calls, saved = Counter(), Counter()
+    saved, calls = Counter(), Counter()
     outputs: dict[str, tuple[tuple[int, ...], Any]] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in storages:
             storages[storage._cdata] = storage
-            saved.update(dict.fromkeys(running, storage.nbytes()))
+            saved.update(dict.fromkeys(counter.mod_tracker.parents, storage.nbytes()))
         return tensor
 
-    def before(name: str, module: nn.Module, args: tuple) -> None:
-        running.append(name)
-        calls[name] += 1
-
     def after(name: str, module: nn.Module, args: tuple, output: Any) -> None:
-        running.pop()
+        calls[name] += 1
         if isinstance(output, Tensor):
             outputs[name] = tuple(output.shape[1:]), output.grad_fn
 
     for name, module in meta.named_modules():
-        module.register_forward_pre_hook(partial(before, name))
         module.register_forward_hook(partial(after, name))
     keeping = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with FlopCounterMode(display=False) as counter, keeping:
         meta(image.requires_grad_())
 
-    names = _stages(meta, outputs)
+    outputs.pop("", None)  # the network itself
+    parts = tuple(f"{name}." for name in outputs)
+    names = [name for name in outputs if not name.startswith(parts)]
     if twice := [name for name in names if calls[name] > 1]:
         raise ArgumentError(f"{twice[0]} is called twice: give each call a module of its own")
     fields = _measure_fields(model, names)
     nodes: dict[Any, str] = {}  # of the autograd graph, each where the output of a stage is made
-    rows = []
+    stages = []
     for name in names:
         shape, node = outputs[name]
         sources, join = _sources(node, nodes, image)
         nodes[node] = name
-        flops = sum(counter.flop_counts[f"{type(meta).__name__}.{name}"].values())
-        costs = parameters(meta.get_submodule(name)), flops // batch, saved[name] // batch
-        rows.append(Stage(name, shape, *costs, *fields[name], sources, join))
-    return Summary(rows)
+        key = f"{type(meta).__name__}.{name}"
+        costs = sum(counter.flop_counts[key].values()) // batch, saved[key] // batch
+        count = parameters(meta.get_submodule(name))
+        stages.append(_Stage(name, shape, count, *costs, *fields[name], sources, join))
+    return _Summary(stages)
 
 
 def _in_channels(model: nn.Module) -> int:
     return next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
-
-
-def _stages(model: nn.Module, outputs: Collection[str]) -> list[str]:
-    """Return the names of the stages among the modules that returned one tensor, in that order."""
-
-    def within(module: nn.Module, prefix: str) -> Iterator[str]:
-        for name, child in module.named_children():
-            name = prefix + name
-            yield from [name] if name in outputs else within(child, f"{name}.")
-
-    stages = set(within(model, ""))
-    return [name for name in outputs if name in stages]
 
 
 def _sources(node: Any, nodes: dict[Any, str], image: Tensor) -> tuple[tuple[str, ...], str]:
@@ -173,18 +149,13 @@ def receptive_field(model: nn.Module, stage: str | None = None) -> int:
     """Return how many pixels of the image, along one axis, one output pixel can depend on.
 
     It is measured: where the gradient of the output pixel with respect to the image is not zero.
-    For layers in a row that keep or lower the resolution it is the textbook's rule: start with a
-    field and a jump of 1; a layer with kernel `k`, stride `s` and dilation `d` adds
-    `(k - 1) · d · jump` to the field and multiplies the jump by `s`. After upsampling, neighbours
-    have fields of different sizes; then this is the largest.
-    Source of the rule: Araujo, Norris, Sim 2019, https://doi.org/10.23915/distill.00021
+    For layers in a row that keep or lower the resolution it is the textbook's rule: a layer with
+    kernel `k`, stride `s` and dilation `d` adds `(k - 1) · d · jump` to the field and multiplies
+    the jump by `s`, both of which start at 1 (https://doi.org/10.23915/distill.00021). After
+    upsampling, neighbours have fields of different sizes; then this is the largest.
 
     Args:
-        model: the network; it stays as it is.
         stage: the name of a module, for its output instead of the network's.
-
-    Raises:
-        ArgumentError: the receptive field is larger than 4096 pixels.
     """
     name = stage or ""
     return _measure_fields(model, [name])[name][0]
@@ -193,16 +164,14 @@ def receptive_field(model: nn.Module, stage: str | None = None) -> int:
 def gradient_support(model: nn.Module, size: int, stage: str | None = None) -> Tensor:
     """Return `(size, size)`: the gradient of the central output pixel for each image pixel.
 
-    It is non-zero exactly where the output pixel can depend on the image, for nothing closes a
-    path and no two paths cancel: weights are positive and equal, maxima become means, and
-    normalisation does nothing.
+    It is non-zero exactly where the output pixel can depend on the image: weights are positive
+    and equal, maxima become means, and normalisation does nothing, so no two paths cancel.
 
     Args:
-        model: the network; it stays as it is.
         size: height and width of the image, in pixels.
         stage: the name of a module, for its output instead of the network's.
     """
-    image, outputs = _run(_one_channel(model), size, size)
+    image, outputs = _run_one_channel(model, size, size)
     output = outputs[stage or ""]
     row, column = (n // 2 for n in output.shape[-2:])
     (gradient,) = torch.autograd.grad(output[..., row, column].sum(), image)
@@ -211,78 +180,68 @@ def gradient_support(model: nn.Module, size: int, stage: str | None = None) -> T
 
 def _measure_fields(model: nn.Module, names: list[str]) -> dict[str, tuple[int, int]]:
     """Return receptive field and stride at the outputs of the modules called `names`."""
-    model = _one_channel(model)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.padding_mode = "replicate"  # what reads beyond the border reads the border
     for height in (1, 32, 256):  # 32: pooling that rounds down; 256: convolutions without padding
         for width in (512, 2048, 4096):
             try:
-                image, outputs = _run(model, height, width)
+                image, outputs = _run_one_channel(model, height, width)
             except (RuntimeError, ValueError):
                 if height == 256:
                     raise
                 break
-            fields = _fields_of_columns(image, outputs, names)
-            if fields:
+            if fields := _fields_of_columns(image, outputs, names):
                 return fields
-    raise ArgumentError("the receptive field is larger than 4096 pixels")
+    raise ArgumentError("the receptive field does not fit into an image of 4096 pixels")
 
 
 def _fields_of_columns(
     image: Tensor, outputs: dict[str, Tensor], names: list[str]
 ) -> dict[str, tuple[int, int]]:
     """Return the largest field and the distance of the middle columns; {} if a border cuts one."""
-    fields, narrowest, count = {}, image.shape[-1], 1
+    fields, last_pixel, narrowest = {}, image.shape[-1] - 1, image.shape[-1]
     for name, output in outputs.items():
         columns = output.sum((0, 1, 2))
         narrowest = min(narrowest, len(columns))
-        if len(columns) > narrowest:  # upsampled: neighbours are no longer alike
-            count = 32
         if name not in names:
             continue
-        first, seen = (len(columns) - count) // 2, []
-        for column in columns[first : first + count + 1]:
-            (gradient,) = torch.autograd.grad(column, image, retain_graph=True)
-            pixels = gradient.sum((0, 1, 2)).nonzero()
-            seen.append((int(pixels[0]), int(pixels[-1])))
-            if seen[-1][0] == 0 or seen[-1][1] == image.shape[-1] - 1:
-                return {}
-        field = max(right - left + 1 for left, right in seen)
-        fields[name] = field, round((seen[-1][0] - seen[0][0]) / count)
+        count = 32 if len(columns) > narrowest else 1  # upsampled: neighbours are no longer alike
+        middle = columns[(len(columns) - count) // 2 :][: count + 1]
+        each = torch.eye(len(middle), dtype=middle.dtype)
+        (gradients,) = torch.autograd.grad(
+            middle, image, each, retain_graph=True, is_grads_batched=True
+        )
+        read = gradients.sum((1, 2, 3)).ne(0).int()
+        first, last = read.argmax(1), last_pixel - read.flip(1).argmax(1)
+        if first.min() == 0 or last.max() == last_pixel:
+            return {}
+        fields[name] = int((last - first).max()) + 1, round(int(first[-1] - first[0]) / count)
     return fields
 
 
-def _one_channel(model: nn.Module) -> nn.Module:
-    """Return a copy that reads the same pixels but computes with one channel, which is fast.
+def _run_one_channel(model: nn.Module, height: int, width: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return an image of ones and, for it, the output of every module of a one-channel copy.
 
-    All weights are positive and normalisation does nothing, so no two paths cancel.
+    The copy reads the same pixels with positive weights, and the border for what lies beyond it.
     """
+    image = torch.ones(1, _in_channels(model), height, width, dtype=torch.float64)
     model = copy.deepcopy(model).to_empty(device="cpu").eval()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            kernel = torch.full((1, 1, *module.kernel_size), 1 / math.prod(module.kernel_size))
-            module.weight, module.bias, module.groups = nn.Parameter(kernel), None, 1
-            module.register_forward_pre_hook(lambda m, args: (args[0].mean(1, keepdim=True),))
-        elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm):
-            module.forward = lambda x: x
-    return model.double()
-
-
-def _run(model: nn.Module, height: int, width: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return an image of ones and, for it, the output of every module."""
     outputs: dict[str, Tensor] = {}
 
     def after(name: str, module: nn.Module, args: tuple, output: Any) -> None:
         if isinstance(output, Tensor):
             outputs[name] = output.clone()  # before an operation in place can change it
 
-    image = torch.ones(1, _in_channels(model), height, width, dtype=torch.float64)
-    hooks = [m.register_forward_hook(partial(after, name)) for name, m in model.named_modules()]
+    for name, module in model.named_modules():
+        module.register_forward_hook(partial(after, name))
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            kernel = torch.full((1, 1, *module.kernel_size), 1 / math.prod(module.kernel_size))
+            module.weight, module.bias, module.groups = nn.Parameter(kernel), None, 1
+            module.register_forward_pre_hook(lambda m, args: (args[0].mean(1, keepdim=True),))
+        if isinstance(module, nn.Conv2d):
+            module.padding_mode = "replicate"
+        elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm):
+            module.forward = lambda x: x
     with _MeanForMax():
-        model(image.requires_grad_())
-    for hook in hooks:
-        hook.remove()
+        model.double()(image.requires_grad_())
     return image, outputs
 
 
@@ -293,11 +252,11 @@ class _MeanForMax(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func.__name__ != "max_pool2d":
-            return func(*args, **kwargs)
-        for name in ("dilation", "return_indices"):
-            kwargs.pop(name, None)
-        return F.avg_pool2d(*args, **kwargs)
+        if func.__name__ == "max_pool2d":
+            func = F.avg_pool2d
+            for name in ("dilation", "return_indices"):
+                kwargs.pop(name, None)
+        return func(*args, **kwargs)
 
 
 def bounding_box(support: Tensor) -> tuple[int, int]:
@@ -313,21 +272,18 @@ def plot_receptive_field(model: nn.Module, size: int | None = None) -> "Axes":
     scale: most of the weight is in the middle, however wide the field.
 
     Args:
-        model: the network; it stays as it is.
         size: of the image in pixels, by default a third wider than the receptive field.
     """
     import matplotlib.pyplot as plt
 
-    size = size or receptive_field(model) * 4 // 3
-    share = gradient_support(model, size)
+    share = gradient_support(model, size or receptive_field(model) * 4 // 3)
     height, width = bounding_box(share)
     top, left = share.nonzero().amin(0).tolist()
     share = (share / share.max()).log10()
     _, ax = plt.subplots(figsize=(4.6, 3.8), layout="constrained", facecolor="white")
     image = ax.imshow(share.where(share.isfinite(), torch.nan).numpy(), cmap="viridis")
-    box = plt.Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ls="--")
-    box.set(edgecolor=_ORANGE, linewidth=2)
-    ax.add_patch(box)
+    box = {"fill": False, "linestyle": "--", "linewidth": 2, "edgecolor": _ORANGE}
+    ax.add_patch(plt.Rectangle((left - 0.5, top - 0.5), width, height, **box))
     ax.set_title(f"receptive field of the central pixel: {width}×{height}", loc="left")
     ax.set(xlabel="column of the image", ylabel="row of the image", facecolor="white")
     ax.grid(False)
@@ -338,51 +294,39 @@ def plot_receptive_field(model: nn.Module, size: int | None = None) -> "Axes":
 def diagram(model: nn.Module, size: int | tuple[int, int] = 256) -> "Axes":
     """Draw the stages and the feature maps that flow between them, as the module really runs.
 
-    A box is the output of a stage: the lower, the coarser, the wider, the more channels (their
-    number is in it). Grey arrows lead to the next stage, skip connections leave and enter at the
-    top: solid blue where feature maps are concatenated, dashed orange where they are summed.
+    A box is the output of a stage, the lower, the coarser, with its number of channels. Grey
+    arrows lead to the next stage. Skip connections are arcs: solid blue where feature maps are
+    concatenated, dashed orange where they are summed.
     """
     import matplotlib.pyplot as plt
 
     rows = summary(model, size).stages
+    styles = {"concat": (_BLUE, "-", "concatenated"), "sum": (_ORANGE, "--", "summed")}
+    text, legend = {"ha": "center", "fontsize": 7, "color": _DARK}, {}
     place = {row.name: (i, -math.log2(row.stride)) for i, row in enumerate(rows)}
-    half = {row.name: 0.24 + 0.014 * math.log2(row.shape[0]) for row in rows}
-    bottom, top = min(y for _, y in place.values()), 0.35
+    bottom, longest = min(y for _, y in place.values()), 1
     shape = (max(4.0, 0.62 * len(rows) + 0.6), 2.2 - 0.75 * bottom)
     _, ax = plt.subplots(figsize=shape, layout="constrained", facecolor="white")
-    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
-    styles = {"concat": (_BLUE, "-", "concatenated"), "sum": (_ORANGE, "--", "summed")}
-    used = set()
     for i, row in enumerate(rows):
         x, y = place[row.name]
-        box = plt.Rectangle((x - half[row.name], y - 0.2), 2 * half[row.name], 0.4)
-        ax.add_patch(box).set(facecolor="#dbe9f4", edgecolor=_DARK)
-        text = {"ha": "center", "fontsize": 7, "color": _DARK}
-        ax.text(x, y, row.shape[0], va="center", **text)
+        ax.text(x, y, row.shape[0], va="center", bbox={"fc": "#dbe9f4", "ec": _DARK}, **text)
         ax.text(x, y - 0.26, row.name.replace(".", "\n"), va="top", **text)
-        for k, source in enumerate(s for s in row.sources if s in place):
+        for source in (s for s in row.sources if s in place):
             left, low = place[source]
-            if left == i - 1:
-                start, end = (left + half[source], low), (x - half[row.name], y)
-                ax.annotate("", end, start, arrowprops={**arrow, "color": "#707070"})
-                continue
-            colour, line, _ = styles[row.join]
-            used.add(row.join)
-            height = max(y, low) + 0.2 + 0.9 * (i - left) / len(rows)  # nested, they do not meet
-            top = max(top, height + 0.1)
-            left, right = left + 0.1, x - 0.1 + 0.08 * k
-            path = [low + 0.2, height, height, y + 0.3]
-            ax.plot([left, left, right, right], path, line, color=colour, lw=1.2)
-            ends = (right, y + 0.2), (right, y + 0.31)
-            ax.annotate("", *ends, arrowprops={**arrow, "color": colour})
-    for colour, line, label in (styles[join] for join in styles if join in used):
-        ax.plot([], [], line, color=colour, lw=1.2, label=label)
-    if used:
-        ax.legend(loc="lower left", fontsize=7, frameon=False)
+            arrow = {"arrowstyle": "-|>", "color": "#707070", "shrinkA": 9, "shrinkB": 9}
+            if left < i - 1:
+                longest = max(longest, i - left)
+                colour, line, label = styles[row.join]
+                arrow |= {"color": colour, "ls": line, "connectionstyle": "arc3,rad=-0.2"}
+                legend[label] = plt.Line2D([], [], color=colour, linestyle=line)
+            ax.annotate("", (x, y), (left, low), arrowprops=arrow)
+    if legend:
+        ax.legend(legend.values(), legend, loc="lower left", fontsize=7, frameon=False)
     levels = {place[row.name][1]: "{}×{}".format(*row.shape[1:]) for row in rows}
     ax.set_yticks(list(levels), levels.values())
     ax.set_xticks([])
-    ax.set(xlim=(-0.7, len(rows) - 0.3), ylim=(bottom - 0.75, top), facecolor="white")
+    ax.set(xlim=(-0.7, len(rows) - 0.3), ylim=(bottom - 0.75, 0.3 + 0.1 * longest))
+    ax.set_facecolor("white")
     ax.grid(False)
     ax.spines[:].set_visible(False)
     return ax

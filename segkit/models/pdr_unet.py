@@ -48,22 +48,15 @@ class PDRUNet(nn.Module):
     ) -> None:
         super().__init__()
         one_of("shortcut", shortcut, ("first-conv", "input"))
-        first, *rest = DILATIONS
         options = {"norm": norm, "checkpointing": checkpointing}
-        self.blocks = nn.ModuleList(
-            [
-                DilatedBlock(in_channels, filters, first, None, **options),
-                *(DilatedBlock(filters, filters, d, shortcut, **options) for d in rest),
-            ]
-        )
+        first = DilatedBlock(in_channels, filters, DILATIONS[0], None, **options)
+        rest = (DilatedBlock(filters, filters, d, shortcut, **options) for d in DILATIONS[1:])
+        self.blocks = nn.ModuleList([first, *rest])
         self.dropout = nn.ModuleList([nn.Dropout(dropout), nn.Dropout(dropout)])
         self.out = nn.Conv2d(filters, classes, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits `(N, classes, H, W)` for images `(N, in_channels, H, W)`.
-
-        The long skips go from block 1 to 13, 2 to 12, … 5 to 9; the short ones span two blocks.
-        """
+        """Return logits; long skips go from block 1 to 13, … 5 to 9, short ones span two blocks."""
         b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13 = self.blocks
         drop6, drop7 = self.dropout
         x1 = b1(x)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkit.errors import ArgumentError, one_of
-from segkit.models.blocks import concatenate, crop, double_conv, upsample
+from segkit.models.blocks import Up, double_conv, upsample
 
 
 class ResNet34UNet(nn.Module):
@@ -43,12 +43,14 @@ class ResNet34UNet(nn.Module):
     ) -> None:
         super().__init__()
         w = width
-        self.encoder = ResNet34Encoder(in_channels, projection, w)
+        self.encoder = _Encoder(in_channels, projection, w)
         self.bottleneck = double_conv(8 * w, 8 * w)
         ups = ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w, w // 2), (w, w // 2))
-        self.up = nn.ModuleList(upsample("bilinear", before, after) for before, after in ups)
+        ups = [upsample("bilinear", before, after) for before, after in ups]
         blocks = ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w + w // 2, w))
-        self.decoder = nn.ModuleList(double_conv(before, after) for before, after in blocks)
+        blocks = [double_conv(before, after) for before, after in blocks]
+        self.decoder = nn.ModuleList(map(Up, ups[:4], blocks))
+        self.decoder.append(Up(ups[4], nn.Identity(), join="none"))  # full size has no skip
         self.out = nn.Conv2d(w // 2, classes, kernel_size=1)
         self.frozen = False
         if pretrained is not False:
@@ -57,25 +59,20 @@ class ResNet34UNet(nn.Module):
                     "ImageNet weights exist for ResNet-34 itself: pretrained needs "
                     'width=64 and projection="when-needed"'
                 )
-            self.encoder.load_imagenet(None if pretrained is True else pretrained)
+            self.encoder.load_imagenet(pretrained)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(N, classes, H, W)` for images `(N, in_channels, H, W)`."""
-        half, quarter, eighth, sixteenth, last = self.encoder(x)
-        up1, up2, up3, up4, up5 = self.up
-        block1, block2, block3, block4 = self.decoder
-        y = self.bottleneck(last)
-        y = block1(concatenate(sixteenth, up1(y)))
-        y = block2(concatenate(eighth, up2(y)))
-        y = block3(concatenate(quarter, up3(y)))
-        y = block4(concatenate(half, up4(y)))
-        return self.out(crop(up5(y), like=x))
+        *skips, y = x, *self.encoder(x)
+        y = self.bottleneck(y)
+        for up, skip in zip(self.decoder, reversed(skips), strict=True):
+            y = up(y, skip)
+        return self.out(y)
 
     def freeze_encoder(self) -> None:
-        """Stop the encoder from learning, its batch normalisation included.
+        """Stop the encoder from learning, through `train()` too, until `unfreeze_encoder()`.
 
-        Its running means would otherwise drift with every batch, although no weight changes;
-        so it stays in evaluation mode, through `train()` too, until `unfreeze_encoder()`.
+        Its batch normalisation stays in evaluation mode: the running means would drift otherwise.
         """
         self.frozen = True
         self.encoder.requires_grad_(False).eval()
@@ -97,25 +94,22 @@ class ResNet34UNet(nn.Module):
 
         Both hold their parameters whether frozen or not, so unfreezing needs no new optimiser.
         """
-        encoder = list(self.encoder.parameters())
-        ids = {id(p) for p in encoder}
-        rest = [p for p in self.parameters() if id(p) not in ids]
+        groups: dict[bool, list] = {True: [], False: []}
+        for name, parameter in self.named_parameters():
+            groups[name.startswith("encoder.")].append(parameter)
         return [
-            {"name": "encoder", "params": encoder, "lr": encoder_lr},
-            {"name": "decoder", "params": rest, "lr": lr},
+            {"name": "encoder", "params": groups[True], "lr": encoder_lr},
+            {"name": "decoder", "params": groups[False], "lr": lr},
         ]
 
 
-class ResNet34Encoder(nn.Module):
-    """ResNet-34 without its classifier; returns feature maps at 1/2, 1/4, 1/8, 1/16, 1/32.
+class _Encoder(nn.Module):
+    """ResNet-34 without its classifier, named as torchvision names it, so that its weights fit.
 
-    Modules are named as torchvision names them, so their weights fit: 21,284,672 parameters,
-    216 tensors for 3 channels.
+    21,284,672 parameters, 216 tensors for 3 channels and width 64.
     """
 
-    def __init__(
-        self, in_channels: int = 3, projection: str = "when-needed", width: int = 64
-    ) -> None:
+    def __init__(self, in_channels: int, projection: str, width: int) -> None:
         super().__init__()
         one_of("projection", projection, ("when-needed", "always"))
         always = projection == "always"
@@ -133,28 +127,21 @@ class ResNet34Encoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return five feature maps: `width`, `width`, 2, 4 and 8 times `width` channels."""
+        """Return feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32 of the height and width of `x`."""
         half = self.relu(self.bn1(self.conv1(x)))
         quarter = self.layer1(self.maxpool(half))
         eighth = self.layer2(quarter)
         sixteenth = self.layer3(eighth)
         return half, quarter, eighth, sixteenth, self.layer4(sixteenth)
 
-    def load_imagenet(self, path: str | PathLike | None = None) -> None:
-        """Load torchvision's ResNet-34 weights, all but the classifier (`fc`).
-
-        Args:
-            path: the file; by default torchvision's, from its cache or downloaded.
-
-        Raises:
-            ArgumentError: the file is missing or holds other weights, or the download fails.
-        """
-        if path is None:
+    def load_imagenet(self, pretrained: bool | str | PathLike) -> None:
+        """Load torchvision's ResNet-34 weights, all but the classifier (`fc`)."""
+        if pretrained is True:
             state = _imagenet_weights()
-        elif Path(path).is_file():
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        elif Path(pretrained).is_file():
+            state = torch.load(pretrained, map_location="cpu", weights_only=True)
         else:
-            raise ArgumentError(f"pretrained={str(path)!r}: there is no such file")
+            raise ArgumentError(f"pretrained={str(pretrained)!r}: there is no such file")
         state = {name: t for name, t in state.items() if not name.startswith("fc.")}
         channels = self.conv1.in_channels
         if channels != 3 and "conv1.weight" in state:
@@ -163,7 +150,8 @@ class ResNet34Encoder(nn.Module):
         try:
             self.load_state_dict(state)
         except RuntimeError as error:
-            raise ArgumentError(f"pretrained={str(path)!r} is not ResNet-34's: {error}") from error
+            message = f"pretrained={str(pretrained)!r} is not ResNet-34's: {error}"
+            raise ArgumentError(message) from error
 
 
 class ResidualBlock(nn.Module):
@@ -205,12 +193,11 @@ def _imagenet_weights() -> dict[str, Tensor]:
     from torchvision.models import ResNet34_Weights
 
     weights = ResNet34_Weights.IMAGENET1K_V1
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:  # urllib's errors are OSErrors
         raise ArgumentError(
             f"could not download ResNet-34's ImageNet weights ({error}). Download {weights.url} "
-            f"elsewhere and put the file into {folder}, or pass pretrained=PATH of that file; "
-            "pretrained=False trains from scratch"
+            f"elsewhere and put the file into {Path(torch.hub.get_dir()) / 'checkpoints'}, or pass "
+            "pretrained=PATH of that file; pretrained=False trains from scratch"
         ) from error

