@@ -7,7 +7,8 @@ import pytest
 from nets import jitter, net, quick, toy
 
 from segkit.losses import BCELoss
-from segkit.train.history import COLUMNS, History
+from segkit.train.history import _COLUMNS as COLUMNS
+from segkit.train.history import History
 
 
 def row(epoch, iou, **more):
