@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ def fit(
                 completes_group = batch % accumulate == group - 1
                 images = images.to(device, memory_format=layout, non_blocking=True)
                 masks = masks.to(device, non_blocking=True)
-                with distributed.no_sync(network, skip=not completes_group):
+                with nullcontext() if completes_group or network is compiled else network.no_sync():
                     with number_format.autocast():
                         logits = network(images)
                     batch_loss = loss(logits.float(), masks)
@@ -220,10 +220,10 @@ def fit(
             row |= {"lr": learning_rate, "seconds": time.perf_counter() - started}
             history.rows.append(row)
             scheduler.end_epoch(row["train_loss"] if val is None else row["val_loss"])
-            is_best, progress = history.best is row, Progress(epoch + 1)
-            if is_best and keep == "best":
+            if keep == "best" and history.best is row:
                 best_weights = {k: v.clone() for k, v in result.state_dict().items()}
-            checkpoint.save(out, parts, progress, history, result if is_best else None)
+            progress = Progress(epoch + 1)
+            checkpoint.save(out, parts, progress, history)
             call_trackers(trackers, "log", row)
             if log:
                 log(epoch_line(row, epochs))

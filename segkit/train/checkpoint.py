@@ -32,26 +32,20 @@ class Progress:
     random: list[dict[str, Tensor]] | None = None  # None: seeded anew as the epoch starts
 
 
-def save(
-    out: Path | None,
-    parts: dict[str, Any],
-    progress: Progress,
-    history: History,
-    best: nn.Module | None = None,
-) -> None:
-    """Write last.pt and history.csv into the run's folder, if there is one, from process 0.
+def save(out: Path | None, parts: dict[str, Any], progress: Progress, history: History) -> None:
+    """Write last.pt, history.csv and, after the best epoch, best.pt into `out`, from process 0.
 
-    `parts`: network, average, optimizer, scheduler and scaler, or None. `best`: the network whose
-    weights are the best so far, for best.pt.
+    `parts`: network, average, optimizer, scheduler and scaler, or None.
     """
     if out is None or distributed.rank() > 0:
         return
-    if best is not None:
+    if progress.batch == 0 and history.best is history.last:
+        best = parts["average"].module if parts["average"] else parts["model"]
         save_weights(out / BEST, best, {"config": history.config, "row": history.last})
     state = {name: part.state_dict() for name, part in parts.items() if part is not None}
     state |= {"progress": vars(progress), "rows": history.rows}
     _write(out / LAST, "training", state, {"config": history.config})
-    history.to_csv(out / "history.csv")
+    write_text(out / "history.csv", history.to_csv())
 
 
 def begin(
@@ -72,7 +66,7 @@ def begin(
         progress = _restore(out / LAST, parts, history, epochs_free)
     if distributed.rank() == 0:
         write_text(out / "config.json", json.dumps(history.config, indent=1) + "\n")
-        history.to_csv(out / "history.csv")
+        write_text(out / "history.csv", history.to_csv())
     return progress
 
 

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 
@@ -109,11 +109,6 @@ def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
     if ranks() == 1:
         return model
     return DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
-
-
-def no_sync(model: nn.Module, skip: bool) -> AbstractContextManager:
-    """Return a context in which, if `skip`, `backward` leaves the averaging to a later batch."""
-    return model.no_sync() if skip and ranks() > 1 else nullcontext()
 
 
 def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: bool) -> DataLoader:

@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader
 from segkit import paths
 from segkit.data.dataset import SegmentationDataset
 from segkit.errors import ArgumentError, one_of
-from segkit.files import csv_text, write_text
+from segkit.files import csv_text
 from segkit.train import distributed
 from segkit.train.precision import Precision
 
-COLUMNS = ("epoch", "train_loss", "val_loss", "val_iou", "val_dice", "lr", "seconds")
+_COLUMNS = ("epoch", "train_loss", "val_loss", "val_iou", "val_dice", "lr", "seconds")
 _Row = dict[str, float | int | None]
 
 
@@ -33,7 +33,8 @@ class History:
     """One row per finished epoch; `history["val_iou"]` is a column as a list.
 
     Args:
-        rows: dicts with the keys `COLUMNS`; without validation data its values are None.
+        rows: dicts of epoch, train_loss, val_loss, val_iou, val_dice, lr and seconds; without
+            validation data its values are None.
         monitor: the column that chooses `best`.
         config: what the run was: settings, data, device, precision and its reason, versions.
         stopped: why training ended before its last epoch, or "".
@@ -54,8 +55,8 @@ class History:
         return len(self.rows)
 
     def __getitem__(self, column: str) -> list:
-        if column not in COLUMNS:
-            raise KeyError(f"no column {column!r}; there are: {', '.join(COLUMNS)}")
+        if column not in _COLUMNS:
+            raise KeyError(f"no column {column!r}; there are: {', '.join(_COLUMNS)}")
         return [row[column] for row in self.rows]
 
     @property
@@ -80,12 +81,9 @@ class History:
         """Return how many epochs have passed since the best one; 0 without any."""
         return self.last["epoch"] - self.best["epoch"] if self.rows else 0
 
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """Return the history as CSV, and write it to `path` if there is one."""
-        text = csv_text(COLUMNS, self.rows)
-        if path is not None:
-            write_text(path, text)
-        return text
+    def to_csv(self) -> str:
+        """Return the history as CSV."""
+        return csv_text(_COLUMNS, self.rows)
 
 
 def epoch_line(row: _Row, epochs: int) -> str:

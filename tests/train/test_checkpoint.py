@@ -16,20 +16,13 @@ from segkit.train import CheckpointError, Schedule
 
 
 @pytest.mark.parametrize("case", ["everything", "fp16"])
-def test_killed_at_any_instant_and_resumed_ends_bit_identical(case, tmp_path):
+def test_killed_while_it_writes_and_resumed_ends_bit_identical(case, tmp_path):
     script = Path(__file__).with_name("kill.py")
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, case],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    options = {"capture_output": True, "text": True, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    done = subprocess.run([sys.executable, script, tmp_path, case], **options)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["planted deaths"] == 8
-    assert found["deaths at any time"] >= 3
-    assert all(found["planted"].values()), found
-    assert all(found["anytime"].values()), found
+    assert found.pop("deaths") == 8 and all(found.values()), found
 
 
 @pytest.fixture(autouse=True)
@@ -169,10 +162,8 @@ def test_going_on_with_other_settings_is_refused(changed, message, tmp_path):
 def test_another_networks_checkpoint_is_refused_by_name(tmp_path):
     quick(out=tmp_path)
     for file in ("last.pt", "best.pt"):
-        with pytest.raises(
-            CheckpointError,
-            match=rf"{file} holds Sequential, not this Conv2d: weight is absent in the file",
-        ):
+        message = f"{file} holds Sequential, not this Conv2d: weight is absent in the file"
+        with pytest.raises(CheckpointError, match=message):
             train.load_weights(tmp_path / file, torch.nn.Conv2d(3, 1, 1))
     with pytest.raises(CheckpointError, match=r"4\.weight is \(1, 4, 3, 3\) in the file and \(2"):
         quick(net(classes=2), out=tmp_path, resume=True)
@@ -227,18 +218,13 @@ class Runs:
         return pytest.fail, ("code of the file was run",)
 
 
-def test_weights_alone_cannot_be_resumed_from(tmp_path):
-    train.save_weights(tmp_path / "last.pt", net())
-    with pytest.raises(CheckpointError, match="holds weights alone"):
-        quick(out=tmp_path, resume=True)
-
-
-def test_weights_come_back_with_their_metadata(tmp_path):
-    model = net(seed=4)
-    train.save_weights(tmp_path / "a" / "w.pt", model, {"threshold": 0.4})
-    other = net()
-    about = train.load_weights(tmp_path / "a" / "w.pt", other)
+def test_weights_come_back_with_their_metadata_but_are_not_resumed_from(tmp_path):
+    model, other = net(seed=4), net()
+    train.save_weights(tmp_path / "a" / "last.pt", model, {"threshold": 0.4})
+    about = train.load_weights(tmp_path / "a" / "last.pt", other)
     assert same(weights(other), weights(model)) and about["threshold"] == 0.4
+    with pytest.raises(CheckpointError, match="holds weights alone"):
+        quick(out=tmp_path / "a", resume=True)
 
 
 def test_best_file_holds_the_best_weights_and_what_is_needed_to_use_them(tmp_path):
@@ -278,13 +264,12 @@ def test_a_full_disk_is_reported_and_costs_no_checkpoint(tmp_path, monkeypatch):
     + [(p, 7) for p in ("scheduler", "rows", "metadata")],
 )
 def test_a_training_state_that_lacks_something_is_refused(tmp_path, part, instead):
-    options = {"out": tmp_path, "epochs": 1, "batch_size": 4}
-    quick(net(), toy(8), **options)
+    options = {"data": toy(8), "out": tmp_path, "epochs": 1, "batch_size": 4}
+    quick(**options)
     state = torch.load(tmp_path / "last.pt")
+    state[part] = instead
     if instead is None:
         del state[part]
-    else:
-        state[part] = instead
     torch.save(state, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match=r"last\.pt"):
-        quick(net(), toy(8), resume=True, **options)
+        quick(resume=True, **options)
