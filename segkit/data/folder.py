@@ -325,7 +325,8 @@ def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...]:
     if class_names is None:
         return ()
     names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
-    if not 2 <= len(set(names)) == len(names) <= 255:
+    texts = all(isinstance(name, str) for name in names)  # YAML reads no as False
+    if not texts or not 2 <= len(set(names)) == len(names) <= 255:
         wanted = "give a list of two or more different names, one per id, the background first"
         raise ArgumentError(f"class_names={class_names!r}: {wanted}")
     return names

@@ -294,7 +294,10 @@ def test_jpeg_masks_are_refused_as_such(root):
     refused(root, "10 files: a mask stored as JPEG, which changes its values")
 
 
-@pytest.mark.parametrize("names", ["background", ["one"], ["a", "a"], []])
+NOT_NAMES = ["background", ["one"], ["a", "a"], [], ["a", False], ["a", {"car": "red"}]]
+
+
+@pytest.mark.parametrize("names", NOT_NAMES)
 def test_class_names_must_be_a_list_of_different_names(root, names):
     with pytest.raises(ArgumentError, match="give a list of two or more different names"):
         open_folder(root, "train", 16, class_names=names)
