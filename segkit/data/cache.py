@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -47,16 +48,29 @@ def arrays(
         keep: whether to keep the arrays on disk, memory-mapped and copied on writing.
     """
     if not keep:
-        return _decode("", read_pair, n, image_shape)
-    need = n * (math.prod(image_shape) + math.prod(image_shape[:2]))
+        return _decode(read_pair, n, image_shape)
+    size = n * (math.prod(image_shape) + math.prod(image_shape[:2]))
+    return once(name, lambda: _decode(read_pair, n, image_shape), size)
+
+
+def once(name: object, find: Callable[[], Any], size: int = 0) -> Any:
+    """Return `find()`, or what it returned when it was first called under this name.
+
+    Args:
+        name: all that the result depends on.
+        find: computes the result, which joblib writes to `data_dir()/cache`.
+        size: of the result on disk, in bytes, if it is large.
+
+    Raises:
+        FileError: there is no room for the result.
+    """
     entry = hashlib.blake2b(repr((_VERSION, PIL.__version__, name)).encode()).hexdigest()
     folder = data_dir() / "cache"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(folder).free < need:
+        if shutil.disk_usage(folder).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        kept = Memory(folder, mmap_mode="c", verbose=0).cache(_decode, ignore=["read_pair"])
-        return kept(entry, read_pair, n, image_shape)
+        return Memory(folder, mmap_mode="c", verbose=0).cache(_call, ignore=["find"])(entry, find)
     except (OSError, KeyError) as error:
         # Where joblib cannot write an entry it warns, and then does not find it: a KeyError.
         full = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
@@ -64,12 +78,16 @@ def arrays(
             raise
         reason = getattr(error, "strerror", "it cannot be written")
         raise FileError(
-            f"the cache needs {need / 2**20:,.0f} MiB in {folder} ({reason}): make room there, set "
+            f"the cache needs {size / 2**20:,.0f} MiB in {folder} ({reason}): make room there, set "
             "SEGKIT_DATA to a folder elsewhere, or pass cache=False to keep the images in memory"
         ) from error
 
 
-def _decode(entry: str, read_pair: Callable[[int], Pair], n: int, image_shape: tuple) -> Pair:
+def _call(entry: str, find: Callable[[], Any]) -> Any:
+    return find()
+
+
+def _decode(read_pair: Callable[[int], Pair], n: int, image_shape: tuple) -> Pair:
     images = np.empty((n, *image_shape), np.uint8)
     masks = np.empty((n, *image_shape[:2]), np.uint8)
 
