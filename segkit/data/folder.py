@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from segkit.data import read, splits
-from segkit.data.cache import arrays, digests, in_threads
+from segkit.data.cache import arrays, digests, in_threads, once
 from segkit.data.dataset import IGNORE, DataError, NoDataError, Pair, SegmentationDataset
 from segkit.data.issues import Issue, attempt, issue, raise_errors
 from segkit.errors import ArgumentError, one_of
@@ -78,9 +78,17 @@ def open_folder(
     """
     size, names = read.as_size(size), checked_names(class_names)
     examples, issues = find_pairs(Path(root))
-    for _, found in in_threads(inspect, examples):
-        issues += found
-    raise_errors(issues, root)
+    content = digests(file for example in examples for file in example.files)
+
+    def scan() -> list[Example]:
+        for _, found in in_threads(inspect, examples):
+            issues.extend(found)
+        raise_errors(issues, root)
+        return examples
+
+    # What was found in these very files is kept, so that opening them again decodes nothing.
+    keep = cache and not issues
+    examples = once([str(Path(root).absolute()), *content.items()], scan) if keep else scan()
     encoding, classes, issues = infer_label_encoding(examples, len(names), values)
     raise_errors(issues, root)
     channels = channels or max(example.channels for example in examples)
@@ -91,8 +99,8 @@ def open_folder(
         image = read.image(chosen[i].image, channels, size)
         return image, mask // 255 if encoding == "0/255" else mask
 
-    content = digests(file for example in chosen for file in example.files)
-    name = [*content.values(), size, channels, encoding]
+    files = [content[file] for example in chosen for file in example.files]
+    name = [*files, size, channels, encoding]
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
         *arrays(name, read_pair, len(chosen), shape, cache),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.data import folder, load
+from segkit.data import folder, load, read
 from segkit.data.dataset import DataError
 from segkit.data.folder import Example, infer_label_encoding, open_folder
 from segkit.errors import ArgumentError
@@ -140,6 +140,14 @@ def test_the_cache_follows_the_files(root):
 
 
 # What does not fit
+
+
+def test_opened_again_it_decodes_nothing(root, monkeypatch):
+    first = open_folder(root, "train", 16)
+    monkeypatch.setattr(read, "opened", lambda *_: pytest.fail("a file is decoded again"))
+    again = open_folder(root, "train", 16)
+    np.testing.assert_array_equal(again.images, first.images)
+    assert (again.names, again.class_names) == (first.names, first.class_names)
 
 
 def test_files_without_their_partner_and_duplicates_are_listed_together(root):
