@@ -111,7 +111,7 @@ def by_hash(configs: Iterable[Config]) -> dict[str, Config]:
     return {config_hash(config): config for config in configs}
 
 
-class Unfinished(Exception):
+class _Unfinished(Exception):
     """The time was up, or Ctrl-C was pressed."""
 
 
@@ -125,7 +125,7 @@ def run(
     Returns the record, a file of `folder` named by `config_hash`; one that is there stays.
 
     Raises:
-        Unfinished: `seconds` were not enough; the next call resumes from the checkpoint.
+        _Unfinished: `seconds` were not enough; the next call resumes from the checkpoint.
     """
     file = folder / f"{config_hash(config)}.json"
     if file.exists():
@@ -154,11 +154,11 @@ def run(
             timer.start()
         history = fit(model, train, val, out=work, resume=True, log=None, **options)
     except KeyboardInterrupt:
-        raise Unfinished from None
+        raise _Unfinished from None
     finally:
         timer.cancel()
     if history.stopped.startswith("interrupted"):
-        raise Unfinished
+        raise _Unfinished
     precision = options.get("precision", "auto")
     _, on_val = evaluate(model, val, precision=precision)
     _, on_train = evaluate(model, train.with_transform(val.transform), precision=precision)
@@ -215,7 +215,7 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-class Outcome(NamedTuple):
+class _Outcome(NamedTuple):
     """The names of runs that are done, or left for the next call, and the errors of the others."""
 
     done: list[str]
@@ -229,7 +229,7 @@ def run_all(
     data_dir: Path | None = None,
     jobs: int | None = None,
     minutes: float | None = None,
-) -> Outcome:
+) -> _Outcome:
     """Do the runs whose records are missing; an error of one does not stop the others.
 
     Args:
@@ -268,7 +268,7 @@ def run_all(
                     bar.update()
                     try:
                         task.result()
-                    except Unfinished:
+                    except _Unfinished:
                         continue
                     except BrokenExecutor:
                         failed[name] = "its process was killed: for want of memory? Try --jobs 1"
@@ -278,7 +278,7 @@ def run_all(
             wait(running)  # the same Ctrl-C has reached them: they save and end
             raise
     done = [name for name in configs if (folder / f"{name}.json").exists()]
-    return Outcome(done, [name for name in configs if name not in {*done, *failed}], failed)
+    return _Outcome(done, [name for name in configs if name not in {*done, *failed}], failed)
 
 
 class Estimate(NamedTuple):

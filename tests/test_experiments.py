@@ -14,7 +14,7 @@ from tiny import BASE, LOSS, RATE, design, real_data, records_of
 from segkit import experiments, paths
 from segkit.config import apply_overrides
 from segkit.errors import SegkitError
-from segkit.experiments import Unfinished, by_hash, config_hash, contrast, effects
+from segkit.experiments import _Unfinished, by_hash, config_hash, contrast, effects
 from segkit.metrics import Counts
 
 CONFIG = next(design(loss=LOSS).configs())
@@ -114,7 +114,7 @@ def test_a_run_that_is_cut_short_resumes_to_the_same_record(tmp_path):
     cut, calls, file = tmp_path / "cut", 0, None
     while file is None:
         calls += 1
-        with suppress(Unfinished):
+        with suppress(_Unfinished):
             file = experiments.run(config, cut, seconds=0.15 * calls)
         assert file or not list(cut.glob("*.json"))
     assert calls > 1
