@@ -45,8 +45,8 @@ def batch_times() -> str:
         f"| {row['stem'][:2]} | {row['seconds']:.0f} | {row['memory'] / 2**20:,.0f} MiB |"
         for row in run["lessons"]
     ]
-    facts = ", ".join(f"{name} {value}" for name, value in run["machine"].items())
-    return "\n".join(rows) + f"\n\nMeasured by `make course`, one lesson at a time: {facts}."
+    machine = ", ".join(f"{name} {value}" for name, value in run["machine"].items())
+    return "\n".join(rows) + f"\n\nMeasured by `make course`, one lesson at a time: {machine}."
 
 
 def lesson_table(folder: str, thumbnails: str = "") -> str:

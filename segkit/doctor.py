@@ -54,18 +54,18 @@ class _Details:
 
 @dataclass
 class Report:
-    """What `check` found in `folder`: the issues, the worst first, and facts about the data.
+    """What `check` found in `folder`: the issues, the worst first, and statistics of the data.
 
     layout: "folder", "oxford-pet" or "labelme". issues: their files are relative to the folder.
-    facts: "pairs" per split, "sizes" and "modes" with their number of images, "values" (how the
-    masks are read: "ids", "0/255" or "trimap", None if unclear) and "classes", each with its
+    statistics: "pairs" per split, "sizes" and "modes" with their number of images, "values" (how
+    the masks are read: "ids", "0/255" or "trimap", None if unclear) and "classes", each with its
     "id", "name", "share" of all pixels and "images".
     """
 
     folder: Path
     layout: str
     issues: list[Issue] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list, repr=False)
     read: Callable[[Example, list[Issue]], tuple] = field(default=None, repr=False)
 
@@ -79,7 +79,7 @@ class Report:
         """One line: how many issues of each severity."""
         number = Counter(one.severity for one in self.issues)  # the worst come first
         counts = [f"{n} {severity}{'s' * (n > 1)}" for severity, n in number.items()]
-        pairs = sum(self.facts["pairs"].values())
+        pairs = sum(self.statistics["pairs"].values())
         return f"{pairs} pairs: {', '.join(counts) or 'nothing to complain about'}"
 
     @cached_property
@@ -116,7 +116,7 @@ class Report:
         names = ("code", "severity", "what", "remedy", "files", "details", "fixable")
         issues = [{name: getattr(one, name) for name in names} for one in self.issues]
         about = {"folder": str(self.folder), "layout": self.layout, "ok": self.ok}
-        return about | {"issues": issues, "facts": self.facts}
+        return about | {"issues": issues, "statistics": self.statistics}
 
     def print(self, files: int = 3) -> None:
         """Print the report; at most `files` files of each issue are named."""
@@ -125,7 +125,7 @@ class Report:
             fix = " (--fix corrects a copy, where that is clear)" if one.fixable else ""
             print(f"{one.severity} {one.code}: {one.what}\n  What to do: {one.remedy}{fix}")
             print(*(f"  - {place}" for place in one.places(files)), "", sep="\n")
-        print(text_table(("data", ""), self._facts(), left=2))
+        print(text_table(("data", ""), self._statistics(), left=2))
 
     def write_html(self, path: str | Path) -> None:
         """Write the report as one page that needs no other file, with thumbnails."""
@@ -136,16 +136,21 @@ class Report:
             sections.append((one, one.places(_SHOWN), [*map(self._thumbnail, examples.values())]))
         samples = self.examples[:: max(1, len(self.examples) // _SHOWN)][:_SHOWN]
         samples = [*map(self._thumbnail, samples)]
-        values = {"report": self, "sections": sections, "facts": self._facts(), "samples": samples}
+        values = {
+            "report": self,
+            "sections": sections,
+            "statistics": self._statistics(),
+            "samples": samples,
+        }
         write_text(path, render("doctor.html", title=f"Data: {self.verdict}", **values))
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def _statistics(self) -> list[tuple[str, str]]:
         lines = []
         for name in ("pairs", "sizes", "modes"):
-            most = Counter(self.facts[name]).most_common()
+            most = Counter(self.statistics[name]).most_common()
             lines.append((name, listed([f"{what} {number}".strip() for what, number in most], 6)))
-        lines.append(("mask values", self.facts["values"] or "unclear"))
-        for c in self.facts["classes"]:
+        lines.append(("mask values", self.statistics["values"] or "unclear"))
+        for c in self.statistics["classes"]:
             share = f"{100 * c['share']:.2f} % of all pixels, in {c['images']} images"
             lines.append((f"class {c['id']}, {c['name']}", share))
         return lines
@@ -206,7 +211,7 @@ def check(
         issues += found
         names = names or (folder.default_names(classes) if encoding else ())
     report = Report(root, layout, examples=examples, read=reader)
-    report.facts = {
+    report.statistics = {
         "pairs": dict(Counter(e.split for e in examples if e.mask)),
         "sizes": dict(Counter(f"{e.size[1]}×{e.size[0]}" for e in examples if e.details.digest)),
         "modes": dict(Counter(e.details.mode for e in examples if e.details.mode)),
@@ -368,11 +373,11 @@ def _palettes(report: Report) -> list[Issue]:
 
 def _strips(report: Report) -> list[Issue]:
     """Find masks where hardly an edge skips an id, as interpolation has it, and others do."""
-    known = {*range(len(report.facts["classes"])), IGNORE}
+    known = {*range(len(report.statistics["classes"])), IGNORE}
     clean = [e for e in report.examples if e.values and not e.lossy and set(e.values) <= known]
     shares = [e.details.skipped_steps for e in clean if not np.isnan(e.details.skipped_steps)]
     usual = np.median(shares) if shares else 0
-    if report.layout != "folder" or report.facts["values"] != "ids" or usual <= 0.1:
+    if report.layout != "folder" or report.statistics["values"] != "ids" or usual <= 0.1:
         return []
     text = "{:.0%} of the steps at its edges leave out an id, usual are {:.0%}"
     return [
@@ -385,8 +390,8 @@ def _strips(report: Report) -> list[Issue]:
 def _balance(report: Report) -> list[Issue]:
     """Find classes that are rare, absent or not in every split, and masks without foreground."""
     readable = [e for e in report.examples if e.values]
-    white = report.facts["values"] == "0/255"
-    if not report.facts["values"]:
+    white = report.statistics["values"] == "0/255"
+    if not report.statistics["values"]:
         return []
     empty = [e.mask for e in readable if set(e.values) <= ({0} if white else {0, IGNORE})]
     if readable and len(empty) == len([e for e in report.examples if e.mask]):
@@ -394,7 +399,7 @@ def _balance(report: Report) -> list[Issue]:
     issues = [issue("empty-mask", file) for file in empty]
     clean = [e for e in readable if not e.lossy and 255 in e.values]
     issues += [issue("black-white", e.mask) for e in clean if white]
-    for c in report.facts["classes"][1:] if len(empty) < len(readable) else []:
+    for c in report.statistics["classes"][1:] if len(empty) < len(readable) else []:
         text = f"{c['name']}: {100 * c['share']:.2g} % of the pixels, in {c['images']} images"
         if c["images"] == 0:
             issues.append(issue("absent-class", report.folder, c["name"]))
@@ -569,7 +574,7 @@ def _to_usual_palette(report: Report, example: Example) -> _Fixed:
 
 
 def _cut_edges(report: Report, example: Example) -> _Fixed:
-    if report.facts["values"] != "0/255" or not example.binary:
+    if report.statistics["values"] != "0/255" or not example.binary:
         raise _CannotFix("its values lie between several ids, or mostly between 0 and 255")
     return (read.mask(example.mask) >= 128).astype(np.uint8), "edges cut at a half"
 

@@ -207,8 +207,8 @@ ALONG = {"interpolated": {"black-white"}, "lossy-mask": {"black-white"}}
 def test_a_healthy_folder_has_no_issues(tmp_path, ids):
     report = doctor.check(healthy(tmp_path / "mine", ids))
     assert report.issues == [] and report.ok
-    assert report.facts["pairs"] == SPLITS
-    assert report.facts["sizes"] == {"64×48": 14}
+    assert report.statistics["pairs"] == SPLITS
+    assert report.statistics["sizes"] == {"64×48": 14}
 
 
 FIXED = {
@@ -301,11 +301,11 @@ def test_named_classes_decide_what_is_a_gap(root):
     edit(root / MASK, lambda p: p.point(lambda v: 4 if v == 2 else v))
     named = doctor.check(root, class_names=["a", "b", "c", "d", "e"])
     assert set(codes(named)) == {"absent-class", "rare-class"}
-    assert named.facts["classes"][3] == {"id": 3, "name": "d", "share": 0.0, "images": 0}
+    assert named.statistics["classes"][3] == {"id": 3, "name": "d", "share": 0.0, "images": 0}
     assert set(codes(doctor.check(root, class_names=["a", "b", "c"]))) == {"unknown-ids"}
     edit_all(root, "*/masks/*", white)
     assert set(codes(doctor.check(root, class_names=["a", "b", "c"]))) == {"class-names"}
-    assert doctor.check(root, values="ids").facts["values"] == "ids"
+    assert doctor.check(root, values="ids").statistics["values"] == "ids"
 
 
 def test_the_doctor_and_the_loader_agree(root):
@@ -336,7 +336,7 @@ def test_labelme_files_are_read_too(tmp_path):
         annotate(root, f"a{i}", [shape("leaf", points)], picture(i))
     report = doctor.check(root)
     assert report.layout == "labelme" and report.issues == []
-    assert [c["name"] for c in report.facts["classes"]] == ["background", "leaf"]
+    assert [c["name"] for c in report.statistics["classes"]] == ["background", "leaf"]
     (root / "a1.json").write_text("{")
     (root / "a2.json").unlink()
     (root / "a3.png").unlink()
@@ -365,8 +365,8 @@ def test_the_pets_are_read_as_the_loader_does(tmp_path):
         Image.fromarray(trimap).save(root / "annotations/trimaps" / f"{name}.png")
     report = doctor.check(tmp_path)
     assert report.layout == "oxford-pet" and report.issues == []
-    assert report.facts["pairs"] == {"trainval": 5, "test": 3}
-    assert [c["name"] for c in report.facts["classes"]] == ["background", "pet", "border"]
+    assert report.statistics["pairs"] == {"trainval": 5, "test": 3}
+    assert [c["name"] for c in report.statistics["classes"]] == ["background", "pet", "border"]
     Image.fromarray(mask(0, (2, 1, 7))).save(root / "annotations/trimaps/Cat_0.png")
     (root / "images/Cat_1.jpg").unlink()
     assert set(codes(doctor.check(root))) == {"unknown-ids", "missing-image"}
@@ -450,7 +450,7 @@ def test_black_white_masks_that_are_all_jpegs_are_cut_at_a_half(tmp_path):
     report = doctor.check(root)
     assert set(codes(report)) == {"lossy-mask"} and report.issues[0].fixable
     share = np.mean([mask(i, BINARY) > 0 for i in range(14)])
-    assert report.facts["classes"][1]["share"] == pytest.approx(share, abs=0.01)
+    assert report.statistics["classes"][1]["share"] == pytest.approx(share, abs=0.01)
     doctor.fix(report, tmp_path / "out")
     assert doctor.check(tmp_path / "out").issues == []
 

@@ -134,8 +134,8 @@ mask_of = Exercise(
     ),
     mistakes=(
         Mistake(
-            lambda network, image, facts: _mask_of(
-                network, image, facts | {"mean": (0, 0, 0), "std": (1, 1, 1)}
+            lambda network, image, metadata: _mask_of(
+                network, image, metadata | {"mean": (0, 0, 0), "std": (1, 1, 1)}
             ),
             "The network was trained on normalised pixels: subtract the mean, divide by std.",
         ),
@@ -144,12 +144,12 @@ mask_of = Exercise(
             "The mean and std are for pixels in 0..1; yours go to 255. Divide by 255 first.",
         ),
         Mistake(
-            lambda network, image, facts: _mask_of(network, image, facts, reshape=True),
+            lambda network, image, metadata: _mask_of(network, image, metadata, reshape=True),
             "reshape keeps the order of the numbers and mixes up pixels. Move the channels to "
             "the front with transpose(2, 0, 1).",
         ),
         Mistake(
-            lambda network, image, facts: _mask_of(network, image[..., ::-1], facts),
+            lambda network, image, metadata: _mask_of(network, image[..., ::-1], metadata),
             "Red and blue are swapped: the image is RGB already.",
         ),
         Mistake(

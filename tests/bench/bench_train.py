@@ -325,8 +325,10 @@ def main() -> None:
     if save:
         file = paths.root() / "figures" / "results" / "bench_train.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"data": "real pets" if real else "made-up pets", **hardware()}
-        file.write_text(json.dumps({**facts, "cpu_rows": cpu, "gpu_rows": gpu}, indent=1) + "\n")
+        conditions = {"data": "real pets" if real else "made-up pets", **hardware()}
+        file.write_text(
+            json.dumps({**conditions, "cpu_rows": cpu, "gpu_rows": gpu}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

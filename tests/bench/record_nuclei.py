@@ -85,7 +85,7 @@ def measure(name: str, seed: int) -> dict:
     }
 
 
-def facts() -> dict:
+def conditions() -> dict:
     """Return what the rows were measured with."""
     machine = environment.report()
     packages = ("torch", "segmentation-models-pytorch", "timm", "numpy")
@@ -136,7 +136,7 @@ def main() -> None:
     arguments.add_argument("--rows", type=int, help="stop after so many new rows")
     limit = arguments.parse_args().rows
     file = RESULTS / "nuclei_record.json"
-    record = json.loads(file.read_text()) if file.exists() else {**facts(), "rows": []}
+    record = json.loads(file.read_text()) if file.exists() else {**conditions(), "rows": []}
     done = {(row["network"], row["seed"]) for row in record["rows"]}
     missing = [(n, s) for s in SEEDS for n in NETWORKS if (n, s) not in done]
     for name, seed in missing[:limit]:

@@ -59,7 +59,7 @@ def measure(source: str, network: str, seed: int) -> dict:
     return {**row, **scores, "seconds": round(seconds, 1)}
 
 
-def facts() -> dict:
+def conditions() -> dict:
     """Return what the rows were measured with."""
     machine = environment.report()
     built = {network: models.build(name, **how) for network, (name, how) in NETWORKS.items()}
@@ -98,7 +98,7 @@ def facts() -> dict:
 
 def main() -> None:
     """Measure what is missing."""
-    record = json.loads(FILE.read_text()) if FILE.exists() else {**facts(), "rows": []}
+    record = json.loads(FILE.read_text()) if FILE.exists() else {**conditions(), "rows": []}
     done = {(row["data"], row["network"], row["seed"]) for row in record["rows"]}
     sources = DATA if os.environ.get("SEGKIT_REAL_DATA") else ("toy-pets",)
     for key in ((d, n, s) for d in sources for s in SEEDS for n in NETWORKS):
