@@ -295,38 +295,57 @@ def plot_receptive_field(model: nn.Module, size: int | None = None) -> "Axes":
 def diagram(model: nn.Module, size: int | tuple[int, int] = 256) -> "Axes":
     """Draw the stages and the feature maps that flow between them, as the module really runs.
 
-    A box is the output of a stage, the lower, the coarser, with its number of channels. Grey
-    arrows lead to the next stage. Skip connections are arcs: solid blue where feature maps are
-    concatenated, dashed orange where they are summed.
+    A box is the output of a stage: the lower, the coarser, the wider, the more channels (their
+    number is in it). Grey arrows lead to the next stage; skip connections leave and enter at the
+    top: solid blue where feature maps are concatenated, dashed orange where they are summed.
     """
     import matplotlib.pyplot as plt
 
     rows = summary(model, size).stages
-    styles = {"concat": (_BLUE, "-", "concatenated"), "sum": (_ORANGE, "--", "summed")}
-    text, legend = {"ha": "center", "fontsize": 7, "color": _DARK}, {}
     place = {row.name: (i, -math.log2(row.stride)) for i, row in enumerate(rows)}
-    bottom, longest = min(y for _, y in place.values()), 1
+    half = [0.24 + 0.014 * math.log2(row.shape[0]) for row in rows]  # widths of the boxes
+    bottom = min(y for _, y in place.values())
     shape = (max(4.0, 0.62 * len(rows) + 0.6), 2.2 - 0.75 * bottom)
     _, ax = plt.subplots(figsize=shape, layout="constrained", facecolor="white")
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
+    text, skips = {"ha": "center", "fontsize": 7, "color": _DARK}, []
     for i, row in enumerate(rows):
-        x, y = place[row.name]
-        ax.text(x, y, row.shape[0], va="center", bbox={"fc": "#dbe9f4", "ec": _DARK}, **text)
-        ax.text(x, y - 0.26, row.name.replace(".", "\n"), va="top", **text)
-        for source in (s for s in row.sources if s in place):
-            left, low = place[source]
-            arrow = {"arrowstyle": "-|>", "color": "#707070", "shrinkA": 9, "shrinkB": 9}
-            if left < i - 1:
-                longest = max(longest, i - left)
-                colour, line, label = styles[row.join]
-                arrow |= {"color": colour, "ls": line, "connectionstyle": "arc3,rad=-0.2"}
-                legend[label] = plt.Line2D([], [], color=colour, linestyle=line)
-            ax.annotate("", (x, y), (left, low), arrowprops=arrow)
-    if legend:
+        y = place[row.name][1]
+        box = plt.Rectangle((i - half[i], y - 0.2), 2 * half[i], 0.4, fc="#dbe9f4", ec=_DARK)
+        ax.add_patch(box)
+        ax.text(i, y, row.shape[0], va="center", **text)
+        ax.text(i, y - 0.26, row.name.replace(".", "\n"), va="top", **text)
+        for left, low in (place[source] for source in row.sources if source in place):
+            if left == i - 1:
+                tips = {"xytext": (left + half[left], low), "xy": (i - half[i], y)}
+                ax.annotate("", **tips, arrowprops=arrow | {"color": "#707070"})
+            else:
+                skips.append((i - left, left, low, i, y, row.join))
+    taken: list[tuple[float, int, int, int]] = []  # top, left, right, lane: short skips lie lowest
+    for _, left, low, right, high, join in sorted(skips):
+        top = max(low, high)
+        lane = 1 + max(
+            (n for y, a, b, n in taken if y == top and a < right and left < b), default=0
+        )
+        x1, x2 = left + 0.1, right - 0.1 + 0.08 * sum(b == right for _, _, b, _ in taken)
+        taken.append((top, left, right, lane))
+        height = top + 0.2 + 0.14 * lane
+        colour, line, label = (
+            (_BLUE, "-", "concatenated") if join == "concat" else (_ORANGE, "--", "summed")
+        )
+        xs, ys = [x1, x1, x2, x2], [low + 0.2, height, height, high + 0.3]
+        ax.plot(xs, ys, line, color=colour, lw=1.2, label=label)
+        tips = {"xytext": (x2, high + 0.31), "xy": (x2, high + 0.2)}
+        ax.annotate("", **tips, arrowprops=arrow | {"color": colour})
+    if skips:
+        handles, labels = ax.get_legend_handles_labels()
+        legend = dict(zip(labels, handles, strict=True))  # each label once
         ax.legend(legend.values(), legend, loc="lower left", fontsize=7, frameon=False)
     levels = {place[row.name][1]: "{}×{}".format(*row.shape[1:]) for row in rows}
     ax.set_yticks(list(levels), levels.values())
+    lanes = max((lane for top, *_, lane in taken if top == 0), default=0)
     ax.set_xticks([])
-    ax.set(xlim=(-0.7, len(rows) - 0.3), ylim=(bottom - 0.75, 0.3 + 0.1 * longest))
+    ax.set(xlim=(-0.7, len(rows) - 0.3), ylim=(bottom - 0.75, 0.35 + 0.14 * lanes))
     ax.set_facecolor("white")
     ax.grid(False)
     ax.spines[:].set_visible(False)
