@@ -32,7 +32,8 @@ IGNORE_COLOUR, FALSE_POSITIVE, FALSE_NEGATIVE = PALETTE[255], PALETTE[6], PALETT
 
 ORIENTATION = 0x0112  # the EXIF tag that says how a viewer turns a picture; 1 is upright
 _REASONS = {
-    **dict.fromkeys(("unreadable", "too-large"), "cannot be read as an image ({})"),
+    "unreadable": "cannot be read as an image ({})",
+    "too-large": "has too many pixels to open ({}): cut it into parts",
     "bit-depth": "has more than 8 bits a channel ({}): scale it to 0..255 first",
     "colour-space": "its colours are not RGB or grey ({}): convert it",
     "frames": "holds {}: save each as a file",

@@ -50,7 +50,8 @@ def _checked(name: str, value: float | Sequence[float], above_zero: bool = False
     numbers = torch.as_tensor(value, dtype=torch.float64)
     all_zero = (above_zero or numbers.ndim) and not numbers.any()
     if not (numbers.isfinite() & (numbers >= 0)).all() or all_zero:
-        bound = "more than 0" if above_zero else "0 or more, not all 0"
+        bound = "0 or more, not all 0" if numbers.ndim else "0 or more"
+        bound = "more than 0" if above_zero else bound
         raise ArgumentError(f"{name} is {value}: give numbers, {bound}")
     return numbers.float()
 

@@ -65,8 +65,8 @@ class Counts:
         return self.tp.shape[-2]
 
     def __getitem__(self, images: int | slice | Tensor) -> "Counts":
-        if isinstance(images, int):
-            images = [range(len(self))[images]]  # a list keeps the axis of images
+        if not isinstance(images, slice) and torch.as_tensor(images).ndim == 0:
+            images = [int(images)]  # a list keeps the axis of images
         return Counts(*self.stacked()[..., images, :])
 
     def stacked(self) -> Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 
 from segkit import image_ops
 from segkit.data.dataset import SegmentationDataset
-from segkit.data.folder import SUFFIXES
+from segkit.data.folder import SUFFIXES, pictures
 from segkit.errors import ArgumentError
 from segkit.files import atomic_file
 from segkit.image_ops import Network, RowChunks
@@ -89,7 +89,7 @@ def as_network(model: nn.Module, metadata: ModelMetadata) -> Network:
     @torch.inference_mode()
     def run(images: np.ndarray) -> np.ndarray:
         model.eval()
-        weights = next(model.parameters())
+        weights = next(model.parameters(), torch.empty(0))  # a network may have none
         batch = torch.from_numpy(image_ops.normalise(images, metadata.mean, metadata.std))
         batch = batch.to(weights.device, weights.dtype, memory_format=torch.channels_last)
         return model(batch).float().cpu().numpy()
@@ -112,6 +112,8 @@ def test_time_augmentation(
     if not scales or min(scales) <= 0:
         raise ArgumentError(f"scales={scales!r}: give at least one scale, all above 0")
     versions = list(itertools.product(scales, _FLIPS[flips]))
+    if versions == [(1, ())]:
+        return network
 
     def run(images: np.ndarray) -> np.ndarray:
         size, total = images.shape[1:3], 0.0
@@ -222,8 +224,7 @@ def find_pictures(source: str | Path | Sequence[str | Path]) -> list[Path]:
         return list(dict.fromkeys(file for place in source for file in find_pictures(place)))
     if (source := Path(source)).is_file():
         return [source]
-    files = (f for f in sorted(source.glob("[!.]*")) if f.suffix.lower() in SUFFIXES)
-    if files := [f for f in files if f.is_file()]:  # neither a folder nor a pipe
+    if files := sorted(file for same in pictures(source).values() for file in same):
         return files
     kinds = ", ".join(sorted(SUFFIXES))
     raise ArgumentError(f"{source}: neither a picture nor a folder with pictures ({kinds})")

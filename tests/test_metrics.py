@@ -1,6 +1,7 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from batches import NoWaiting, batches, random_batch, some
@@ -237,6 +238,12 @@ def test_nothing_at_all_is_nan_or_what_was_asked_for(reduction):
     c = counts(torch.zeros(2, 1, 3, 3), torch.full((2, 3, 3), 255))
     assert c.iou(reduction).isnan().all()
     assert (c.iou(reduction, zero_division=0.25) == 0.25).all()
+
+
+def test_one_image_keeps_its_axis_however_it_is_picked():
+    c = counts(torch.tensor([[[[1.0]]], [[[-1.0]]]]), torch.ones(2, 1, 1, dtype=torch.int64))
+    for index in (1, -1, np.int64(1), c.iou("none").argmin()):
+        assert c[index].iou().item() == 0 and len(c[index]) == 1
 
 
 def test_unknown_reduction_names_the_known():

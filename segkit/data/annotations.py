@@ -84,11 +84,14 @@ def find_annotations(root: Path) -> tuple[list[Example], list[Issue]]:
     examples: list[Example] = []
     issues: list[Issue] = []
     for split, place in split_dirs.items():
-        files = json_files(place)
-        found = in_threads(lambda file, split=split: attempt(issues, _example, file, split), files)
-        examples += filter(None, found)
+        files, pictures = json_files(place), folder.pictures(place)
+
+        def example(file: Path, split: str = split, pictures: dict = pictures) -> Example | None:
+            return attempt(issues, _example, file, split, pictures.get(file.stem, []))
+
+        examples += filter(None, in_threads(example, files))
         stems = {file.stem for file in files}
-        bare = [same[0] for stem, same in folder.pictures(place).items() if stem not in stems]
+        bare = [same[0] for stem, same in pictures.items() if stem not in stems]
         issues += [issue("missing-mask", file, "no .json") for file in bare]
     return examples, issues
 
@@ -171,14 +174,13 @@ def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]
     return left, top, inside.reshape(bottom - top, right - left)
 
 
-def _example(file: Path, split: str) -> Example:
+def _example(file: Path, split: str, beside: list[Path]) -> Example:
     content = _parse(file)
     image, data = file, None
     if content.get("imageData"):
         data = _decoded(content["imageData"])
     else:
         named = file.parent / content["imagePath"].replace("\\", "/")
-        beside = folder.pictures(file.parent).get(file.stem, [])
         image = next((picture for picture in (named, *beside) if os.path.isfile(picture)), None)
         if image is None:
             raise IssueError(issue("labelme-image", file, content["imagePath"]))

@@ -87,10 +87,10 @@ def open_pets(
                 f"{image.size} as its image: get the annotations again"
             )
         try:
-            mask = from_trimap(np.array(read.resize_mask(trimap, size)), border)
+            mask = from_trimap(read.resize_mask(trimap, size), border)
         except DataError as error:
             raise DataError(f"{trimap_file}: {error}") from error
-        return np.array(read.resize_image(image, size)), mask
+        return read.resize_image(image, size), mask
 
     contents = digests(file for i in chosen for file in files[i])
     return SegmentationDataset(

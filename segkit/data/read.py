@@ -118,7 +118,7 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return `size`, the side of a square or `(H, W)`, as `(H, W)`."""
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = (size, size) if isinstance(size, int | np.integer) else size
     if min(height, width) < 1:
         raise ArgumentError(f"size={size}: give a side in pixels, or (height, width)")
     return int(height), int(width)

@@ -272,7 +272,7 @@ def _embryo(rng: np.random.Generator, size: int) -> Pair:
 def _generators(family: str, split: str, size: int, count: int | None, seed: int) -> list:
     """Return one generator for each picture of a split; refuse what cannot be painted."""
     one_of("split", split, _COUNTS)
-    if not isinstance(size, int) or size < 16:
+    if not isinstance(size, int | np.integer) or size < 16:
         raise ArgumentError(f"toy pictures are square, at least 16 pixels wide, not size={size!r}")
     if count is not None and count < 1:
         raise ArgumentError(f"count={count}: ask for at least one picture")

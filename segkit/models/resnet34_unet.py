@@ -136,7 +136,11 @@ class _Encoder(nn.Module):
         if pretrained is True:
             state = _imagenet_weights()
         elif Path(pretrained).is_file():
-            state = torch.load(pretrained, map_location="cpu", weights_only=True)
+            try:
+                state = torch.load(pretrained, map_location="cpu", weights_only=True)
+            except Exception as error:  # unpickling raises whatever it meets
+                what = f"pretrained={str(pretrained)!r} is no file of weights"
+                raise ArgumentError(f"{what}: {error}") from error
         else:
             raise ArgumentError(f"pretrained={str(pretrained)!r}: there is no such file")
         state = {name: t for name, t in state.items() if not name.startswith("fc.")}
@@ -192,7 +196,7 @@ def _imagenet_weights() -> dict[str, Tensor]:
     weights = ResNet34_Weights.IMAGENET1K_V1
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:  # urllib's errors are OSErrors
+    except (OSError, RuntimeError) as error:  # urllib's errors; a wrong checksum
         raise ArgumentError(
             f"could not download ResNet-34's ImageNet weights ({error}). Download {weights.url} "
             f"elsewhere and put the file into {Path(torch.hub.get_dir()) / 'checkpoints'}, or pass "

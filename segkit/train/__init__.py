@@ -1,5 +1,6 @@
 """Training: `fit` trains a network, `evaluate` and `predict_batches` use it on a data set."""
 
+import copy
 import inspect
 import math
 import signal
@@ -97,8 +98,8 @@ def fit(
         patience: epochs without a better `monitor` after which training stops.
         monitor: the column that chooses the best epoch: val_iou or, without `val`, train_loss.
         keep: the epoch whose weights `model` has in the end, "last" or "best".
-        seed: of order, augmentation and dropout. The same seed and machine give the same numbers
-            with any number of workers; the caller's random state is left alone.
+        seed: seeds the order of images, augmentation and dropout. The same seed and machine give
+            the same numbers with any number of workers; the caller's random state stays as it is.
         workers: processes that load data; 0 loads in this one.
         device: by default a GPU if there is one.
         precision: "auto", "fp32", "tf32", "bf16" or "fp16".
@@ -126,7 +127,7 @@ def fit(
         log = log if distributed.rank() == 0 else None
         device = distributed.pick_device(device)
         number_format = precisions.choose(precision, device)
-        how = {"device": device, "precision": precision, "channels_last": channels_last}
+        options = {"device": device, "precision": precision, "channels_last": channels_last}
         layout = torch.channels_last if channels_last else torch.contiguous_format
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(number_format.gpu_kernels(deterministic))
@@ -216,7 +217,7 @@ def fit(
 
             # Validation, checkpoint, trackers.
             row = {"epoch": epoch + 1, "train_loss": _mean(totals)}
-            row |= _validation(result if average else compiled, val, loss, **how)
+            row |= _validation(result if average else compiled, val, loss, **options)
             row |= {"lr": learning_rate, "seconds": time.perf_counter() - started}
             history.rows.append(row)
             scheduler.end_epoch(row["train_loss"] if val is None else row["val_loss"])
@@ -278,7 +279,7 @@ def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _summed(loss: Tensor, images: Tensor) -> Tensor:
     """Return [sum of the images' losses, number of images] of a batch, on the device."""
-    return torch.stack([loss * len(images), loss.new_tensor(len(images))])
+    return torch.stack([loss * len(images), loss.new_full((), len(images))])
 
 
 def _mean(totals: Tensor) -> float:
@@ -295,8 +296,9 @@ def _check_finite(
         return
     batch, images = batch - batch % accumulate, ""
     if isinstance(loader.sampler, SeededSampler):
-        loader.sampler.set_epoch(epoch, start=batch * loader.batch_size)
-        indices = islice(loader.sampler, accumulate * loader.batch_size)
+        sampler = copy.copy(loader.sampler)  # the loader may be the caller's
+        sampler.set_epoch(epoch, start=batch * loader.batch_size)
+        indices = islice(sampler, accumulate * loader.batch_size)
         images = " on " + ", ".join(loader.dataset.names[index] for index, _ in indices)
     saved = 'Nothing was saved: out="runs/name" keeps the last good checkpoint'
     if out and (out / LAST).exists():
@@ -404,10 +406,10 @@ def evaluate(
 
 @torch.no_grad()
 def _evaluate(
-    model: nn.Module, loader: DataLoader, loss: Loss, device: torch.device, **how: Any
+    model: nn.Module, loader: DataLoader, loss: Loss, device: torch.device, **options: Any
 ) -> tuple[float, Counts]:
     totals, counted = torch.zeros(2, device=device), []
-    for logits, masks in predict_batches(model, loader, device=device, **how):
+    for logits, masks in predict_batches(model, loader, device=device, **options):
         totals += _summed(loss(logits, masks), masks)
         if device.type == "cpu" and not totals[0].isfinite():
             break  # on a GPU, to look would be to wait
@@ -422,12 +424,12 @@ def _evaluate(
 
 
 def _validation(
-    model: nn.Module, loader: DataLoader | None, loss: Loss, **how: Any
+    model: nn.Module, loader: DataLoader | None, loss: Loss, **options: Any
 ) -> dict[str, float | None]:
     """Return a row's validation loss and scores, over all processes; None without a loader."""
     if loader is None:
         return dict.fromkeys(("val_loss", "val_iou", "val_dice"))
-    mean, counted = _evaluate(model, loader, loss, **how)
+    mean, counted = _evaluate(model, loader, loss, **options)
     pooled = Counts(*all_sum(counted.total().stacked()))
     iou, dice = pooled.iou("macro").item(), pooled.dice("macro").item()
     return {"val_loss": mean, "val_iou": iou, "val_dice": dice}

@@ -1,5 +1,6 @@
 """What is refused before the first step, with a message that says what to do."""
 
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -44,6 +45,12 @@ def _first_image(loader: DataLoader) -> Tensor:
         raise ArgumentError(
             f"a batch of the loader is {_describe(batch)}, not (images, masks): give the "
             "DataLoader a collate_fn that returns these two tensors"
+        )
+    if set(batch[1].unique().tolist()) == {0, IGNORE}:
+        warnings.warn(
+            "the masks of the first batch hold only 0 and 255 (ignored): if 255 is the foreground, "
+            "give (mask > 127).long()",
+            stacklevel=4,
         )
     return batch[0][:1]
 

@@ -129,7 +129,8 @@ def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: 
     if length == 0:
         raise DataError("the data set is empty, or drop_last leaves nothing of it to load")
     if isinstance(data, DataLoader):
-        if n > 1 and not isinstance(data.sampler, SeededSampler | range):
+        shared = isinstance(data.sampler, range) or getattr(data.sampler, "ranks", 1) == n
+        if n > 1 and not shared:
             raise ArgumentError("several processes: give data sets, not loaders, to be shared out")
         return data
     if length < n:
@@ -185,11 +186,17 @@ def epoch_batches(
         torch.set_rng_state(random[rank()]["cpu"])
         if "cuda" in random[rank()]:
             torch.cuda.set_rng_state(random[rank()]["cuda"])
-    for n in range(count):
-        batch = next(batches, None)
-        if batch is None:
-            raise TrainingError(f"the loader ended after {n} batches; its length promised {count}")
-        yield batch
+    try:
+        for n in range(count):
+            batch = next(batches, None)
+            if batch is None:
+                raise TrainingError(
+                    f"the loader ended after {n} of the {count} batches it promised"
+                )
+            yield batch
+    finally:
+        if isinstance(sampler, SeededSampler):
+            sampler.set_epoch(epoch)  # the whole epoch again: the loader may be the caller's
 
 
 def random_states(device: torch.device) -> list[dict[str, Tensor]]:

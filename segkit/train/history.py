@@ -1,6 +1,5 @@
 """What a training run leaves behind: its history, its metadata, and trackers of each epoch."""
 
-import inspect
 import json
 import os
 import platform
@@ -201,8 +200,8 @@ def _for_json(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str, list)):
         return value
     if isinstance(value, nn.Module):
-        names = list(inspect.signature(type(value).__init__).parameters)[1:]
-        arguments = {name: getattr(value, name, None) for name in names}
+        arguments = {k: v for k, v in vars(value).items() if k[0] != "_" and k != "training"}
+        arguments |= dict(value.named_buffers(recurse=False))
         parts = [f"{k}={v.tolist() if isinstance(v, Tensor) else v}" for k, v in arguments.items()]
         parts += [_for_json(child) for child in value.children()]
         return f"{type(value).__name__}({', '.join(parts)})"

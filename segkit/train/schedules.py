@@ -42,6 +42,9 @@ class Schedule:
             raise ArgumentError(f"{name} has no option {unknown}; there are: {own or 'none'}")
         if warmup < 0:
             raise ArgumentError(f"warmup={warmup} is below zero: give a number of epochs")
+        for option, value in options.items():
+            if value is not None and (value < 0 or (value == 0 and option in ("every", "final"))):
+                raise ArgumentError(f"{name} cannot use {option}={value}: give a positive number")
         self.name, self.warmup, self.options = name, warmup, own | options
         self.per_step = name not in ("step", "plateau")  # else it changes after each epoch
         self.needs_epochs = name not in ("constant", "plateau")  # their number shapes the curve

@@ -12,6 +12,7 @@ from nets import jitter, net, numbers, quick, same, toy, weights
 
 from segkit import train
 from segkit.files import FileError
+from segkit.losses import BCELoss, Combined, DiceLoss
 from segkit.train import CheckpointError, Schedule
 
 
@@ -157,6 +158,16 @@ def test_going_on_with_other_settings_is_refused(changed, message, tmp_path):
     quick(**options)
     with pytest.raises(CheckpointError, match=message):
         quick(**(options | {"resume": True} | changed))
+
+
+def test_the_weights_of_a_sum_of_losses_are_recorded(tmp_path):
+    def losses(weight: float) -> Combined:
+        return Combined({BCELoss(): 1.0, DiceLoss(): weight})
+
+    _, history = quick(out=tmp_path, loss=losses(1.0))
+    assert "weights=[1.0, 1.0]" in history.config["settings"]["loss"]
+    with pytest.raises(CheckpointError, match=r"this run has loss=.*1\.0, 50\.0"):
+        quick(out=tmp_path, loss=losses(50.0), resume=True)
 
 
 def test_another_networks_checkpoint_is_refused_by_name(tmp_path):

@@ -104,6 +104,24 @@ def test_without_val_the_training_loss_chooses():
     assert history.best["train_loss"] == min(history["train_loss"])
 
 
+def test_a_loader_of_the_callers_is_whole_again_after_an_error():
+    batches = loader(toy(40), 4, shuffle=True)
+    broken = net()
+    for weight in broken.parameters():
+        weight.register_hook(lambda grad: grad * float("nan") if len(seen) > 5 else grad)
+    seen = []
+    broken.register_forward_hook(lambda *_: seen.append(1))
+    with pytest.raises(train.TrainingError, match="not finite"):
+        quick(broken, batches)
+    assert len(batches) == 10 and len(list(batches)) == 10
+
+
+def test_masks_of_0_and_255_in_a_loader_are_warned_about():
+    pairs = [(torch.rand(3, 16, 16), 255 * torch.randint(0, 2, (16, 16))) for _ in range(4)]
+    with pytest.warns(UserWarning, match=r"only 0 and 255 .* give \(mask > 127\)"):
+        quick(data=DataLoader(pairs, 2), epochs=1)
+
+
 def test_patience_ends_training():
     _, history = quick(net(norm=False), val=toy(8, seed=1), lr=0.0, epochs=20, patience=3)
     assert len(history) == 4

@@ -67,6 +67,9 @@ def test_wrong_names_and_options_are_refused():
         Schedule("cosine", gamma=2)
     with pytest.raises(ValueError, match="warmup=-1 is below zero"):
         Schedule("cosine", warmup=-1)
+    for name, option in (("exponential", "final"), ("cosine", "floor"), ("step", "every")):
+        with pytest.raises(ValueError, match=f"{name} cannot use {option}=-1"):
+            Schedule(name, **{option: -1})
 
 
 def test_groups_keep_their_ratio():
