@@ -17,6 +17,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from segkit import paths
@@ -160,7 +161,7 @@ def _load(lesson: str) -> dict[str, Any]:
 
 def _is_stub(attempt: Any) -> bool:
     """Whether an answer is what the notebook starts with: None, `...`, or a body of `...`."""
-    if isinstance(attempt, dict):
+    if isinstance(attempt, dict) and attempt:
         return all(_is_stub(part) for part in attempt.values())
     try:
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(attempt))).body
@@ -197,7 +198,12 @@ def _same(a: Any, b: Any, tolerance: float) -> bool:
 
 
 def _array(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    if isinstance(value, (list, tuple)):
+        return np.asarray([_array(part) for part in value])
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype == torch.bfloat16 else value  # numpy has no such type
+    return np.asarray(value)
 
 
 def _short(value: Any) -> str:

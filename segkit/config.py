@@ -253,6 +253,8 @@ def _checked(where: str, kind: str, part: Config | None, types: Mapping[str, Any
 def _typed(where: str, value: Any, hint: Any) -> Any:
     """Return the value, as a number where one is due."""
     kinds = set(get_args(hint)) or {hint}
+    if Path in kinds:  # a file has it as text
+        kinds, value = kinds - {Path}, str(value) if isinstance(value, Path) else value
     if not kinds <= set(_TYPES):
         return value  # a type that the function that gets the value has to check
     if float in kinds and type(value) in ({str} if int in kinds else {int, str}):

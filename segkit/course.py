@@ -68,7 +68,7 @@ class Lesson:
             for cell in cells:
                 cell["source"] = "".join(cell["source"])
                 cell["metadata"].get("tags"), cell["cell_type"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CourseError(f"{self.path}: not a readable notebook ({error!r})") from None
         return cells
 

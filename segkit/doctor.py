@@ -285,7 +285,11 @@ def _find_pets(root: Path) -> tuple[list[Example], list[Issue]]:
 
     examples, issues = [], []
     for split in ("trainval", "test"):
-        official = OxfordIIITPet(root.parent, split, "segmentation")
+        try:
+            official = OxfordIIITPet(root.parent, split, "segmentation")
+        except (OSError, RuntimeError, ValueError) as error:
+            what = f"{root} is not a complete Oxford-IIIT Pet ({error})"
+            raise DataError(f"{what}: get its files again") from error
         for image, mask in zip(official._images, official._segs, strict=True):
             if not image.is_file():
                 issues.append(issue("missing-image", mask))

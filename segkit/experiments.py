@@ -297,7 +297,14 @@ class Estimate(NamedTuple):
 
 def read_records(folder: Path) -> dict[str, Record]:
     """Return the records of a folder by the names of their runs."""
-    return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+    records = {}
+    for file in sorted(folder.glob("*.json")):
+        try:
+            records[file.stem] = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            remedy = "delete it, and the run is repeated"
+            raise ArgumentError(f"{file} is not a record ({error}): {remedy}") from None
+    return records
 
 
 def missing(design: Design, records: Records) -> int:

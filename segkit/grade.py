@@ -52,11 +52,14 @@ def _grade(path: Path, timeout: float = 120) -> _Marks:
         title = Lesson(path).title
         if not (names := [exercise.name for exercise in check.exercises(title[:2])]):
             raise CourseError(f"{title!r} is no lesson with exercises; was its title changed?")
-        notebook = nbformat.read(path, 4)
+        try:
+            notebook = nbformat.read(path, 4)
+        except Exception as error:  # nbformat's errors have no common base
+            raise CourseError(f"{path}: not a readable notebook ({error!r})") from error
         found, undefined = _run(_exercise_cells(notebook.cells), timeout)
         if undefined:  # an answer uses something that the lesson defined
             found, _ = _run(notebook.cells, timeout)
-    except (SegkitError, CellTimeoutError, DeadKernelError, nbformat.ValidationError) as error:
+    except (SegkitError, CellTimeoutError, DeadKernelError) as error:
         return _Marks(path, {}, str(error).strip().splitlines()[0])
     return _Marks(path, {name: found.get(name, "not run") for name in names})
 

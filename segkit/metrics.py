@@ -314,8 +314,10 @@ def bootstrap(
     """
     lengths = [len(d) for d in data]
     images = lengths[0]
-    if set(lengths) != {images} or images < 2:
-        raise ArgumentError(f"data have {lengths} images: give the same images, two or more")
+    if set(lengths) != {images}:
+        raise ArgumentError(f"data have {lengths} images: give the same images")
+    if images < 2:
+        raise ArgumentError(f"an interval needs two images or more, and there is {images}")
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(images, (resamples, images), generator=generator)
     # Most scores of counts need each resample's sums alone, which one matrix product gives. Those

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ class ModelMetadata:
             and all(v <= 4096 for v in self.options.values() if isinstance(v, int | float)),
         }
         if unmet := [demand for demand, met in demands.items() if not met]:
-            raise ArgumentError(f"this metadata fits no model: see that {unmet[0]} ({self})")
+            raise ArgumentError(f"this metadata fits no model: see that {unmet[0]}")
 
     @classmethod
     def of(
@@ -159,7 +160,10 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         problem = f"damaged, or no model file of segkit: {error}"
-        if re.match(rb"PK\x03\x04|\x80[\x02-\x05]", path.read_bytes()[:4]):
+        start = b""
+        with suppress(OSError), open(path, "rb") as file:
+            start = file.read(4)
+        if re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start):
             problem = (
                 "a pickle (torch.save), which may run code when it is opened, so it is not. If you "
                 "trust it, torch.load(path, weights_only=True) and save it with save_model"

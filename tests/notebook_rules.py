@@ -11,7 +11,7 @@ from segkit.course import CourseError, Lesson
 
 MAX_BYTES = 1_000_000
 MAX_LINES, LONG, LONG_CELLS = 15, 12, 2  # code only; so many cells may exceed LONG
-CELLS = range(10, 21)  # without parameters and exercises
+CELLS = range(10, 23)  # without parameters and exercises
 MAX_IGNORED = 0.4
 MIN_ALT = 15  # characters
 INTRODUCTION = ("You will", "Time", "Before")

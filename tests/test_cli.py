@@ -169,7 +169,7 @@ def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads(text)
     assert code == 1 and found["missing"] == ["torch", "scipy"]
     assert found["packages"]["torch"] is None and "device" not in found
-    assert found["extras"]["export"] == "lacks onnx"
+    assert found["extras"]["export"] == "lacks torch, onnx"
     assert "torch, scipy" in call("doctor")[1]
 
 

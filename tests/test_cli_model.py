@@ -211,7 +211,7 @@ def test_wrong_input_is_one_message(run, model, tmp_path, monkeypatch, capsys, w
 @pytest.mark.parametrize(
     "words",
     ["predict MODEL MODEL", "export MODEL m.pth", "train -s epochs", "train -s fit.lr=[",
-     "train --epochs 0"],
+     "train --epochs 0", "train -s fit.lr=2020-13-45"],
 )  # fmt: skip
 def test_wrong_usage_is_reported_by_typer(model, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
@@ -258,6 +258,22 @@ def test_what_a_user_caused_is_an_error_of_segkit():
     for function in (lambda: data.load("no-such-set"), lambda: config.read("/no/such/file")):
         with pytest.raises(SegkitError):
             function()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["data.class_names=3", "data.group_by=3", "data.size=abc", "data.data_dir=3",
+     "data.size=[1]", "data.fractions=abc", "data.fractions=3", "fit.out=3", "fit.device=[1]"],
+)  # fmt: skip
+def test_an_option_of_another_type_is_one_message(entry, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for part in ("images", "masks"):
+        Path(part).mkdir()
+        for i in range(8):
+            Image.fromarray(np.eye(32, k=i, dtype=np.uint8)).save(f"{part}/{i}.png")
+    options = ("--data", tmp_path, "--size", 32, "--out", "o", "-s", "model.width=2")
+    assert main(monkeypatch, "train", *options, "-s", entry) == 2
+    assert entry.split(".")[1].split("=")[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

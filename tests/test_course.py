@@ -212,7 +212,7 @@ def test_each_lesson_runs_here_and_in_a_folder_of_its_own(ran: Path) -> None:
     assert printed(ran / "out" / "00_pass.ipynb") == f"{expected}\n"
     assert (files / "x.txt").read_text() == "mine"
     row = report(ran / "out")["00_pass"]
-    assert row["error"] == "" and 2**29 < row["memory"] < 2**30, "that of the child, no sum"
+    assert row["error"] == "" and row["memory"] > 2**29, "the child in the lesson holds as much"
     assert printed(ran / "00_pass.ipynb") == "", "the lesson itself was written to"
 
 

@@ -51,6 +51,10 @@ def test_an_answer_may_use_what_the_lesson_made(tmp_path):
     [
         (None, "no notebook"),
         ("{", "not a readable notebook"),
+        (
+            '{"cells": [{"cell_type": "markdown", "metadata": {}, "source": "# 07 · IoU"}]}',
+            "not a readable notebook",
+        ),
         (nbformat.writes(nbformat.v4.new_notebook()), "no lesson with exercises"),
     ],
 )

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from segkit.predict import Outcome
 
 _Model = Annotated[Path, Argument(help="Model file, as OUT/model.safetensors of train.")]
-_Set = Option("--set", "-s", metavar="KEY=VALUE", help="Another entry (of train: PART.KEY).")
 _Threshold = Annotated[
-    float | None, Option(help="Of probability. Default: chosen on validation images.")
+    float | None, Option(help="Of probability. Default: the one in the model file.")
 ]
 
 
@@ -39,8 +38,13 @@ def train(
     resume: Annotated[bool, Option("--resume", help="Continue the run in the folder.")] = False,
     device: Device = None,
     precision: Annotated[str | None, Option(help="auto, fp32, tf32, bf16 or fp16.")] = None,
-    threshold: _Threshold = None,
-    entries: Annotated[list[str] | None, _Set] = None,
+    threshold: Annotated[
+        float | None, Option(help="Of probability. Default: chosen on validation images.")
+    ] = None,
+    entries: Annotated[
+        list[str] | None,
+        Option("--set", "-s", metavar="PART.KEY=VALUE", help="Another entry of the config."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a network and leave a model file that predict, evaluate and export work from.
@@ -103,7 +107,10 @@ def evaluate(
     threshold: _Threshold = None,
     batch_size: Batch = 16,
     device: Device = None,
-    entries: Annotated[list[str] | None, _Set] = None,
+    entries: Annotated[
+        list[str] | None,
+        Option("--set", "-s", metavar="KEY=VALUE", help="Another option of the data set."),
+    ] = None,
     report: Annotated[Path | None, Option(help="Write the report card to this HTML file.")] = None,
     as_json: AsJson = False,
 ) -> None:

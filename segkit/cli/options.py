@@ -37,7 +37,7 @@ def values(texts: Sequence[str] | None, hint: str = "--set") -> dict[str, Any]:
 
     try:
         return {name: yaml.safe_load(text) for name, text in pairs(texts, hint).items()}
-    except yaml.YAMLError as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise BadParameter(f"not a value: {error}", param_hint=hint) from None
 
 

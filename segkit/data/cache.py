@@ -25,9 +25,14 @@ _VERSION = 3  # raise it whenever the same files and options shall give other ar
 
 def digests(files: Iterable[Path]) -> dict[Path, str]:
     """Return a hash of the content of each file; several are read at a time."""
+    def digest(file: Path) -> str:
+        try:
+            return hashlib.blake2b(file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+
     files = list(dict.fromkeys(files))
-    hashes = in_threads(lambda file: hashlib.blake2b(file.read_bytes()).hexdigest(), files)
-    return dict(zip(files, hashes, strict=True))
+    return dict(zip(files, in_threads(digest, files), strict=True))
 
 
 def in_threads(work: Callable, items: Iterable) -> Iterator:

@@ -317,7 +317,7 @@ def groups_of(items: Sequence, group_by: GroupBy) -> list[str]:
         return [str(group_by(item.name)) for item in items]
     try:
         pattern = re.compile(group_by)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise ArgumentError(f"group_by={group_by!r} is no regular expression: {error}") from error
     matches = [pattern.search(item.name) for item in items]
     found = [match and match[1 if pattern.groups else 0] for match in matches]
@@ -332,8 +332,8 @@ def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the class names as a tuple, empty for None; refuse fewer than two and repeats."""
     if class_names is None:
         return ()
-    names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
-    texts = all(isinstance(name, str) for name in names)  # YAML reads no as False
+    names = tuple(class_names) if isinstance(class_names, (list, tuple)) else (class_names,)
+    texts = all(isinstance(name, str) and name for name in names)  # YAML reads no as False
     if not texts or not 2 <= len(set(names)) == len(names) <= 255:
         wanted = "give a list of two or more different names, one per id, the background first"
         raise ArgumentError(f"class_names={class_names!r}: {wanted}")

@@ -6,6 +6,7 @@ shrink with antialiasing (Pillow's BILINEAR); masks take the value under the new
 """
 
 from collections.abc import Iterator
+from operator import index
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,10 +119,13 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return `size`, the side of a square or `(H, W)`, as `(H, W)`."""
-    height, width = (size, size) if isinstance(size, int | np.integer) else size
+    try:
+        height, width = map(index, size if isinstance(size, (tuple, list)) else (size, size))
+    except (TypeError, ValueError):
+        height = width = 0
     if min(height, width) < 1:
-        raise ArgumentError(f"size={size}: give a side in pixels, or (height, width)")
-    return int(height), int(width)
+        raise ArgumentError(f"size={size!r}: give a side in pixels, or (height, width)")
+    return height, width
 
 
 def _check_upright(picture: Image.Image, path: str | Path) -> None:

@@ -133,8 +133,9 @@ def _even_order(labels: Sequence, seed: int) -> np.ndarray:
 
 
 def _cut(order: np.ndarray, fractions: Sequence[float]) -> _Parts:
-    n, inner = len(order), np.arange(1, len(fractions))
-    ends = np.round(np.cumsum(_checked(fractions))[:-1] * n).astype(int)
+    shares = _checked(fractions)
+    n, inner = len(order), np.arange(1, len(shares))
+    ends = np.round(np.cumsum(shares)[:-1] * n).astype(int)
     if n > len(inner):  # rounding must leave no part empty
         ends = np.maximum.accumulate(np.maximum(ends, inner) - inner) + inner
         ends = np.minimum(ends, n - inner[::-1])
@@ -142,10 +143,13 @@ def _cut(order: np.ndarray, fractions: Sequence[float]) -> _Parts:
 
 
 def _checked(fractions: Sequence[float]) -> np.ndarray:
-    fractions = np.asarray(fractions, dtype=float)
-    if (fractions <= 0).any() or not np.isclose(fractions.sum(), 1):
-        raise ArgumentError(f"fractions {fractions.tolist()} must be positive and add up to 1")
-    return fractions
+    try:
+        shares = np.asarray(fractions, dtype=float)
+    except (TypeError, ValueError):
+        shares = np.zeros(1)
+    if shares.ndim != 1 or (shares <= 0).any() or not np.isclose(shares.sum(), 1):
+        raise ArgumentError(f"fractions {fractions} must be positive and add up to 1")
+    return shares
 
 
 def _none_empty(parts: list[np.ndarray]) -> _Parts:

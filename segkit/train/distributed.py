@@ -70,7 +70,7 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         device = next((name for name, there in available.items() if there), "cpu")
     try:
         device = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ArgumentError(f"device={device!r}: choose cpu, cuda or mps") from error
     if not available.get(device.type, True):
         raise ArgumentError(f"device={str(device)!r}: PyTorch finds no such device; choose cpu")

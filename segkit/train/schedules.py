@@ -39,7 +39,8 @@ class Schedule:
         own = _OPTIONS[one_of("schedule", name, _OPTIONS)]
         unknown = ", ".join(sorted(set(options) - set(own)))
         if unknown:
-            raise ArgumentError(f"{name} has no option {unknown}; there are: {own or 'none'}")
+            known = ", ".join(own) or "none"
+            raise ArgumentError(f"{name} has no option {unknown}; there are: {known}")
         if warmup < 0:
             raise ArgumentError(f"warmup={warmup} is below zero: give a number of epochs")
         for option, value in options.items():
