@@ -485,7 +485,7 @@ def test_bootstrap_refuses_unpaired_or_single_images():
     c = counts(*random_batch(3, 1))
     with pytest.raises(ValueError, match="same images"):
         bootstrap(lambda a, b: a.iou() - b.iou(), c, c[:2])
-    with pytest.raises(ValueError, match="two or more"):
+    with pytest.raises(ValueError, match="two images or more"):
         bootstrap(lambda c: c.iou(), c[:1])
 
 

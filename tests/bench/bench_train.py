@@ -208,6 +208,66 @@ def overhead(batches: list) -> list[dict]:
     return rows
 
 
+class Sleeper(nn.Module):
+    """A network whose time is sleep, so that the load of the machine hardly matters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.04 if self.training else 0)
+        return self.conv(x)
+
+
+def slow_pair(image: np.ndarray, mask: np.ndarray, seed: int) -> tuple:
+    """Take as long to load two images as `Sleeper` takes for a batch of them, by two workers."""
+    time.sleep(0.04)
+    return torch.from_numpy(image[None].astype("float32")), torch.from_numpy(mask.astype("int64"))
+
+
+def accumulation() -> list[dict]:
+    """Compare epochs with and without accumulated gradients: loading has to overlap in both."""
+    images = np.zeros((48, 8, 8), np.uint8)
+    data = SegmentationDataset(images, images + 1, ("background", "thing"), transform=slow_pair)
+    options = {"epochs": 2, "workers": 2, "precision": "fp32", **FIT, "batch_size": 2}
+
+    def epoch(accumulate: int) -> float:
+        return min(train.fit(Sleeper(), data, accumulate=accumulate, **options)["seconds"])
+
+    one, sixteen = in_turns(partial(epoch, 1), partial(epoch, 16), rounds=2)
+    return [row("16 batches to a step against 1, loading slow", len(data), sixteen, one, "≥ 0.9")]
+
+
+def evaluation(home: Path) -> list[dict]:
+    """Compare evaluation in the two memory layouts, and of a memory-mapped set with its copy."""
+    data = load("toy-pets", "test", 256, count=8, border="pet")
+    network = unet(width=16)
+
+    def predict(channels_last: bool) -> None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        network.to(memory_format=layout)
+        list(train.predict_batches(network, data, 4, device="cpu", channels_last=channels_last))
+
+    plain, ours = in_turns(partial(predict, False), partial(predict, True))
+    rows = [row("evaluation in channels_last against contiguous", len(data), ours, plain, "≥ 1.3")]
+    file = home / "images.npy"
+    np.save(file, np.zeros((4000, 128, 128, 3), np.uint8))
+    images = np.load(file, mmap_mode="r")
+    mapped = SegmentationDataset(images, images[..., 0], ("background", "thing"))
+
+    def begin() -> None:
+        next(train.predict_batches(network, mapped, 4, device="cpu"))
+
+    def copy_and_begin() -> None:
+        copied = mapped.subset(np.random.default_rng(0).permutation(len(mapped)))
+        next(train.predict_batches(network, copied, 4, device="cpu"))
+
+    ours, copied = in_turns(begin, copy_and_begin, rounds=3)
+    what = "first batch of 4,000 memory-mapped images against a copy"
+    return [*rows, row(what, 4, ours, copied, "≥ 2")]
+
+
 def against_smp(data: SegmentationDataset) -> list[dict]:
     """Compare an epoch of the same library network in its own loop and in ours."""
     options = {"epochs": 1, "optimizer": "adam", "lr": 2e-4, "schedule": "cosine", **FIT}
@@ -320,6 +380,7 @@ def main() -> None:
         data = load("oxford-pet", "test", SIZE, count=ITEMS, **how)
         batches = list(loader(data, BATCH, shuffle=True))
         cpu = [*end_to_end(root), *overhead(batches[:1] * 4), *against_smp(data)]
+        cpu += [*accumulation(), *evaluation(Path(home))]
     gpu = on_gpu()
     show(cpu, gpu)
     if save:

@@ -191,7 +191,7 @@ def test_loaders_that_yield_nothing_are_refused():
             return 8
 
     data = list(toy(4))
-    with pytest.raises(TrainingError, match="ended after 1 batches; its length promised 2"):
+    with pytest.raises(TrainingError, match="ended after 1 of the 2 batches it promised"):
         quick(data=DataLoader(data, batch_size=4, sampler=Short(data)))
 
 

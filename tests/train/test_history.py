@@ -58,7 +58,7 @@ def test_folder_holds_table_and_config(tmp_path):
     settings = config["settings"]
     assert settings["lr"] == 0.02 and settings["seed"] == 3 and settings["train_items"] == 32
     assert settings["model"] == "Sequential" and settings["loss"].startswith(
-        "BCELoss(pos_weight=3.0"
+        "BCELoss(ignore_index=255, pos_weight=3.0"
     )
     assert settings["precision"] == "fp32" and config["precision"] == "fp32: as asked"
     assert config["parameters"] == sum(p.numel() for p in net().parameters())
