@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -212,7 +213,9 @@ def test_each_lesson_runs_here_and_in_a_folder_of_its_own(ran: Path) -> None:
     assert printed(ran / "out" / "00_pass.ipynb") == f"{expected}\n"
     assert (files / "x.txt").read_text() == "mine"
     row = report(ran / "out")["00_pass"]
-    assert row["error"] == "" and row["memory"] > 2**29, "the child in the lesson holds as much"
+    # A process that is started inherits the peak of the one that starts it: here that of the tests.
+    most = max(2**30, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert row["error"] == "" and 2**29 < row["memory"] <= most, "that of the child, no sum"
     assert printed(ran / "00_pass.ipynb") == "", "the lesson itself was written to"
 
 

@@ -160,8 +160,8 @@ def test_damage_is_noticed_wherever_it_is(saved):
     whole = saved.read_bytes()
     draw = random.Random(0)
     header = 8 + struct.unpack("<Q", whole[:8])[0]
-    spots = [draw.randrange(header) for _ in range(150)]
-    spots += [draw.randrange(header, len(whole)) for _ in range(30)]
+    spots = [draw.randrange(header) for _ in range(200)]
+    spots += [draw.randrange(header, len(whole)) for _ in range(50)]
     damaged = [bytearray(whole) for _ in spots]
     for broken, spot in zip(damaged, spots, strict=True):
         broken[spot] ^= 1 << draw.randrange(8)

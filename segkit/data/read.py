@@ -104,7 +104,7 @@ def mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
 def is_upright(path: str | Path) -> bool:
     """Return whether an image is stored as it is to be seen, without a rotation in EXIF."""
     with opened(path) as picture:
-        return picture.getexif().get(ORIENTATION, 1) in (0, 1)
+        return _orientation(picture) == 1
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -128,9 +128,14 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
+def _orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation, 1 if upright or unknown (cameras then write 0)."""
+    return picture.getexif().get(ORIENTATION, 1) or 1
+
+
 def _check_upright(picture: Image.Image, path: str | Path) -> None:
-    orientation = picture.getexif().get(ORIENTATION, 1)
-    if orientation not in (0, 1):  # 0 is written by cameras that do not know
+    orientation = _orientation(picture)
+    if orientation != 1:
         raise IssueError(issue("exif", path, f"EXIF orientation {orientation}"))
 
 
