@@ -1,5 +1,6 @@
 """One data set class for every source, and the loader that feeds it to a network."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -117,8 +118,8 @@ class SegmentationDataset(Dataset):
 class SeededSampler(Sampler):
     """Yields `(index, epoch)`: a seeded order of `length` items, new in each epoch.
 
-    It is shared out over `ranks` processes, of which this is `rank`, and padded from its own
-    beginning, so that all get equally many.
+    It is shared out over `ranks` processes, of which this is `rank`. A shuffled order is padded
+    from its own beginning, so that all get equally many.
     """
 
     def __init__(
@@ -133,13 +134,13 @@ class SeededSampler(Sampler):
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        return -(-self.length // self.ranks) - self.start
+        return len(range(0 if self.shuffle else self.rank, self.length, self.ranks)) - self.start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.length)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        order = np.resize(order, -(-self.length // self.ranks) * self.ranks)
+            order = np.resize(order, -(-self.length // self.ranks) * self.ranks)
         for index in order[self.rank :: self.ranks][self.start :]:
             yield int(index), self.epoch
 
@@ -172,4 +173,11 @@ def loader(
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        worker_init_fn=_ignore_ctrl_c,
+        generator=torch.Generator(),  # else each pass would draw from the global stream
     )
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    """Let Ctrl-C reach the process that trains alone, and not the workers that load for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -27,17 +27,17 @@ from segkit.train import precision as precisions
 from segkit.train.checkpoint import BEST, LAST, Progress, load_weights, save_weights
 from segkit.train.checks import Loss, check_and_default_loss, is_out_of_memory
 from segkit.train.distributed import all_sum, epoch_batches, make_loader, random_states
-from segkit.train.history import History, call_trackers, epoch_line, run_metadata, started_trackers
+from segkit.train.history import History, call_trackers, epoch_line, make_trackers, run_metadata
 from segkit.train.range_test import RangeTest, lr_range_test
-from segkit.train.schedules import Schedule, curve, make_optimizer
+from segkit.train.schedules import Schedule, Scheduler, curve, make_optimizer
 
 __all__ = [  # noqa: RUF022
     "fit", "evaluate", "predict_batches", "History", "Schedule", "curve", "load_weights",
     "save_weights", "RangeTest", "lr_range_test", "CheckpointError", "TrainingError",
 ]  # fmt: skip
 
-# Steps between checks that all is finite: on an accelerator a check waits for all that is queued.
-_CHECK_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
+# Steps between checks that all is finite, if not 50: a check waits for all that a GPU has queued.
+_CHECK_EVERY = {"cpu": 1}
 
 
 def fit(
@@ -121,6 +121,7 @@ def fit(
     settings = _checked_settings(locals())
     schedule, monitor = settings["schedule"], settings["monitor"]
     out = Path(out) if out else None
+    trackers = make_trackers(trackers, out)
     with ExitStack() as stack:
         # Processes, device, number format, random state.
         stack.enter_context(distributed.process_group())
@@ -143,7 +144,7 @@ def fit(
         loss = settings["loss"] = check_and_default_loss(model, loss, [train, val])
         optimizer = make_optimizer(optimizer, model, lr, weight_decay)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        scheduler = schedule.start(optimizer, epochs, math.ceil(batches / accumulate))
+        scheduler = Scheduler(schedule, optimizer, epochs, math.ceil(batches / accumulate))
         average = None
         if ema is not None:  # of the weights, and of batch normalisation's statistics
             average = AveragedModel(model, None, None, get_ema_multi_avg_fn(ema), use_buffers=True)
@@ -159,7 +160,8 @@ def fit(
         progress = checkpoint.begin(out, resume, parts, history, not schedule.needs_epochs)
         if log:
             log(f"{device}, {number_format}")
-        trackers = stack.enter_context(started_trackers(trackers, out, history))
+        call_trackers(trackers, "start", config, history.rows)
+        stack.callback(call_trackers, trackers, "finish")
         interrupted = stack.enter_context(_interruptible(log))
 
         save_every, check_every = save_every or math.inf, _CHECK_EVERY.get(device.type, 50)
@@ -182,7 +184,7 @@ def fit(
                     with number_format.autocast():
                         logits = network(images)
                     batch_loss = loss(logits.float(), masks)
-                    number_format.backward(batch_loss / group)
+                    number_format.scaler.scale(batch_loss / group).backward()
                 totals += _summed(batch_loss.detach(), images)
                 if not completes_group:
                     continue
@@ -195,9 +197,9 @@ def fit(
                 norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
                 watched = totals[0] if number_format.overflow_allowed else totals[0] + norm
                 first_bad = torch.where(watched.isfinite() | (first_bad >= 0), first_bad, batch)
-                if saving or done == batches or steps % check_every == 0:
-                    place = (int(first_bad), epoch, batches, accumulate, learning_rate)
-                    _check_finite(*place, train, out)
+                if (saving or done == batches or steps % check_every == 0) and first_bad >= 0:
+                    first_bad = int(first_bad) - int(first_bad) % accumulate
+                    raise _not_finite(first_bad, epoch, train, accumulate, learning_rate, out)
                 if clip:
                     nn.utils.clip_grads_with_norm_(parameters, clip, norm)
                 if number_format.step(optimizer):
@@ -288,13 +290,11 @@ def _mean(totals: Tensor) -> float:
     return summed / images
 
 
-def _check_finite(
-    batch: int, epoch: int, batches: int, accumulate: int, lr: float, loader: DataLoader, out: Path
-) -> None:
-    """Raise TrainingError if `batch` is not -1: it belongs to the first step that is not finite."""
-    if batch < 0:
-        return
-    batch, images = batch - batch % accumulate, ""
+def _not_finite(
+    batch: int, epoch: int, loader: DataLoader, accumulate: int, lr: float, out: Path | None
+) -> TrainingError:
+    """Return the error about the first step that is not finite, which begins with `batch`."""
+    images = ""
     if isinstance(loader.sampler, SeededSampler):
         sampler = copy.copy(loader.sampler)  # the loader may be the caller's
         sampler.set_epoch(epoch, start=batch * loader.batch_size)
@@ -303,10 +303,10 @@ def _check_finite(
     saved = 'Nothing was saved: out="runs/name" keeps the last good checkpoint'
     if out and (out / LAST).exists():
         saved = f"The last good checkpoint is {out / LAST}"
-    raise TrainingError(
+    return TrainingError(
         f"the loss or its gradient is not finite in epoch {epoch + 1}, batch {batch + 1} of "
-        f"{batches}, learning rate {lr:.3g}{images}. Look at these images; if they are right, try "
-        f"a lower learning rate (lr={lr / 10:.1g}), warmup=1, clip=1.0 or, instead of 16 bits, "
+        f"{len(loader)}, learning rate {lr:.3g}{images}. Look at these images; if they are right, "
+        f"try a lower learning rate (lr={lr / 10:.1g}), warmup=1, clip=1.0 or, instead of 16 bits, "
         f'precision="fp32". {saved}'
     )
 
@@ -394,9 +394,8 @@ def evaluate(
 ) -> tuple[float, Counts]:
     """Return the mean loss of `model` over the images of `data`, and the counts of each image.
 
-    Every score is computed from the counts. Of several processes, each returns the mean loss over
-    all, and the counts of its own share. The arguments are those of `fit`. Raises ArgumentError,
-    DataError, and TrainingError if the loss is not finite.
+    Of several processes, each returns the mean loss over all, and the counts of its own share. The
+    arguments, and the errors raised, are those of `fit`.
     """
     device = distributed.pick_device(device)
     loader = make_loader(data, batch_size, 0, 0, training=False)
@@ -413,14 +412,14 @@ def _evaluate(
         totals += _summed(loss(logits, masks), masks)
         if device.type == "cpu" and not totals[0].isfinite():
             break  # on a GPU, to look would be to wait
-        counted.append(counts(logits, masks).stacked())
+        counted.append(counts(logits, masks))
     mean = _mean(totals)
     if not math.isfinite(mean):
         raise TrainingError(
             "the loss is not finite in evaluation: the weights are broken, or an image is. Train "
             "with a lower learning rate, warmup=1 or clip=1.0"
         )
-    return mean, Counts(*torch.cat(counted, dim=1))
+    return mean, Counts.cat(counted)
 
 
 def _validation(

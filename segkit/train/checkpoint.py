@@ -79,19 +79,17 @@ def _restore(path: Path, parts: dict[str, Any], history: History, epochs_free: b
     try:
         before, now = metadata["config"]["settings"], history.config["settings"]
         changed = [key for key in now if key not in free and before.get(key) != now[key]]
-        if changed:
-            old, new = (", ".join(f"{k}={x.get(k)!r}" for k in changed) for x in (before, now))
-            remedy = "Resume with the same settings, or train into another folder"
-            raise CheckpointError(f"{path} was trained with {old}; this run has {new}. {remedy}")
-        for name in ("model", "average", "scheduler", "optimizer", "scaler"):  # in this order
-            if parts[name] is not None and state[name] != {}:
-                parts[name].load_state_dict(state[name])
-        history.rows = [dict(row) for row in state["rows"]]
-        return Progress(**state["progress"])
-    except CheckpointError:
-        raise
+        if not changed:
+            for name in ("model", "average", "scheduler", "optimizer", "scaler"):  # in this order
+                if parts[name] is not None and state[name] != {}:
+                    parts[name].load_state_dict(state[name])
+            history.rows = [dict(row) for row in state["rows"]]
+            return Progress(**state["progress"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not hold a whole training run ({error!r})") from error
+    old, new = (", ".join(f"{k}={x.get(k)!r}" for k in changed) for x in (before, now))
+    remedy = "Resume with the same settings, or train into another folder"
+    raise CheckpointError(f"{path} was trained with {old}; this run has {new}. {remedy}")
 
 
 def save_weights(path: str | Path, model: nn.Module, metadata: dict | None = None) -> None:
@@ -102,8 +100,10 @@ def save_weights(path: str | Path, model: nn.Module, metadata: dict | None = Non
 def load_weights(path: str | Path, model: nn.Module) -> dict:
     """Load the weights in `path` into `model`; return the metadata stored with them.
 
-    Of a training checkpoint they are those that were evaluated: the moving average if there is
-    one. Raises CheckpointError if the file is missing, damaged, or holds another network.
+    Of a training checkpoint they are those that were evaluated: the moving average if there is one.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds another network.
     """
     weights, metadata = read_weights(path)
     _check_same_network(path, model, weights, metadata)
@@ -137,8 +137,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         metadata = json.loads(state["metadata"])
         tensors = [*state["model"].values(), *state.get("average", {}).values()]
-        types = {type(metadata), type(state["kind"])}
-        if types != {dict, str} or not all(map(torch.is_tensor, tensors)):
+        if not isinstance(metadata, dict) or not all(map(torch.is_tensor, tensors)):
             raise TypeError("it holds something else")
         return state, metadata
     except Exception as error:  # a damaged file may fail in any of the libraries that read it
@@ -151,18 +150,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict]:
 def _check_same_network(
     path: str | Path, model: nn.Module, weights: dict[str, Tensor], metadata: dict
 ) -> None:
-    here, there = (
-        {k: tuple(v.shape) for k, v in tensors.items()} for tensors in (model.state_dict(), weights)
-    )
-    if here == there:
-        return
-    name = next(n for n in [*here, *there] if here.get(n) != there.get(n))
-    try:
-        network = metadata["config"]["settings"]["model"]
-    except (KeyError, TypeError):
-        network = "another network"
-    there, here = (shapes.get(name, "absent") for shapes in (there, here))
-    raise CheckpointError(
-        f"{path} holds {network}, not this {type(model).__name__}: {name} is {there} in the file "
-        f"and {here} in the network. Build the network with the options it was trained with"
-    )
+    here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    there = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in here | there:
+        if here.get(name) != there.get(name):
+            shapes = [found.get(name, "absent") for found in (there, here)]
+            network = metadata.get("config", {}).get("settings", {}).get("model", "other weights")
+            raise CheckpointError(
+                f"{path} holds {network}, not this {type(model).__name__}: {name} is {shapes[0]} "
+                f"in the file and {shapes[1]} in the network. Build it as it was trained"
+            )

@@ -76,10 +76,9 @@ def _logit_channels(model: nn.Module, images: Tensor) -> int:
 def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, dict):
-        return f"a dict with {', '.join(map(str, value))}"
-    length = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
-    return f"a {type(value).__name__}{length}"
+    if isinstance(value, (tuple, list, dict)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
 
 
 @torch.no_grad()
@@ -91,26 +90,22 @@ def _check_single_images(model: nn.Module, images: Tensor, loader: DataLoader) -
     try:
         deepcopy(model).train()(images)  # a copy: its running statistics change
     except ValueError as error:
-        better = next((n for n in range(max(size, 2), size + 5) if count % n != 1), None)
         raise ArgumentError(
             f"an epoch of {count} images in batches of {size} has a batch of one image, and batch "
-            f"normalisation cannot train on one value a channel ({error}): use "
-            f"{f'batch_size={better}' if better else 'more images'}, or larger images"
+            f"normalisation cannot train on one value a channel ({error}): use another "
+            "batch_size, more images, or larger images"
         ) from error
 
 
 def _check_masks(data: SegmentationDataset, classes: int) -> None:
-    """Raise DataError for a class without an output, or if no mask has a foreground pixel."""
-    highest = 0
-    for name, mask in zip(data.names, data.masks, strict=True):
-        found = mask.max(where=mask != IGNORE, initial=0)
+    highest = [mask.max(where=mask != IGNORE, initial=0) for mask in data.masks]
+    for name, found in zip(data.names, highest, strict=True):
         if found >= classes:
             raise DataError(
                 f"mask {name} holds class {found}, but the network predicts classes "
                 f"0..{classes - 1}: build it with classes={found + 1}, or fix the mask"
             )
-        highest = max(highest, found)
-    if highest == 0:
+    if max(highest) == 0:
         raise DataError(
             f"none of the {len(data)} masks has a foreground pixel, only 0 and {IGNORE} "
             "(ignore): masks stored as 0/255 must become 0/1 first"

@@ -9,7 +9,6 @@ images that do not divide among the processes are filled up with some used twice
 """
 
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from segkit.data.dataset import DataError, SeededSampler, SegmentationDataset
+from segkit.data.dataset import DataError, SeededSampler, SegmentationDataset, loader
 from segkit.errors import ArgumentError, TrainingError
 
 Data = SegmentationDataset | DataLoader
@@ -65,14 +64,12 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
     Raises ArgumentError if PyTorch does not find that device.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device is None:
-        device = next((name for name, there in available.items() if there), "cpu")
+    found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        device = torch.device(device)
+        device = found if device is None else torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ArgumentError(f"device={device!r}: choose cpu, cuda or mps") from error
-    if not available.get(device.type, True):
+    if device.type not in ("cpu", found.type):
         raise ArgumentError(f"device={str(device)!r}: PyTorch finds no such device; choose cpu")
     if device.type == "cuda":
         if device.index is None:
@@ -118,19 +115,19 @@ def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: 
     is in exactly one. Raises ArgumentError and DataError.
     """
     n = ranks()
-    if not isinstance(data, SegmentationDataset | DataLoader):
+    if not isinstance(data, Data):
         kind = type(data).__name__
         raise ArgumentError(f"{kind} is neither a SegmentationDataset nor a DataLoader")
     try:
         length = len(data)
     except TypeError as error:
-        kind = type(data.dataset).__name__
-        raise ArgumentError(f"{kind} has no length, so an epoch has none: add __len__") from error
+        raise ArgumentError(
+            f"{error}, so an epoch has none: add __len__ to the data set"
+        ) from error
     if length == 0:
         raise DataError("the data set is empty, or drop_last leaves nothing of it to load")
     if isinstance(data, DataLoader):
-        shared = isinstance(data.sampler, range) or getattr(data.sampler, "ranks", 1) == n
-        if n > 1 and not shared:
+        if getattr(data.sampler, "ranks", 1) != n:
             raise ArgumentError("several processes: give data sets, not loaders, to be shared out")
         return data
     if length < n:
@@ -138,24 +135,8 @@ def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: 
     if batch_size % n:
         remedy = f"make it a multiple of {n}"
         raise ArgumentError(f"batch_size={batch_size} is that of all {n} processes: {remedy}")
-    sampler = range(rank(), length, n)
-    if training:
-        data, sampler = replace(data, seed=seed), SeededSampler(length, True, seed, rank(), n)
-    return DataLoader(
-        data,
-        batch_size // n,
-        sampler=sampler,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        worker_init_fn=_ignore_ctrl_c,
-        generator=torch.Generator(),  # else each pass would draw from the global stream
-    )
-
-
-def _ignore_ctrl_c(worker: int) -> None:
-    """Let Ctrl-C reach the process that trains alone, and not the workers that load for it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    data = replace(data, seed=seed) if training else data
+    return loader(data, batch_size // n, training, seed, workers, rank=rank(), ranks=n)
 
 
 def epoch_batches(
@@ -163,9 +144,8 @@ def epoch_batches(
 ) -> Iterator:
     """Yield the batches of an epoch from number `start` on.
 
-    The global random state and the loader's own generator are set from seed, epoch and rank, so
-    that order and dropout are the same whatever came before; `random`: the `random_states` after
-    the batches left out. Raises TrainingError where the loader ends early.
+    Every generator is seeded from seed, epoch and rank, so that order and dropout are the same
+    whatever came before. `random`: the `random_states` after the batches that are left out.
     """
     sequence = np.random.SeedSequence((seed, epoch, rank()))
     epoch_seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)
@@ -190,9 +170,7 @@ def epoch_batches(
         for n in range(count):
             batch = next(batches, None)
             if batch is None:
-                raise TrainingError(
-                    f"the loader ended after {n} of the {count} batches it promised"
-                )
+                raise TrainingError(f"the loader ended after {n} of its {count} batches")
             yield batch
     finally:
         if isinstance(sampler, SeededSampler):

@@ -1,12 +1,12 @@
 """What a training run leaves behind: its history, its metadata, and trackers of each epoch."""
 
 import json
+import math
 import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,7 @@ class History:
         sign = -1 if "loss" in self.monitor else 1
 
         def goodness(row: _Row) -> float:
-            value = row[self.monitor]
-            return float("-inf") if value is None or value != value else sign * value
+            return -math.inf if math.isnan(row[self.monitor]) else sign * row[self.monitor]
 
         return max(self.rows or [self.last], key=goodness)
 
@@ -126,9 +125,9 @@ class _WandB:
         import wandb
 
         (self.out / "wandb").mkdir(parents=True, exist_ok=True)
-        options = {"dir": self.out / "wandb", "mode": os.environ.get("WANDB_MODE", "offline")}
-        options |= {"settings": wandb.Settings(silent=True)}
-        self.run = wandb.init(project="segkit", config=config, **options)
+        mode = os.environ.get("WANDB_MODE", "offline")
+        options = {"mode": mode, "settings": wandb.Settings(silent=True)}
+        self.run = wandb.init(dir=self.out / "wandb", project="segkit", config=config, **options)
 
     def log(self, row: _Row) -> None:
         self.run.log({name: value for name, value in row.items() if value is not None})
@@ -137,37 +136,24 @@ class _WandB:
         self.run.finish()
 
 
-@contextmanager
-def started_trackers(trackers: Iterable[Any], out: Path | None, history: History) -> Iterator[list]:
-    """Start the trackers, made from their names where needed, and finish them in the end."""
+def make_trackers(trackers: Iterable[Any], out: Path | None) -> list:
+    """Return the trackers, made from their names where needed."""
     kinds = {"tensorboard": _TensorBoard, "wandb": _WandB}
-    running: list = []
-    for tracker in trackers:
-        if isinstance(tracker, str):
-            kind = kinds[one_of("tracker", tracker, kinds)]
-            if out is None:
-                raise ArgumentError(f'{tracker} needs a folder: fit(..., out="runs/name")')
-            tracker = kind(out)
-        running.append(tracker)
-    running = running if distributed.rank() == 0 else []
-    call_trackers(running, "start", history.config, history.rows)
-    try:
-        yield running
-    finally:
-        call_trackers(running, "finish")
+    made = [kinds[one_of("tracker", t, kinds)](out) if isinstance(t, str) else t for t in trackers]
+    if out is None and any(isinstance(t, (_TensorBoard, _WandB)) for t in made):
+        raise ArgumentError('tensorboard and wandb need a folder: out="runs/name"')
+    return made
 
 
 def call_trackers(trackers: list, method: str, *arguments: Any) -> None:
-    """Call a method of each tracker; remove one that fails from the list, with a warning."""
-    for tracker in list(trackers):
+    """Call a method of each tracker, in process 0; remove one that fails, with a warning."""
+    for tracker in list(trackers) if distributed.rank() == 0 else []:
         try:
             getattr(tracker, method)(*arguments)
         except Exception as error:
             trackers.remove(tracker)
-            failed = (
-                f"{type(tracker).__name__} failed and is left out from here on, training goes on"
-            )
-            warnings.warn(f"{failed}: {type(error).__name__}: {error}", stacklevel=2)
+            what = f"{type(tracker).__name__} failed and is left out from here on, training goes on"
+            warnings.warn(f"{what}: {type(error).__name__}: {error}", stacklevel=2)
 
 
 def run_metadata(

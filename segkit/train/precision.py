@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import Tensor
 
 from segkit.errors import ArgumentError, one_of
 
@@ -32,10 +31,6 @@ class Precision:
         dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.name in ("bf16", "fp16"))
 
-    def backward(self, loss: Tensor) -> None:
-        """Compute gradients; in fp16 those of the scaled loss."""
-        self.scaler.scale(loss).backward()
-
     @property
     def overflow_allowed(self) -> bool:
         """Whether a gradient may be infinite: in fp16 that halves the loss's scale, down to 1."""
@@ -55,16 +50,16 @@ class Precision:
             yield
             return
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS demands it for that
-        mode = torch.get_deterministic_debug_mode()  # 0: off, 1: warns, 2: raises
+        mode = torch.get_deterministic_debug_mode()
         fill = torch.utils.deterministic.fill_uninitialized_memory
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        torch.set_deterministic_debug_mode("warn" if deterministic else "default")
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time
         kernels = {"benchmark": not deterministic, "deterministic": deterministic}
         try:
             with torch.backends.cudnn.flags(True, **kernels, allow_tf32=self.name != "fp32"):
                 yield
         finally:
-            torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+            torch.set_deterministic_debug_mode(mode)
             torch.utils.deterministic.fill_uninitialized_memory = fill
 
 

@@ -12,7 +12,7 @@ from segkit.errors import ArgumentError, TrainingError
 from segkit.train import distributed
 from segkit.train import precision as precisions
 from segkit.train.checks import Loss, check_and_default_loss
-from segkit.train.schedules import Schedule, make_optimizer
+from segkit.train.schedules import Schedule, Scheduler, make_optimizer
 
 
 @dataclass
@@ -55,7 +55,7 @@ def lr_range_test(
     device: str | torch.device | None = None,
     precision: str = "auto",
 ) -> RangeTest:
-    """Train while the learning rate grows from `lowest` to `highest`, then restore the network.
+    """Train a copy of `model` while the learning rate grows from `lowest` to `highest`.
 
     Ends early where the loss is not finite, or smoothed has risen by more than three times its
     lowest value. The other arguments are those of `fit`. Method: https://arxiv.org/abs/1506.01186.
@@ -65,42 +65,34 @@ def lr_range_test(
     device = distributed.pick_device(device)
     number_format = precisions.choose(precision, device)
     loader = distributed.make_loader(train, batch_size, seed, 0, training=True)
-    model.to(device, memory_format=torch.channels_last)
-    weights, modes = deepcopy(model.state_dict()), [(m, m.training) for m in model.modules()]
+    model = deepcopy(model).to(device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(optimizer, model, lowest, None)
+    growth = Schedule("exponential", final=highest / lowest)
+    scheduler = Scheduler(growth, optimizer, 1, steps - 1)  # as many intervals
     rates, losses, smooth = [], [], []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            loss = check_and_default_loss(model, loss, [loader])
-            optimizer = make_optimizer(optimizer, model, lowest, None)
-            growth = Schedule("exponential", final=highest / lowest)
-            scheduler = growth.start(optimizer, 1, steps - 1)  # as many intervals
-            epochs = (distributed.epoch_batches(loader, epoch, seed) for epoch in count())
-            model.train()
-            for images, masks in islice(chain.from_iterable(epochs), steps):
-                with number_format.autocast():
-                    logits = model(images.to(device, memory_format=torch.channels_last))
-                value = loss(logits.float(), masks.to(device))
-                number_format.backward(value)
-                number_format.scaler.unscale_(optimizer)
-                grads = [p.grad for p in model.parameters() if p.grad is not None]
-                norm = 0 if number_format.overflow_allowed else nn.utils.get_total_norm(grads)
-                if not (value + norm).isfinite():
-                    break  # this learning rate is too high
-                losses.append(value.item())
-                rates.append(optimizer.param_groups[0]["lr"])
-                smooth.append(0.9 * smooth[-1] + 0.1 * losses[-1] if smooth else losses[-1])
-                best = min(smooth)
-                size = best if best > 0 else max(-best, smooth[0] - best)
-                if smooth[-1] - best > 3 * size:
-                    break
-                number_format.step(optimizer)
-                scheduler.step()
-                optimizer.zero_grad(set_to_none=True)
-        finally:
-            model.load_state_dict(weights)
-            model.zero_grad(set_to_none=True)
-            for module, mode in modes:
-                module.training = mode
+        loss = check_and_default_loss(model, loss, [loader])
+        epochs = (distributed.epoch_batches(loader, epoch, seed) for epoch in count())
+        model.train()
+        for images, masks in islice(chain.from_iterable(epochs), steps):
+            with number_format.autocast():
+                logits = model(images.to(device, memory_format=torch.channels_last))
+            value = loss(logits.float(), masks.to(device))
+            number_format.scaler.scale(value).backward()
+            number_format.scaler.unscale_(optimizer)
+            grads = [p.grad for p in model.parameters() if p.grad is not None]
+            norm = 0 if number_format.overflow_allowed else nn.utils.get_total_norm(grads)
+            if not (value + norm).isfinite():
+                break  # this learning rate is too high
+            losses.append(value.item())
+            rates.append(optimizer.param_groups[0]["lr"])
+            smooth.append(0.9 * smooth[-1] + 0.1 * losses[-1] if smooth else losses[-1])
+            best = min(smooth)
+            if smooth[-1] - best > 3 * (best if best > 0 else max(-best, smooth[0] - best)):
+                break
+            number_format.step(optimizer)
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
     if not rates:
         raise TrainingError(f"not finite at the lowest learning rate, {lowest:g}: check the images")
     return RangeTest(rates, losses, smooth)

@@ -37,15 +37,12 @@ class Schedule:
 
     def __init__(self, name: str = "constant", *, warmup: float = 0.0, **options: Any) -> None:
         own = _OPTIONS[one_of("schedule", name, _OPTIONS)]
-        unknown = ", ".join(sorted(set(options) - set(own)))
-        if unknown:
-            known = ", ".join(own) or "none"
-            raise ArgumentError(f"{name} has no option {unknown}; there are: {known}")
-        if warmup < 0:
-            raise ArgumentError(f"warmup={warmup} is below zero: give a number of epochs")
         for option, value in options.items():
+            one_of(f"option of {name}", option, own)
             if value is not None and (value < 0 or (value == 0 and option in ("every", "final"))):
                 raise ArgumentError(f"{name} cannot use {option}={value}: give a positive number")
+        if warmup < 0:
+            raise ArgumentError(f"warmup={warmup} is below zero: give a number of epochs")
         self.name, self.warmup, self.options = name, warmup, own | options
         self.per_step = name not in ("step", "plateau")  # else it changes after each epoch
         self.needs_epochs = name not in ("constant", "plateau")  # their number shapes the curve
@@ -53,13 +50,9 @@ class Schedule:
     def __repr__(self) -> str:
         return f"Schedule({self.name!r}, warmup={self.warmup}, **{self.options})"
 
-    def start(self, optimizer: Optimizer, epochs: int, steps: int) -> "_Scheduler":
-        """Begin on `optimizer`, for `epochs` of `steps` steps each."""
-        return _Scheduler(self, optimizer, epochs, steps)
 
-
-class _Scheduler:
-    """A schedule on an optimizer: the warm-up, then one of PyTorch's schedulers."""
+class Scheduler:
+    """A schedule on an optimizer, for `epochs` of `steps` steps: the warm-up, then PyTorch's."""
 
     def __init__(self, schedule: Schedule, optimizer: Optimizer, epochs: int, steps: int) -> None:
         self.schedule, self.optimizer = schedule, optimizer
@@ -92,9 +85,8 @@ class _Scheduler:
             case "one-cycle":
                 self.current = lr_scheduler.OneCycleLR(optimizer, self.peaks, steps + 1, **options)
             case "exponential":
-                self.current = lr_scheduler.ExponentialLR(
-                    optimizer, options["final"] ** (1 / steps)
-                )
+                factor = options["final"] ** (1 / steps)
+                self.current = lr_scheduler.ExponentialLR(optimizer, factor)
             case "poly":
                 self.current = lr_scheduler.PolynomialLR(optimizer, steps, options["power"])
             case "plateau":
@@ -111,10 +103,8 @@ class _Scheduler:
     def end_epoch(self, loss: float) -> None:
         """Update the learning rate after an epoch with this validation (or training) loss."""
         self.epochs_done += 1
-        if self.schedule.name == "plateau" and self.steps_done >= self.warmup_steps:
-            self.current.step(loss)
-        elif self.schedule.name == "step" and self.steps_done >= self.warmup_steps:
-            self.current.step()
+        if self.steps_done >= self.warmup_steps and not self.schedule.per_step:
+            self.current.step(*([loss] if self.schedule.name == "plateau" else []))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds; the optimizer's state holds the learning rates."""
@@ -132,12 +122,12 @@ class _Scheduler:
 def curve(
     schedule: Schedule, lr: float, epochs: int, steps: int, losses: list[float] | None = None
 ) -> list[float]:
-    """Return the learning rate of each of `steps` steps an epoch, for a plot.
+    """Return the learning rate, `lr` at its peak, of each of `steps` steps an epoch, for a plot.
 
-    `lr`: its peak. `losses`: one per epoch, for "plateau".
+    losses: one per epoch, for "plateau".
     """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    scheduler = schedule.start(optimizer, epochs, steps)
+    scheduler = Scheduler(schedule, optimizer, epochs, steps)
     rates = []
     for epoch in range(epochs):
         for _ in range(steps):
@@ -151,10 +141,7 @@ def curve(
 def make_optimizer(
     optimizer: str | Optimizer, model: nn.Module, lr: float, weight_decay: float | None
 ) -> Optimizer:
-    """Return the optimizer of that name for the parameters that are not frozen.
-
-    SGD has momentum 0.9; an optimizer is returned as it is. Raises ArgumentError.
-    """
+    """Return the optimizer of that name for the parameters that are not frozen."""
     if isinstance(optimizer, Optimizer):
         return optimizer
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -162,7 +149,7 @@ def make_optimizer(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ArgumentError("every parameter of the network is frozen: there is nothing to train")
-    options: dict[str, Any] = {"momentum": 0.9} if optimizer == "sgd" else {}
+    options = {"momentum": 0.9} if optimizer == "sgd" else {}
     if weight_decay is not None:
         options["weight_decay"] = weight_decay
     fused = parameters[0].device.type in ("cpu", "cuda")
