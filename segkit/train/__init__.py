@@ -118,8 +118,7 @@ def fit(
         TrainingError: the loss is not finite, or memory ran out.
         CheckpointError: the run in `out` cannot be continued.
     """
-    settings = _checked_settings(locals())
-    schedule, monitor = settings["schedule"], settings["monitor"]
+    settings, schedule, monitor = _checked_settings(locals())
     out = Path(out) if out else None
     trackers = make_trackers(trackers, out)
     with ExitStack() as stack:
@@ -198,8 +197,7 @@ def fit(
                 watched = totals[0] if number_format.overflow_allowed else totals[0] + norm
                 first_bad = torch.where(watched.isfinite() | (first_bad >= 0), first_bad, batch)
                 if (saving or done == batches or steps % check_every == 0) and first_bad >= 0:
-                    first_bad = int(first_bad) - int(first_bad) % accumulate
-                    raise _not_finite(first_bad, epoch, train, accumulate, learning_rate, out)
+                    raise _not_finite(int(first_bad), epoch, train, accumulate, learning_rate, out)
                 if clip:
                     nn.utils.clip_grads_with_norm_(parameters, clip, norm)
                 if number_format.step(optimizer):
@@ -242,8 +240,8 @@ def fit(
     return history
 
 
-def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `fit` that change its numbers. Raises ArgumentError."""
+def _checked_settings(arguments: dict[str, Any]) -> tuple[dict[str, Any], Schedule, str]:
+    """Return the arguments of `fit` that change its numbers, schedule, and monitor."""
     schedule, warmup = arguments["schedule"], arguments["warmup"]
     if not isinstance(schedule, Schedule):
         schedule = Schedule(schedule, warmup=warmup)
@@ -255,10 +253,10 @@ def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     columns.append("train_loss")
     monitor = one_of("score or loss of this run", arguments["monitor"] or columns[0], columns)
     one_of("epoch to keep", arguments["keep"], ("last", "best"))
-    least = dict.fromkeys(("epochs", "batch_size", "accumulate", "patience", "save_every"), 1)
-    for name, minimum in (least | {"seed": 0}).items():
-        if arguments[name] is not None and arguments[name] < minimum:
-            raise ArgumentError(f"{name}={arguments[name]}: give at least {minimum}")
+    for name in ("epochs", "batch_size", "accumulate", "patience", "save_every", "seed"):
+        least = 0 if name == "seed" else 1
+        if arguments[name] is not None and arguments[name] < least:
+            raise ArgumentError(f"{name}={arguments[name]}: give at least {least}")
     clip, ema, optimizer = arguments["clip"], arguments["ema"], arguments["optimizer"]
     if clip is not None and not clip > 0:
         raise ArgumentError(f"clip={clip} is no norm: give a number above 0, or None")
@@ -276,7 +274,7 @@ def _checked_settings(arguments: dict[str, Any]) -> dict[str, Any]:
             value = f"{name}={arguments[name]}"
             raise ArgumentError(f"{value} has no effect on an optimizer of your own: give it there")
         settings[name] = own[0] if len(own) == 1 else own
-    return settings
+    return settings, schedule, monitor
 
 
 def _summed(loss: Tensor, images: Tensor) -> Tensor:
@@ -293,8 +291,8 @@ def _mean(totals: Tensor) -> float:
 def _not_finite(
     batch: int, epoch: int, loader: DataLoader, accumulate: int, lr: float, out: Path | None
 ) -> TrainingError:
-    """Return the error about the first step that is not finite, which begins with `batch`."""
-    images = ""
+    """Return the error about the first step that is not finite, whose last batch is `batch`."""
+    batch, images = batch - batch % accumulate, ""
     if isinstance(loader.sampler, SeededSampler):
         sampler = copy.copy(loader.sampler)  # the loader may be the caller's
         sampler.set_epoch(epoch, start=batch * loader.batch_size)

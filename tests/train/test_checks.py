@@ -128,12 +128,11 @@ def test_a_batch_of_one_image_at_a_bottleneck_of_one_pixel_is_refused_at_once(co
 
     model = deep(16)
     before = weights(model)
-    better = {1: 2, 4: 5, 16: 17}[size]
-    message = rf"an epoch of {count} images in batches of {size} .* use batch_size={better}, or"
+    message = rf"an epoch of {count} images in batches of {size} .* use another batch_size, more"
     with pytest.raises(ArgumentError, match=message):
         quick(model, toy(count), batch_size=size)
     assert same(weights(model), before)
-    quick(model, toy(count), batch_size=better)
+    quick(model, toy(count), batch_size=size + 1)
     quick(deep(4), toy(count), batch_size=size)
     train.evaluate(model, toy(count), batch_size=size)
 
@@ -152,7 +151,7 @@ class Returns(torch.nn.Module):
 @pytest.mark.parametrize(
     ("wrap", "what"),
     [
-        (lambda x: {"out": x, "aux": x}, "returns a dict with out, aux, not logits"),
+        (lambda x: {"out": x, "aux": x}, "returns a dict of 2, not logits"),
         (lambda x: (x, x), "returns a tuple of 2, not logits"),
         (lambda x: x.mean((2, 3)), r"returns a tensor of shape \(1, 1\), not logits"),
     ],
@@ -169,9 +168,9 @@ def test_loaders_of_something_else_are_named():
             return iter(toy(8))
 
     for data, what in [
-        ([{"image": x, "mask": y} for x, y in toy(4)], "a dict with image, mask, not"),
+        ([{"image": x, "mask": y} for x, y in toy(4)], "a dict of 2, not"),
         ([(x, y, 0) for x, y in toy(4)], "a list of 3, not .images, masks."),
-        (Stream(), "Stream has no length, so an epoch has none"),
+        (Stream(), "'Stream' has no len.*, so an epoch has none"),
     ]:
         with pytest.raises(ArgumentError, match=what):
             quick(data=DataLoader(data, batch_size=4))
@@ -191,7 +190,7 @@ def test_loaders_that_yield_nothing_are_refused():
             return 8
 
     data = list(toy(4))
-    with pytest.raises(TrainingError, match="ended after 1 of the 2 batches it promised"):
+    with pytest.raises(TrainingError, match="the loader ended after 1 of its 2 batches"):
         quick(data=DataLoader(data, batch_size=4, sampler=Short(data)))
 
 

@@ -245,7 +245,7 @@ def test_compiled_network_trains_the_given_one(monkeypatch, tmp_path):
         ({"monitor": "val_acc"}, "no score or loss of this run 'val_acc'; there are: train_loss"),
         ({"monitor": "val_iou"}, "no score or loss of this run 'val_iou'; there are: train_loss"),
         ({"trackers": ["mlflow"]}, "no tracker 'mlflow'; there are: tensorboard, wandb"),
-        ({"trackers": ["wandb"]}, "wandb needs a folder"),
+        ({"trackers": ["wandb"]}, "tensorboard and wandb need a folder"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
