@@ -26,7 +26,7 @@ from segkit.train import checkpoint, distributed
 from segkit.train import precision as precisions
 from segkit.train.checkpoint import BEST, LAST, Progress, load_weights, save_weights
 from segkit.train.checks import Loss, check_and_default_loss, is_out_of_memory
-from segkit.train.distributed import all_sum, epoch_batches, make_loader, random_states
+from segkit.train.distributed import all_sum, epoch_batches, make_loader, random_states, ranks
 from segkit.train.history import History, call_trackers, epoch_line, make_trackers, run_metadata
 from segkit.train.range_test import RangeTest, lr_range_test
 from segkit.train.schedules import Schedule, Scheduler, curve, make_optimizer
@@ -207,8 +207,8 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 model.zero_grad(set_to_none=True)  # also of parameters that the optimizer lacks
                 if saving:
-                    seconds, random = time.perf_counter() - started, random_states(device)
-                    progress = Progress(epoch, done, seconds, totals.cpu(), random)
+                    seconds, share = time.perf_counter() - started, all_sum(totals).cpu() / ranks()
+                    progress = Progress(epoch, done, seconds, share, random_states(device))
                     checkpoint.save(out, parts, progress, history)
                 if stopping:
                     break
@@ -334,7 +334,7 @@ def _interruptible(log: Callable[[str], object] | None) -> Iterator[threading.Ev
     """
     interrupted, before = threading.Event(), signal.getsignal(signal.SIGINT)
     in_main_thread = threading.current_thread() is threading.main_thread()
-    catches = in_main_thread and distributed.ranks() == 1 and before is not signal.SIG_IGN
+    catches = in_main_thread and ranks() == 1 and before is not signal.SIG_IGN
 
     def on_ctrl_c(*_: object) -> None:
         interrupted.set()

@@ -28,7 +28,7 @@ class Progress:
     epoch: int = 0  # epochs finished; the rest is about the one under way
     batch: int = 0  # batches done
     seconds: float = 0.0
-    totals: Tensor = field(default_factory=lambda: torch.zeros(2))  # sum of losses, images
+    totals: Tensor = field(default_factory=lambda: torch.zeros(2))  # losses, images of a process
     random: list[dict[str, Tensor]] | None = None  # None: seeded anew as the epoch starts
 
 

@@ -97,14 +97,14 @@ def cut_and_go_on(rank, folder):
         quick(net(dropout=0.4), data, out=folder, save_every=1, **options)
     dist.barrier()
     goes_on = bool
-    model, _ = quick(net(dropout=0.4), data, out=folder, resume=True, **options)
-    whole, _ = quick(net(dropout=0.4), data, **options)
-    (folder / f"same {rank}").write_text(json.dumps(same(weights(model), weights(whole))))
+    model, again = quick(net(dropout=0.4), data, out=folder, resume=True, **options)
+    whole, history = quick(net(dropout=0.4), data, **options)
+    assert same(weights(model), weights(whole))
+    assert again["train_loss"] == pytest.approx(history["train_loss"], rel=1e-6)
 
 
 def test_two_processes_go_on_bit_identical(tmp_path):
     several(cut_and_go_on, tmp_path)
-    assert [json.loads((tmp_path / f"same {rank}").read_text()) for rank in (0, 1)] == [True, True]
     with pytest.raises(train.CheckpointError, match=r"trained with .*processes=2; .*processes=1"):
         quick(net(dropout=0.4), toy(40), epochs=2, out=tmp_path, resume=True)
 

@@ -1,5 +1,4 @@
 import csv
-import io
 import json
 import math
 
@@ -40,19 +39,12 @@ def test_short_form_says_how_it_went():
     assert short == "History(2 epochs, best val_iou 0.250 in epoch 1)"
 
 
-def test_csv_goes_and_comes_back():
-    _, history = quick(val=toy(8, seed=1))
-    back = list(csv.DictReader(io.StringIO(history.to_csv())))
-    assert [float(r["val_iou"]) for r in back] == history["val_iou"]
-    _, history = quick()
-    assert next(csv.DictReader(io.StringIO(history.to_csv())))["val_iou"] == ""
-
-
 def test_folder_holds_table_and_config(tmp_path):
     val = toy(8, seed=1)
     options = {"out": tmp_path, "lr": 0.02, "seed": 3, "loss": BCELoss(pos_weight=3.0)}
     _, history = quick(net(), toy(32, transform=jitter), val, **options)
-    assert (tmp_path / "history.csv").read_text() == history.to_csv()
+    table = list(csv.DictReader((tmp_path / "history.csv").open()))
+    assert [float(row["val_iou"]) for row in table] == history["val_iou"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config == history.config
     settings = config["settings"]
@@ -88,13 +80,12 @@ class Fails:
         ("finish", ["start", "log", "log", "finish"]),
     ],
 )
-def test_a_tracker_that_fails_is_left_out_and_training_goes_on(where, got, tmp_path):
+def test_a_tracker_that_fails_is_left_out_and_training_goes_on(where, got):
     failing, sound = Fails(where), Fails("never")
     with pytest.warns(UserWarning, match="Fails failed and is left out .* the server is gone"):
-        _, history = quick(trackers=[failing, sound], out=tmp_path)
+        _, history = quick(trackers=[failing, sound])
     assert len(history) == 2 and failing.got == got
     assert sound.got == ["start", "log", "log", "finish"]
-    assert (tmp_path / "history.csv").read_text() == history.to_csv()
 
 
 def test_trackers_are_closed_when_training_breaks():
