@@ -317,9 +317,8 @@ def _memory_advice(batch_size: int) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(
-            f"out of memory ({first_line}). In the order of what it costs you: batch_size="
+            f"out of memory ({error!r:.200}). From the cheapest remedy on: batch_size="
             f"{max(1, batch_size // 2)} with accumulate=2 (about the same gradient), bf16 where "
             "native, activation checkpointing (slower), smaller images, a smaller width"
         ) from error
@@ -334,7 +333,9 @@ def _interruptible(log: Callable[[str], object] | None) -> Iterator[threading.Ev
     """
     interrupted, before = threading.Event(), signal.getsignal(signal.SIGINT)
     in_main_thread = threading.current_thread() is threading.main_thread()
-    catches = in_main_thread and ranks() == 1 and before is not signal.SIG_IGN
+    if not in_main_thread or ranks() > 1 or before is signal.SIG_IGN:
+        yield interrupted
+        return
 
     def on_ctrl_c(*_: object) -> None:
         interrupted.set()
@@ -342,13 +343,11 @@ def _interruptible(log: Callable[[str], object] | None) -> Iterator[threading.Ev
         if log:
             log("stopping after this step; Ctrl-C again stops at once")
 
+    signal.signal(signal.SIGINT, on_ctrl_c)
     try:
-        if catches:
-            signal.signal(signal.SIGINT, on_ctrl_c)
         yield interrupted
     finally:
-        if catches:
-            signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before)
 
 
 @torch.no_grad()

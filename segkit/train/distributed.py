@@ -2,10 +2,10 @@
 
 `torchrun --nproc_per_node=2 -m segkit train config.yaml` starts them; `fit` joins them by itself.
 `batch_size` is that of all processes together, so their number changes the speed and not the
-training: losses agree but for rounding, scores exactly. Exceptions: where the shares of a batch
-differ in ignored pixels, or the loss pools over the batch (Dice), the mean of the shares' losses is
-not that of the batch; on CPUs, which have no SyncBatchNorm, each process normalises its own share;
-images that do not divide among the processes are filled up with some used twice an epoch.
+training: losses agree but for rounding, scores exactly. Exceptions: a loss that pools over the
+batch (Dice, ignored pixels) is averaged over the shares of a batch; on CPUs, which have no
+SyncBatchNorm, each process normalises its own share; a few images are used twice in an epoch if
+their number is not a multiple of the number of processes.
 """
 
 import os
