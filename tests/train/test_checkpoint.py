@@ -59,22 +59,13 @@ def test_ctrl_c_saves_and_returns_and_resumes_to_the_same_weights(at, tmp_path):
     assert len(cut) == at // 24  # an epoch whose last batch was under way is finished
     assert cut.stopped == f"interrupted in epoch {len(cut) + 1}"
     assert not same(weights(part), weights(whole))
-    again, resumed = quick(
-        net(dropout=0.3), toy(24, transform=jitter), out=tmp_path, resume=True, **options
-    )
+    options |= {"out": tmp_path, "resume": True}
+    if at == 1:  # and once more within the same epoch
+        interrupted(5, **options)
+        assert torch.load(tmp_path / "last.pt")["progress"]["batch"] == 3
+    again, resumed = quick(net(dropout=0.3), toy(24, transform=jitter), **options)
     assert same(weights(again), weights(whole))
     assert numbers(resumed) == numbers(history)
-
-
-def test_ctrl_c_again_after_a_resume_within_an_epoch(tmp_path):
-    options = {"batch_size": 4, "epochs": 2, "out": tmp_path}
-    whole, _ = quick(net(dropout=0.3), toy(24, transform=jitter), **(options | {"out": None}))
-    for at, done in ((2, 1), (5, 3), (2, 4)):  # items read since the start, batches done at the end
-        interrupted(at, resume=True, **options)
-        place = torch.load(tmp_path / "last.pt")["progress"]
-        assert (place["epoch"], place["batch"]) == (0, done)
-    again, _ = quick(net(dropout=0.3), toy(24, transform=jitter), resume=True, **options)
-    assert same(weights(again), weights(whole))
 
 
 def test_second_ctrl_c_stops_at_once():
@@ -98,15 +89,14 @@ def test_ctrl_c_that_is_ignored_stays_ignored():
 
 
 def test_resume_goes_on_for_more_epochs_and_returns_when_done(tmp_path):
-    val = toy(8, seed=1)
-    whole, history = quick(val=val, epochs=4, ema=0.5)
-    quick(val=val, epochs=2, ema=0.5, out=tmp_path)
-    lines = []
-    model, more = quick(val=val, epochs=4, ema=0.5, out=tmp_path, resume=True, log=lines.append)
+    options, lines = {"val": toy(8, seed=1), "ema": 0.5}, []
+    whole, history = quick(epochs=4, **options)
+    quick(epochs=2, out=tmp_path, **options)
+    options |= {"epochs": 4, "out": tmp_path, "resume": True}
+    model, more = quick(log=lines.append, **options)
     assert len(lines) == 3  # the machine, epochs 3 and 4
-    assert numbers(more) == numbers(history)
-    assert same(weights(model), weights(whole))
-    again, same_history = quick(val=val, epochs=4, ema=0.5, out=tmp_path, resume=True)
+    assert numbers(more) == numbers(history) and same(weights(model), weights(whole))
+    again, same_history = quick(**options)
     assert same(weights(again), weights(whole)) and same_history.rows == more.rows
     assert (tmp_path / "history.csv").read_text() == more.to_csv()
 
@@ -131,14 +121,6 @@ def test_a_loader_of_ones_own_resumes_mid_epoch(generator, tmp_path):
     assert torch.load(tmp_path / "last.pt")["progress"]["batch"] == 2
     model, _ = quick(net(dropout=0.3), data(), epochs=2, loss=loss, out=tmp_path, resume=True)
     assert same(weights(model), weights(whole))
-
-
-def test_a_run_is_not_trained_over(tmp_path):
-    quick(out=tmp_path)
-    kept = (tmp_path / "last.pt").read_bytes()
-    with pytest.raises(CheckpointError, match="already holds a run: continue it with resume=True"):
-        quick(out=tmp_path)
-    assert (tmp_path / "last.pt").read_bytes() == kept
 
 
 @pytest.mark.parametrize(
@@ -247,9 +229,11 @@ def test_best_file_holds_the_best_weights_and_what_is_needed_to_use_them(tmp_pat
     assert last["config"] == history.config
 
 
-def test_a_full_disk_is_reported_and_costs_no_checkpoint(tmp_path, monkeypatch):
+def test_neither_a_second_run_nor_a_full_disk_costs_a_checkpoint(tmp_path, monkeypatch):
     quick(out=tmp_path)
     before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(CheckpointError, match="already holds a run: continue it with resume=True"):
+        quick(out=tmp_path)
 
     def full(handle):
         raise OSError(28, "No space left on device")

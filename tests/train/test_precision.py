@@ -11,7 +11,6 @@ from segkit.train import precision
         ({"avx512_bf16": True}, "bf16", "this CPU multiplies bfloat16 natively (avx512_bf16)"),
         ({"amx_bf16": True}, "bf16", "this CPU multiplies bfloat16 natively (amx_bf16)"),
         ({"avx512_f": True, "avx512_bf16": False}, "fp32", "no native bfloat16"),
-        ({}, "fp32", "no native bfloat16"),
     ],
 )
 def test_auto_goes_by_what_the_cpu_can(monkeypatch, can, name, words):
