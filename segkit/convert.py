@@ -11,14 +11,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from segkit.data import annotations, folder, read, splits
+from segkit import image_ops
+from segkit.data import annotations, folder, splits
 from segkit.data.cache import digests, in_threads
-from segkit.data.dataset import DataError
 from segkit.data.folder import Example, listed
-from segkit.data.issues import attempt, raise_errors
-from segkit.errors import ArgumentError
+from segkit.errors import ArgumentError, DataError
 from segkit.files import atomic_folder, csv_text, write_text
-from segkit.image_ops import write_mask
+from segkit.issues import attempt, raise_errors
 
 
 @dataclass(frozen=True)
@@ -147,10 +146,10 @@ def from_labelme(
 
     def write(example: Example) -> None:
         image, mask = annotations.read_annotated(example, ids)
-        target, suffix = place / example.split, example.image.suffix
+        target, suffix = place / example.split, example.image.suffix.lower()
         (target / "images").mkdir(parents=True, exist_ok=True)
-        write_mask(target / "masks" / f"{example.name}.png", mask)
-        if suffix.lower() in folder.SUFFIXES and read.is_upright(example.image):
+        image_ops.write_mask(target / "masks" / f"{example.name}.png", mask)
+        if suffix in folder.SUFFIXES and image_ops.read_image(example.image)[1] == 1:
             shutil.copy2(example.image, target / "images" / f"{example.name}{suffix}")
         else:
             Image.fromarray(image).save(target / "images" / f"{example.name}.png")

@@ -21,11 +21,12 @@ from tqdm import tqdm
 from segkit import image_ops
 from segkit.data import annotations, folder, read
 from segkit.data.cache import in_threads
-from segkit.data.dataset import IGNORE, DataError, Pair
+from segkit.data.dataset import IGNORE, Pair
 from segkit.data.folder import Example, GroupBy, listed
-from segkit.data.issues import Issue, attempt, grouped, issue
 from segkit.data.pets import FOLDER, from_trimap, trimap_classes
+from segkit.errors import DataError
 from segkit.files import atomic_folder, text_table, write_text
+from segkit.issues import Issue, attempt, grouped, issue
 from segkit.page import picture, render
 
 __all__ = ["Fix", "Report", "check", "fix"]
@@ -322,7 +323,7 @@ def _measure(
         if content is None or file.suffix == ".json":
             details.mode = details.mode or ("in JSON" if content is not None else "")
             continue
-        with read.opened(file) as stored:
+        with image_ops.opened(file) as stored:
             named = Image.registered_extensions().get(file.suffix.lower())
             if stored.format != named and not {stored.format, named} <= set(folder.LOSSY):
                 issues.append(issue("wrong-suffix", file, f"is {stored.format}, {stored.mode}"))
@@ -541,7 +542,7 @@ def _write_pair(report: Report, example: Example, codes: list[list[str]], out: P
         else:
             changes[k] = "copied"
             if "wrong-suffix" in codes[k]:
-                with read.opened(file) as stored:
+                with image_ops.opened(file) as stored:
                     target = target.with_suffix(f".{stored.format.lower()}")
                 changes[k] = "renamed"
             shutil.copy2(file, target)
@@ -560,7 +561,7 @@ def _colours_to_ids(report: Report, example: Example) -> _Fixed:
 
 
 def _to_eight_bits(report: Report, example: Example) -> _Fixed:
-    with read.opened(example.mask) as stored:
+    with image_ops.opened(example.mask) as stored:
         ids = np.array(stored)
     if ids.dtype.kind not in "iu" or stored.mode[0] != "I" or ids.max() > 255:
         raise _CannotFix("its values are not whole numbers from 0 to 255")
@@ -607,10 +608,10 @@ def _upright(example: Example, mask: np.ndarray | None) -> Pair:
 
     Only for quarter turns does the mask's size show on which it lies.
     """
-    with read.opened(example.image) as picture:
-        stored, turn = picture.size[::-1], picture.getexif().get(image_ops.ORIENTATION, 1)
+    with image_ops.opened(example.image) as picture:
+        stored, turn = picture.size[::-1], image_ops.exif_orientation(picture)
     mask = read.mask(example.mask) if mask is None else mask
-    image = read.image(example.image, turn=True)
+    image = image_ops.read_image(example.image)[0]
     shown = image.shape[:2]
     if stored == shown or mask.shape not in (stored, shown):
         raise _CannotFix("it cannot be decided whether its mask lies on the stored or shown image")
@@ -622,10 +623,10 @@ def _upright(example: Example, mask: np.ndarray | None) -> Pair:
 
 
 def _rgb(file: Path) -> np.ndarray:
-    with read.opened(file) as picture:
+    with image_ops.opened(file) as picture:
         return np.array(picture.convert("RGB"))
 
 
 def _colours(file: Path) -> list[_Colour]:
-    with read.opened(file) as stored:
+    with image_ops.opened(file) as stored:
         return sorted(colour for _, colour in stored.convert("RGB").getcolors(2**24))

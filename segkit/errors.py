@@ -15,6 +15,14 @@ class ArgumentError(SegkitError, ValueError):
     """An argument whose value cannot be used."""
 
 
+class DataError(SegkitError, ValueError):
+    """Data that would train a wrong model; the message names the file and the remedy."""
+
+
+class NoDataError(DataError, FileNotFoundError):
+    """Data that are not there; the message says how to get them."""
+
+
 class CheckpointError(SegkitError, RuntimeError):
     """A checkpoint or model file that cannot be used; the message names the file and the remedy."""
 

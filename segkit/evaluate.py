@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from segkit import metrics
-from segkit.data.dataset import DataError, SegmentationDataset
+from segkit.data.dataset import SegmentationDataset
 from segkit.data.transforms import Pipeline
+from segkit.errors import DataError
 from segkit.metrics import Calibration, Counts, Interval
 from segkit.model_file import ModelMetadata
 from segkit.train import predict_batches

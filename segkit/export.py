@@ -105,8 +105,8 @@ def export_onnx(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> 
 def _standalone_predictor() -> str:
     """Return `segkit.onnx_predictor` and what it needs of segkit as the source of one file."""
     imports = {"import os", "from contextlib import contextmanager, suppress"}  # of atomic_file
-    needed = (errors.SegkitError, errors.ArgumentError, files.FileError, files.atomic_file)
-    code = [inspect.getsource(part) for part in needed]
+    needed = [errors.SegkitError, errors.ArgumentError, errors.DataError, files.FileError]
+    code = [inspect.getsource(part) for part in (*needed, files.atomic_file)]
     for module in (image_ops, onnx_predictor):
         source = inspect.getsource(module)
         nodes = [n for n in ast.parse(source).body if isinstance(n, ast.Import | ast.ImportFrom)]

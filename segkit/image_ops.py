@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from segkit.errors import ArgumentError, SegkitError
+from segkit.errors import ArgumentError, DataError, SegkitError
 from segkit.files import atomic_file
 
 Network = Callable[[np.ndarray], np.ndarray]
@@ -30,26 +30,33 @@ _SHADED = [np.multiply(_CLASSES[k % 7], 0.75 ** (k // 7)).round() for k in range
 PALETTE = np.array([_BACKGROUND, *_SHADED, (190, 190, 190)], np.uint8)
 IGNORE_COLOUR, FALSE_POSITIVE, FALSE_NEGATIVE = PALETTE[255], PALETTE[6], PALETTE[2]
 
+GREY_MODES = ("1", "L", "LA")
 ORIENTATION = 0x0112  # the EXIF tag that says how a viewer turns a picture; 1 is upright
-_REASONS = {
-    "unreadable": "cannot be read as an image ({})",
-    "too-large": "has too many pixels to open ({}): cut it into parts",
-    "bit-depth": "has more than 8 bits a channel ({}): scale it to 0..255 first",
-    "colour-space": "its colours are not RGB or grey ({}): convert it",
-    "frames": "holds {}: save each as a file",
-    "transparent": "is transparent{}: lay it on a background first",
-}
+REASONS = {  # code: what is wrong with a file, and what to do
+    "unreadable": ("cannot be read",
+        "if it is truncated, damaged or no picture, fetch it again, or remove it with its mask"),
+    "too-large": ("has more pixels than Pillow opens",
+        "cut it into parts; if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS"),
+    "bit-depth": ("has more than 8 bits a channel, and cutting them off loses contrast",
+        "scale it to 0..255 (the same scale for every image) and save it as 8-bit PNG"),
+    "colour-space": ("its colours are neither RGB nor grey",
+        'Image.open(path).convert("RGB"), look at the result, and save it as PNG'),
+    "frames": ("holds several pictures", "save each as a file of its own"),
+    "transparent": ("is transparent in places, and what shows there depends on the viewer",
+        "lay it on a background first, e.g. with Image.alpha_composite, and save it as RGB"),
+}  # fmt: skip
 
 
-class ImageError(ArgumentError):
-    """An image file that cannot be used: `code` is a key of `_REASONS`, `detail` what was found."""
+class ImageError(DataError):
+    """An image file that cannot be used: `code` is a key of `REASONS`, `detail` what was found."""
 
     def __init__(self, path: str | Path, code: str, detail: str = "") -> None:
         super().__init__(path, code, detail)
         self.path, self.code, self.detail = path, code, detail
 
     def __str__(self) -> str:
-        return f"{self.path}: {_REASONS[self.code].format(self.detail)}"
+        what, remedy = REASONS[self.code]
+        return f"{self.path}: {what}{self.detail and f' ({self.detail})'}: {remedy}"
 
 
 @contextmanager
@@ -94,18 +101,35 @@ def without_alpha(picture: Image.Image, path: str | Path) -> Image.Image:
     rgba = picture.convert("RGBA")
     if rgba.getextrema()[3][0] < 255:
         raise ImageError(path, "transparent")
-    return rgba.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
+    return rgba.convert("L" if picture.mode in GREY_MODES else "RGB")
 
 
-def read_image(path: str | Path, channels: int) -> tuple[np.ndarray, int]:
-    """Return an upright uint8 image of 1 or 3 channels, and the EXIF orientation of its file."""
+def exif_orientation(picture: Image.Image) -> int:
+    """Return how a viewer turns a picture, by its EXIF: 1 is upright, or unknown."""
+    return picture.getexif().get(ORIENTATION, 1) or 1  # cameras that do not know it write 0
+
+
+def read_image(
+    path: str | Path, channels: int | None = None, data: bytes | None = None
+) -> tuple[np.ndarray, int]:
+    """Return an upright uint8 image, and the EXIF orientation of its file, 1 if it has none.
+
+    Args:
+        path: the file, or only its name if there is `data`.
+        channels: 3 repeats a grey image, 1 turns colour into luminance (0.299 R + 0.587 G +
+            0.114 B, exact where the channels are equal), None keeps what the file has.
+
+    Raises:
+        ImageError: the file is unreadable, transparent anywhere, 16-bit, float or CMYK.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
-        with opened(path) as picture:
+        with opened(path, data) as picture:
             check_format(picture, path)
-            orientation = picture.getexif().get(ORIENTATION, 1)
+            grey = channels == 1 or (channels is None and picture.mode in GREY_MODES)
             upright = without_alpha(ImageOps.exif_transpose(picture), path)
-            return np.array(upright.convert("L" if channels == 1 else "RGB")), orientation
+            pixels = np.array(upright.convert("L" if grey else "RGB"))
+            return pixels, exif_orientation(picture)
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

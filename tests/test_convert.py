@@ -10,7 +10,7 @@ from PIL import Image
 
 from segkit import convert
 from segkit.data import load
-from segkit.data.dataset import DataError
+from segkit.errors import DataError
 from segkit.files import atomic_folder
 
 

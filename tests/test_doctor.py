@@ -11,8 +11,8 @@ from labelme_files import annotate, shape
 from PIL import Image, ImageDraw, ImageFilter
 
 from segkit import doctor
-from segkit.data.dataset import DataError
 from segkit.data.folder import open_folder
+from segkit.errors import DataError
 from segkit.files import FileError
 
 REAL = os.environ.get("SEGKIT_REAL_DATA")

@@ -20,12 +20,11 @@ from hypothesis import strategies as st
 from labelme_files import png, shape
 from PIL import Image
 
-from segkit import doctor, model_file
+from segkit import doctor, image_ops, model_file
 from segkit.data import read
 from segkit.data.annotations import open_labelme
-from segkit.data.dataset import DataError
 from segkit.data.folder import open_folder
-from segkit.errors import CheckpointError
+from segkit.errors import CheckpointError, DataError
 from segkit.model_file import ModelMetadata, load_model, save_model
 from segkit.train import load_weights, save_weights
 
@@ -108,8 +107,8 @@ def test_damaged_pictures(tmp_path, content, channels, turn):
     file = tmp_path / "a.png"
     file.write_bytes(content)
     for reader in (
-        lambda: read.image(file, channels, (8, 8), turn),
-        lambda: read.image("embedded", channels, turn=turn, data=content),
+        lambda: read.image(file, channels, (8, 8)),
+        lambda: image_ops.read_image("embedded", channels, content)[0],
         lambda: read.image_header(file, turn),
         lambda: read.mask(file, (8, 8)),
     ):

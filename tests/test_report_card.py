@@ -14,7 +14,7 @@ from pictures import Brightness, grey_set
 from PIL import Image
 
 from segkit import data, metrics
-from segkit.data.dataset import DataError
+from segkit.errors import DataError
 from segkit.evaluate import best_and_worst, by_image, evaluate, scores, summary
 from segkit.image_ops import logits_to_mask
 from segkit.model_file import ModelMetadata

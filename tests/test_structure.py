@@ -14,8 +14,9 @@ PACKAGE = Package()
 ORDER = """
     errors profiles paths
     files image_ops page
+    issues
     data.dataset
-    data.transforms data.splits data.issues
+    data.transforms data.splits
     data.read
     data.cache
     data.folder data.pets

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segkit.data import transforms
-from segkit.data.dataset import IGNORE, DataError, SegmentationDataset, check_seed, loader
+from segkit.data.dataset import IGNORE, SegmentationDataset, check_seed, loader
+from segkit.errors import DataError
 from segkit.errors import ArgumentError, one_of
 
 __all__ = ["IGNORE", "DataError", "SegmentationDataset", "load", "loader", "names", "options",

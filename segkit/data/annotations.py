@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from segkit import image_ops
 from segkit.data import folder, read
 from segkit.data.cache import arrays, digests, in_threads
-from segkit.data.dataset import IGNORE, NoDataError, Pair, SegmentationDataset
+from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
+from segkit.errors import NoDataError
 from segkit.data.folder import Example
-from segkit.data.issues import Issue, IssueError, attempt, issue, raise_errors
+from segkit.issues import Issue, IssueError, attempt, issue, raise_errors
 
 _SPECIAL = {"background": 0, "_background_": 0, "__ignore__": IGNORE}  # labels LabelMe names so
 _POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
@@ -57,7 +59,7 @@ def open_labelme(
 
     def read_pair(i: int) -> Pair:
         image, mask = read_annotated(chosen[i], ids, channels)
-        return read.resize_image(image, size), read.resize_mask(mask, size)
+        return image_ops.resize(image, size), read.resize_mask(mask, size)
 
     content = digests(file for example in chosen for file in example.files)
     name = [*content.values(), size, channels, ids]
@@ -125,7 +127,7 @@ def read_annotated(example: Example, ids: dict[str, int], channels: int | None =
     """Return image and mask of an example at full size; later shapes lie on top."""
     content = _parse(example.mask)
     data = _decoded(content["imageData"]) if example.image == example.mask else None
-    image = read.image(example.image, channels, turn=True, data=data)
+    image, _ = image_ops.read_image(example.image, channels, data)
     height, width = image.shape[:2]
     drawn = content.get("imageWidth"), content.get("imageHeight")
     if None not in drawn and drawn != (width, height):
@@ -136,7 +138,7 @@ def read_annotated(example: Example, ids: dict[str, int], channels: int | None =
         try:
             left, top, inside = _pixels(shape, height, width)
             problem = "" if inside.size else " lies outside the image, or has no area"
-        except IssueError as error:
+        except (IssueError, image_ops.ImageError) as error:
             problem = f": {error}"
         if problem:
             what = f"a {shape['shape_type']} {shape['label']!r}{problem}"
@@ -153,7 +155,7 @@ def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]
     """
     points = np.array(shape["points"], dtype=float)
     if shape["shape_type"] == "mask":
-        with read.opened("its PNG", _decoded(shape.get("mask"))) as picture:
+        with image_ops.opened("its PNG", _decoded(shape.get("mask"))) as picture:
             inside = np.array(picture.convert("L")) > 0
         left, top = points[0].astype(int)
         inside = inside[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]

@@ -15,8 +15,9 @@ import PIL
 from joblib import Memory
 from tqdm import tqdm
 
-from segkit.data.dataset import DataError, Pair
-from segkit.data.issues import refuse
+from segkit.data.dataset import Pair
+from segkit.errors import DataError
+from segkit.issues import joined
 from segkit.files import FileError
 from segkit.paths import data_dir
 
@@ -105,5 +106,6 @@ def _decode(read_pair: Callable[[int], Pair], n: int, image_shape: tuple) -> Pai
 
     found = tqdm(in_threads(attempt, range(n)), "decoding", n, leave=False, disable=None, delay=2)
     faults = [fault for fault in found if fault]
-    refuse(faults, "these images and masks")
+    if faults:
+        raise DataError(joined(faults, "these images and masks"))
     return images, masks

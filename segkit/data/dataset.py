@@ -8,18 +8,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from segkit.errors import ArgumentError, SegkitError
+from segkit.errors import ArgumentError, DataError
 
 IGNORE = 255  # the mask value that losses and metrics leave out
 Pair = tuple[np.ndarray, np.ndarray]
-
-
-class DataError(SegkitError, ValueError):
-    """Data that would train a wrong model; the message names the file and the remedy."""
-
-
-class NoDataError(DataError, FileNotFoundError):
-    """Data that are not there; the message says how to get them."""
 
 
 def check_seed(seed: int) -> int:

@@ -14,8 +14,10 @@ import numpy as np
 
 from segkit.data import read, splits
 from segkit.data.cache import arrays, digests, in_threads, once
-from segkit.data.dataset import IGNORE, DataError, NoDataError, Pair, SegmentationDataset
-from segkit.data.issues import Issue, attempt, issue, raise_errors
+from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
+from segkit.errors import DataError, NoDataError
+from segkit.image_ops import opened
+from segkit.issues import Issue, attempt, issue, raise_errors
 from segkit.errors import ArgumentError, one_of
 
 SPLITS = ("train", "val", "test")
@@ -171,7 +173,7 @@ def inspect(example: Example) -> tuple[np.ndarray | None, list[Issue]]:
     mask = attempt(issues, read.mask, example.mask) if example.mask else None
     if mask is not None:
         describe_mask(example, mask)
-        with read.opened(example.mask) as picture:
+        with opened(example.mask) as picture:
             example.lossy = picture.format in LOSSY and len(example.values) > 2
         if header and mask.shape != example.size:
             sizes = "{1}×{0}, image {3}×{2}".format(*mask.shape, *example.size)

@@ -10,10 +10,13 @@ from tarfile import TarError
 
 import numpy as np
 
-from segkit.data import read, splits
+from segkit.data import splits
 from segkit.data.cache import arrays, digests
-from segkit.data.dataset import IGNORE, DataError, NoDataError, Pair, SegmentationDataset
+from segkit.data.read import as_size, resize_mask
+from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
+from segkit.errors import DataError, NoDataError
 from segkit.errors import one_of
+from segkit.image_ops import opened, resize
 from segkit.paths import data_dir
 
 FOLDER = "oxford-iiit-pet"
@@ -63,7 +66,7 @@ def open_pets(
         count: a choice of so many, in proportion to the breeds; by default all.
         download: whether to fetch and unpack what is missing (800 MB).
     """
-    size, class_names = read.as_size(size), trimap_classes(border)
+    size, class_names = as_size(size), trimap_classes(border)
     root = Path(root or data_dir())
     one_of("split", split, ("train", "val", "test"))
     official = _official(root, "test" if split == "test" else "trainval", download)
@@ -77,20 +80,17 @@ def open_pets(
 
     def read_pair(i: int) -> Pair:
         image_file, trimap_file = files[chosen[i]]
-        with read.opened(image_file) as picture:
-            image = picture.convert("RGB")
-        with read.opened(trimap_file) as picture:
-            trimap = picture.copy()
-        if trimap.mode != "L" or trimap.size != image.size:
-            raise DataError(
-                f"{trimap_file}: is a {trimap.mode} picture of {trimap.size}, not a grey one of "
-                f"{image.size} as its image: get the annotations again"
-            )
+        with opened(image_file) as picture:
+            image = np.array(picture.convert("RGB"))
+        with opened(trimap_file) as picture:
+            trimap = np.array(picture)
+        if trimap.shape != image.shape[:2]:
+            raise DataError(f"{trimap_file}: is no grey picture of its image's size: get it again")
         try:
-            mask = from_trimap(read.resize_mask(trimap, size), border)
+            mask = from_trimap(resize_mask(trimap, size), border)
         except DataError as error:
             raise DataError(f"{trimap_file}: {error}") from error
-        return read.resize_image(image, size), mask
+        return resize(image, size), mask
 
     contents = digests(file for i in chosen for file in files[i])
     return SegmentationDataset(

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segkit.data.dataset import DataError, check_seed
+from segkit.data.dataset import check_seed
+from segkit.errors import DataError
 from segkit.errors import ArgumentError
 
 _Parts = tuple[np.ndarray, ...]

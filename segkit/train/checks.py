@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from segkit.data.dataset import IGNORE, DataError, SegmentationDataset
-from segkit.errors import ArgumentError
+from segkit.data.dataset import IGNORE, SegmentationDataset
+from segkit.errors import ArgumentError, DataError
 from segkit.losses import BCELoss, CrossEntropyLoss
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from segkit.data.dataset import DataError, SeededSampler, SegmentationDataset, loader
-from segkit.errors import ArgumentError, TrainingError
+from segkit.data.dataset import SeededSampler, SegmentationDataset, loader
+from segkit.errors import ArgumentError, DataError, TrainingError
 
 Data = SegmentationDataset | DataLoader
 

@@ -5,7 +5,7 @@ from labelme_files import annotate as write
 from PIL import Image
 
 from segkit.data import load
-from segkit.data.dataset import DataError
+from segkit.errors import DataError
 from segkit.data.annotations import open_labelme
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from joblib import numpy_pickle
 
 from segkit.data import cache
-from segkit.data.dataset import DataError
+from segkit.errors import DataError
 from segkit.files import FileError
 
 N, SHAPE = 12, (6, 5, 3)

@@ -9,7 +9,8 @@ import torch
 
 from segkit import data
 from segkit.data import splits
-from segkit.data.dataset import DataError, SeededSampler, SegmentationDataset, loader
+from segkit.data.dataset import SeededSampler, SegmentationDataset, loader
+from segkit.errors import DataError
 from segkit.errors import ArgumentError
 
 

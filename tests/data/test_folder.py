@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segkit.data import folder, load, read
-from segkit.data.dataset import DataError
+from segkit.errors import DataError
 from segkit.data.folder import Example, infer_label_encoding, open_folder
 from segkit.errors import ArgumentError
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segkit.data import splits
-from segkit.data.dataset import DataError
+from segkit.errors import DataError
 
 FRACTIONS = (0.7, 0.15, 0.15)
 BREEDS = np.repeat(["Abyssinian", "Bengal", "pug", "shiba"], [120, 60, 15, 5])

@@ -7,8 +7,7 @@ from nets import net, quick, same, toy, weights
 from torch.utils.data import DataLoader, SequentialSampler
 
 from segkit import train
-from segkit.data.dataset import DataError
-from segkit.errors import ArgumentError
+from segkit.errors import ArgumentError, DataError
 from segkit.losses import BCELoss
 from segkit.train import TrainingError
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from segkit import train
 from segkit.config import from_config
-from segkit.data.dataset import DataError
+from segkit.errors import DataError
 from segkit.metrics import counts
 from segkit.train import distributed
 

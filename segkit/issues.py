@@ -5,23 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segkit.data.dataset import DataError
+from segkit.errors import DataError
+from segkit.image_ops import REASONS, ImageError
 
 _SEVERITIES = ("error", "warning", "note")  # the first would make a model or a score wrong
 
 # code: severity, what is wrong, what to do
-_KINDS = {
-    "unreadable": ("error", "cannot be read",
-        "if it is truncated, damaged or no picture, fetch it again, or remove it with its mask"),
-    "too-large": ("error", "has more pixels than Pillow opens",
-        "cut it into parts; if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS"),
-    "bit-depth": ("error", "has more than 8 bits a channel, and cutting them off loses contrast",
-        "scale it to 0..255 (the same scale for every image) and save it as 8-bit PNG"),
-    "colour-space": ("error", "its colours are neither RGB nor grey",
-        'Image.open(path).convert("RGB"), look at the result, and save it as PNG'),
-    "frames": ("error", "holds several pictures", "save each as a file of its own"),
-    "transparent": ("error", "is transparent in places, and what shows there depends on the viewer",
-        "lay it on a background first, e.g. with Image.alpha_composite, and save it as RGB"),
+_KINDS = {code: ("error", *reason) for code, reason in REASONS.items()} | {
     "exif": ("error", "is stored turned, so viewers show it another way round than its pixels are",
         "save PIL.ImageOps.exif_transpose(image) and check that the mask fits"),
     "mask-colours": ("error", "is a colour picture, not class ids",
@@ -122,9 +112,8 @@ class Issue:
         if len(self.files) == 1:
             detail = f" ({self.details[0]})" if self.details[0] else ""
             return f"{self.files[0]}: {self.what}{detail}: {self.remedy}"
-        return "\n  ".join(
-            [f"{len(self.files)} files: {self.what}: {self.remedy}", *self.places(5)]
-        )
+        head = f"{len(self.files)} files: {self.what}: {self.remedy}"
+        return "\n  ".join([head, *self.places(5)])
 
 
 def issue(code: str, file: str | Path, detail: str = "") -> Issue:
@@ -135,9 +124,10 @@ def issue(code: str, file: str | Path, detail: str = "") -> Issue:
 def grouped(issues: Iterable[Issue]) -> list[Issue]:
     """Return one issue for each code, with all its files in order; the worst come first."""
     found: dict[str, list[tuple[str | Path, str]]] = {}
-    single = [(f, d, i.code) for i in issues for f, d in zip(i.files, i.details, strict=True)]
-    for file, detail, code in sorted(single, key=lambda entry: str(entry[0])):
-        found.setdefault(code, []).append((file, detail))
+    for one in issues:
+        found.setdefault(one.code, []).extend(zip(one.files, one.details, strict=True))
+    for pairs in found.values():
+        pairs.sort(key=lambda pair: str(pair[0]))
     merged = [Issue(code, *zip(*pairs, strict=True)) for code, pairs in found.items()]
     return sorted(merged, key=lambda one: (_SEVERITIES.index(one.severity), -len(one.files)))
 
@@ -145,34 +135,31 @@ def grouped(issues: Iterable[Issue]) -> list[Issue]:
 class IssueError(DataError):
     """Data that cannot be used; `issues` says why."""
 
-    def __init__(self, *issues: Issue, where: str | Path = "") -> None:
-        super().__init__(_joined([str(one) for one in issues], where))
+    def __init__(self, *issues: Issue, folder: str | Path = "") -> None:
+        super().__init__(joined([str(one) for one in issues], folder))
         self.issues = issues
 
 
-def raise_errors(issues: Iterable[Issue], where: str | Path) -> None:
+def raise_errors(issues: Iterable[Issue], folder: str | Path) -> None:
     """Raise one IssueError that lists all issues that are errors, if there are any."""
     errors = [one for one in grouped(issues) if one.severity == "error"]
     if errors:
-        raise IssueError(*errors, where=where)
+        raise IssueError(*errors, folder=folder)
 
 
 def attempt(issues: list[Issue], reader: Callable, *args: Any) -> Any:
     """Return `reader(*args)`; where it refuses, add the reasons to `issues` and return None."""
     try:
         return reader(*args)
+    except ImageError as error:
+        issues.append(issue(error.code, error.path, error.detail))
     except IssueError as error:
         issues += error.issues
 
 
-def refuse(messages: Sequence[str], where: str | Path) -> None:
-    """Raise one DataError that lists the first messages, if there are any."""
-    if messages:
-        raise DataError(_joined(messages, where))
-
-
-def _joined(messages: Sequence[str], where: str | Path, show: int = 8) -> str:
+def joined(messages: Sequence[str], folder: str | Path) -> str:
+    """Return a message, or a list of the first few."""
     if len(messages) == 1:
         return messages[0]
-    lines = [f"{len(messages)} faults in {where}:", *(f"- {m}" for m in messages[:show])]
-    return "\n".join(lines + [f"- and {len(messages) - show} more"] * (len(messages) > show))
+    more = [f"and {len(messages) - 8} more"] if len(messages) > 8 else []
+    return "\n- ".join([f"{len(messages)} faults in {folder}:", *messages[:8], *more])
