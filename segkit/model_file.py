@@ -8,7 +8,6 @@ import json
 import math
 import re
 import zlib
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,28 +37,25 @@ class ModelMetadata:
     classes: int = 1  # channels of the logits, 1 to 255
     options: dict[str, Any] = field(default_factory=dict)  # the network's own, as build takes them
     threshold: float = 0.5  # of probability, where `classes` is 1
-    notes: dict[str, Any] = field(
-        default_factory=dict
-    )  # data, scores, settings: what JSON can hold
+    notes: dict[str, Any] = field(default_factory=dict)  # data, scores, settings, for JSON
 
     def __post_init__(self) -> None:
-        names = self.class_names
+        texts = {name for name in self.class_names if isinstance(name, str)}
+        channels = len(self.mean) == len(self.std) == self.in_channels
+        finite = all(map(math.isfinite, (*self.mean, *self.std))) and min(self.std, default=0) > 0
+        sides = len(self.size) == 2 and all(side in range(1, 2**16) for side in self.size)
+        small = all(v <= 4096 for v in self.options.values() if isinstance(v, int | float))
         demands = {
             f"network is one of {', '.join(models.names())}": self.network in models.names(),
             "classes is between 1 and 255": self.classes in range(1, 256),
-            "each class has a name, one channel 2": len(names) == max(2, self.classes),
-            "class names are different texts": len({n for n in names if isinstance(n, str)})
-            == len(names),
-            "mean and std have a finite number per channel, those of std above 0": (
-                len(self.mean) == len(self.std) == self.in_channels
-                and all(map(math.isfinite, (*self.mean, *self.std)))
-                and min(self.std) > 0
-            ),
-            "size is (height, width) in pixels, up to 65,535": len(self.size) == 2
-            and all(side in range(1, 2**16) for side in self.size),
+            "each class has a name, one channel 2": len(self.class_names) == max(2, self.classes),
+            "class names are different texts": len(texts) == len(self.class_names),
+            "mean and std have a number per channel": channels,
+            "mean and std are finite, and std is above 0": finite,
+            "size is (height, width) in pixels, up to 65,535": sides,
             "threshold is between 0 and 1": 0 < self.threshold < 1,
-            "options are at most 4,096, without pretrained": "pretrained" not in self.options
-            and all(v <= 4096 for v in self.options.values() if isinstance(v, int | float)),
+            "options are at most 4,096": small,
+            "options are without pretrained": "pretrained" not in self.options,
         }
         if unmet := [demand for demand, met in demands.items() if not met]:
             raise ArgumentError(f"this metadata fits no model: see that {unmet[0]}")
@@ -79,18 +75,24 @@ class ModelMetadata:
         options: those given to `build`; `classes` among them only if not the data set's.
         """
         transform, channels = dataset.transform, dataset.channels
-        mean, std = (0.0,) * channels, (1.0,) * channels
-        if transform is not None:
-            try:
-                mean, std = tuple(transform.mean), tuple(transform.std)
-            except AttributeError:
-                raise ArgumentError(
-                    f"the data set's transform, {transform!r}, has no mean and std: "
-                    "make ModelMetadata(...) with those it normalises by"
-                ) from None
+        mean = getattr(transform, "mean", None if transform else [0.0] * channels)
+        std = getattr(transform, "std", None if transform else [1.0] * channels)
+        if mean is None or std is None:
+            raise ArgumentError(
+                f"the data set's transform, {transform!r}, has no mean and std: make "
+                "ModelMetadata(...) with those it normalises by"
+            )
         options.pop("pretrained", None)  # the weights will be in the file
         classes, names = options.pop("classes", dataset.classes), tuple(dataset.class_names)
-        about = names, mean, std, tuple(dataset.masks.shape[1:]), channels, classes, options
+        about = (
+            names,
+            tuple(mean),
+            tuple(std),
+            tuple(dataset.masks.shape[1:]),
+            channels,
+            classes,
+            options,
+        )
         return cls(network, *about, threshold, {"data": dataset.info} | (notes or {}))
 
     def build(self) -> nn.Module:
@@ -117,12 +119,12 @@ def read_metadata(path: str | Path, stored: Any) -> ModelMetadata:
         tuples = {key: tuple(given[key]) for key in ("class_names", "mean", "std", "size")}
         return ModelMetadata(**given | tuples)
     except (
-        ValueError,
-        TypeError,
+        ArithmeticError,
         AttributeError,
-        KeyError,
-        OverflowError,
-        RecursionError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
     ) as error:
         raise CheckpointError(f"{path} is damaged, or no model of segkit: {error!r}") from error
 
@@ -159,16 +161,10 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
             header = file.metadata() or {}
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
-        problem = f"damaged, or no model file of segkit: {error}"
-        start = b""
-        with suppress(OSError), open(path, "rb") as file:
-            start = file.read(4)
-        if re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start):
-            problem = (
-                "a pickle (torch.save), which may run code when it is opened, so it is not. If you "
-                "trust it, torch.load(path, weights_only=True) and save it with save_model"
-            )
-        raise CheckpointError(f"{path} is {problem}") from error
+        raise CheckpointError(
+            f"{path} is damaged, or no model file of segkit: {error}. If it was made by torch.save "
+            "and you trust it, torch.load(path, weights_only=True) and save it with save_model"
+        ) from error
     if not {"segkit", "checksum"} <= set(header):
         raise CheckpointError(
             f"{path} holds weights without metadata of their network: build the network, load the "
