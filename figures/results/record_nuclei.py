@@ -1,6 +1,6 @@
 """The real nuclei, once for the record: lesson 16 shows what this measures.
 
-`SEGKIT_REAL_DATA=... python tests/bench/record_nuclei.py [--rows 2]`. Trains the Unet of
+`SEGKIT_REAL_DATA=... python figures/results/record_nuclei.py [--rows 2]`. Trains the Unet of
 segmentation-models-pytorch and segkit's own, three seeds each, on 320 grey images of the 2018
 Data Science Bowl (folder `nuclei`, split at random), and evaluates each once on the test images.
 Each row is saved to figures/results/nuclei_record.json when it is there, so the script may be
@@ -106,7 +106,7 @@ def conditions() -> dict:
         },
         "versions": {name: environment.version(name) for name in packages},
         "git": paths.git_revision(),
-        "command": "python tests/bench/record_nuclei.py",
+        "command": "python figures/results/record_nuclei.py",
     }
 
 

@@ -1,7 +1,7 @@
 """The record of lesson 15: PDR-UNet, U-Net and FusionNet on real dental X-rays, at equal budget.
 
-Run `SEGKIT_REAL_DATA=… python tests/bench/record_xray.py`, again and again until it says that all
-is there: each call trains for a few minutes, and finished runs are kept in `runs/xray_record/`.
+Run `SEGKIT_REAL_DATA=… python figures/results/record_xray.py`, again and again until it says that
+all is there: each call trains for a few minutes, and finished runs are kept in `runs/xray_record/`.
 Then it writes `figures/results/xray_record.json` and, drawn from it, `xray_record.png`.
 
 Equal budget: the same images, epochs and batches for every network, each a quarter as wide as it
@@ -16,11 +16,11 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 
 import torch
-from bench_models import peak_bytes
 
 from segkit import data, environment, models, paths, plot
 from segkit.models.inspect import parameters
@@ -35,6 +35,9 @@ SHARE = 0.95  # the target: so much of the validation Dice that U-Net reaches, m
 END = time.monotonic() + 130  # seconds after which a call starts no further run
 # Files that show one patient twice, and belong to one split
 DUPLICATES = {"cate4-00107": "cate4-00101", "cate5-00091": "cate5-00055"}
+
+sys.path.append(str(paths.root() / "tests" / "bench"))
+from bench_models import peak_bytes  # noqa: E402
 
 PACKAGES = ("segkit", "torch", "torchvision", "numpy", "albumentations")
 RESULTS = paths.root() / "figures" / "results"
@@ -115,7 +118,7 @@ def record(networks: dict[str, dict]) -> dict:
     machine = environment.report()
     hardware = {name: machine[name] for name in ("device", "cores", "threads", "memory")}
     return {
-        "command": "python tests/bench/record_xray.py",
+        "command": "python figures/results/record_xray.py",
         "hardware": {"processor": platform.machine(), **hardware},
         "versions": {
             "python": platform.python_version(),

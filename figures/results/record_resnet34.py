@@ -1,6 +1,6 @@
 """The record of lesson 14: does ResNet34-UNet beat U-Net, on toy pets and on real ones?
 
-`SEGKIT_REAL_DATA=... python tests/bench/record_resnet34.py`. Both networks from random weights,
+`SEGKIT_REAL_DATA=... python figures/results/record_resnet34.py`. Both networks from random weights,
 three seeds each, the same images, epochs, batches and learning rate; evaluated once on test images.
 ResNet34-UNet runs at U-Net's width (about as many weights) and at twice that (still fewer
 seconds). Seconds are processor time; run it on one thread (OMP_NUM_THREADS=1). Each row is saved
@@ -64,7 +64,7 @@ def conditions() -> dict:
     machine = environment.report()
     built = {network: models.build(name, **how) for network, (name, how) in NETWORKS.items()}
     return {
-        "command": "python tests/bench/record_resnet34.py",
+        "command": "python figures/results/record_resnet34.py",
         "data": {
             "toy-pets": "procedural",
             "real pets": "714 of the 7,349 Oxford-IIIT pets, not balanced over the breeds; "
