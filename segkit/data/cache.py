@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ _VERSION = 3  # raise it whenever the same files and options shall give other ar
 
 def digests(files: Iterable[Path]) -> dict[Path, str]:
     """Return a hash of the content of each file; several are read at a time."""
+
     def digest(file: Path) -> str:
         try:
             return hashlib.blake2b(file.read_bytes()).hexdigest()
@@ -48,15 +50,13 @@ def arrays(
     """Return images `(n, *image_shape)` and masks `(n, H, W)`, uint8, decoded once.
 
     Args:
-        name: digests of the files, in order, and all options that shape the arrays: a changed file
-            or option leads to another entry, never to a stale one.
+        name: digests of the files, in order, and all options that shape the arrays.
         read_pair: returns item i; called from several threads. Its DataErrors are gathered.
         keep: whether to keep the arrays on disk, memory-mapped and copied on writing.
     """
-    if not keep:
-        return _decode(read_pair, n, image_shape)
+    decode = partial(_decode, read_pair, n, image_shape)
     size = n * (math.prod(image_shape) + math.prod(image_shape[:2]))
-    return once(name, lambda: _decode(read_pair, n, image_shape), size)
+    return once(name, decode, size) if keep else decode()
 
 
 def once(name: object, find: Callable[[], Any], size: int = 0) -> Any:
@@ -64,11 +64,7 @@ def once(name: object, find: Callable[[], Any], size: int = 0) -> Any:
 
     Args:
         name: all that the result depends on.
-        find: computes the result, which joblib writes to `data_dir()/cache`.
-        size: of the result on disk, in bytes, if it is large.
-
-    Raises:
-        FileError: there is no room for the result.
+        size: of the result on disk, in bytes, if it is large. No room for it is a FileError.
     """
     entry = hashlib.blake2b(repr((_VERSION, PIL.__version__, name)).encode()).hexdigest()
     folder = data_dir() / "cache"
@@ -97,15 +93,13 @@ def _decode(read_pair: Callable[[int], Pair], n: int, image_shape: tuple) -> Pai
     images = np.empty((n, *image_shape), np.uint8)
     masks = np.empty((n, *image_shape[:2]), np.uint8)
 
-    def attempt(i: int) -> str:
+    def attempt(i: int) -> str | None:
         try:
             images[i], masks[i] = read_pair(i)
         except DataError as error:
             return str(error)
-        return ""
 
     found = tqdm(in_threads(attempt, range(n)), "decoding", n, leave=False, disable=None, delay=2)
-    faults = [fault for fault in found if fault]
-    if faults:
+    if faults := [fault for fault in found if fault]:
         raise DataError(joined(faults, "these images and masks"))
     return images, masks

@@ -73,19 +73,14 @@ def open_folder(
             "auto", decided over all masks of all splits (see `infer_label_encoding`).
         cache: whether to keep the resized images on disk.
         choice: seed, fractions, group_by and count, see `choose`.
-
-    Raises:
-        NoDataError: there are neither images and masks nor splits of them.
-        DataError: something does not fit; the message lists every issue found.
     """
     size, names = read.as_size(size), checked_names(class_names)
     examples, issues = find_pairs(Path(root))
     content = digests(file for example in examples for file in example.files)
 
     def scan() -> list[Example]:
-        for _, found in in_threads(inspect, examples):
-            issues.extend(found)
-        raise_errors(issues, root)
+        found = [one for _, more in in_threads(inspect, examples) for one in more]
+        raise_errors(issues + found, root)
         return examples
 
     # What was found in these very files is kept, so that opening them again decodes nothing.
@@ -102,10 +97,9 @@ def open_folder(
         return image, mask // 255 if encoding == "0/255" else mask
 
     files = [content[file] for example in chosen for file in example.files]
-    name = [*files, size, channels, encoding]
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
-        *arrays(name, read_pair, len(chosen), shape, cache),
+        *arrays([*files, size, channels, encoding], read_pair, len(chosen), shape, cache),
         names or default_names(classes),
         [example.name for example in chosen],
         groups,
@@ -162,10 +156,7 @@ def pictures(place: Path) -> dict[str, list[Path]]:
 
 
 def inspect(example: Example) -> tuple[np.ndarray | None, list[Issue]]:
-    """Read an example's mask and the header of its image, and fill its fields.
-
-    Return the mask, None where it cannot be read, and the issues.
-    """
+    """Fill an example's fields; return its mask, None if it cannot be read, and the issues."""
     issues: list[Issue] = []
     header = attempt(issues, read.image_header, example.image)
     if header:
@@ -193,11 +184,7 @@ def describe_mask(example: Example, mask: np.ndarray) -> None:
 
 
 def between(low: np.ndarray, high: np.ndarray, width: int) -> np.ndarray:
-    """Return which pixels of a uint8 mask have a lower one nearby, and a higher one, bool.
-
-    "Nearby" is a window of `width` pixels; `high` is the mask `low`, or one with other values for
-    what does not count as higher.
-    """
+    """Return which pixels have a lower one of `low` and a higher one of `high` within `width`."""
     import cv2
 
     window = np.ones((width, width), np.uint8)
@@ -207,44 +194,41 @@ def between(low: np.ndarray, high: np.ndarray, width: int) -> np.ndarray:
 def infer_label_encoding(
     examples: Sequence[Example], named: int = 0, values: str = "auto"
 ) -> tuple[str | None, int, list[Issue]]:
-    """Decide what the values of the masks mean.
+    """Return what the values of all masks mean, the number of classes, and the issues.
 
-    All masks are looked at together, since one mask without a foreground shows nothing: if they
-    hold only 0 and 255, 255 is the foreground; else the values are ids and 255 is ignored.
+    If they hold only 0 and 255, 255 is the foreground, "0/255"; else they are "ids" and 255 is
+    ignored; None where they fit neither. One mask without a foreground shows nothing.
 
     Args:
         named: how many classes the user has named, 0 if unknown.
-        values: "auto", or the encoding: "ids" or "0/255".
-
-    Returns:
-        The encoding (None where the values fit neither), the number of classes, and the issues.
+        values: "auto", or the encoding.
     """
     one_of("encoding (values)", values, ("auto", "ids", "0/255"))
     lossy = [e for e in examples if e.lossy]
     clean = [e for e in examples if e.values and not e.lossy]
     issues = [issue("lossy-mask", e.mask) for e in lossy]
-    if lossy and not clean and values != "ids" and named in (0, 2):
-        white = any(e.values[-1] >= 255 - _NEAR for e in lossy)
-        if white and all(e.binary for e in lossy):
-            return "0/255", 2, issues
+    white = any(e.values[-1] >= 255 - _NEAR for e in lossy) and all(e.binary for e in lossy)
+    if white and not clean and values != "ids" and named in (0, 2):
+        return "0/255", 2, issues
     for field_name in ("values", "interior_values"):  # perhaps smeared edges are the only problem
         held = {e.mask: set(getattr(e, field_name)) for e in clean}
         encoding, classes, code, files = _encoding(held, named, values)
         if not code:
             break
-    allowed = _allowed(encoding, classes)
+    if code:
+        wrong = [e for e in clean if e.mask in files]
+        found = [issue(code, e.mask, f"holds {listed(e.values)}") for e in wrong]
+        return None, named, issues + found
     for e in clean:
-        if code and e.mask in files:
-            issues.append(issue(code, e.mask, f"holds {listed(e.values)}"))
-        elif not code and (surplus := sorted(set(e.values) - allowed)):
+        if surplus := sorted(set(e.values) - _allowed(encoding, classes)):
             issues.append(issue("interpolated", e.mask, f"also {listed(surplus)}"))
-    return (None, named, issues) if code else (encoding, classes, issues)
+    return encoding, classes, issues
 
 
 def _encoding(
     held: dict[Path, set[int]], named: int, values: str
 ) -> tuple[str, int, str, list[Path]]:
-    """Return encoding and number of classes, and the code of an issue with the masks that have it."""
+    """Return encoding and number of classes, the code of an issue, and the masks that have it."""
     seen = set().union(*held.values())
     gap = next(k for k in range(257) if k not in seen)
     encoding, classes = values, named or min(max(gap, 2), _MOST_CLASSES)
@@ -252,23 +236,24 @@ def _encoding(
         black_white = [file for file, found in held.items() if 255 in found and found <= {0, 255}]
         with_ids = [file for file, found in held.items() if found - {0, 255}]
         mostly = len(black_white) > len(held) / 2 and seen - _allowed("ids", classes)
-        encoding = "0/255" if 255 in seen and (seen <= {0, 255} or mostly) else "ids"
+        encoding = "0/255" if 255 in seen and (not with_ids or mostly) else "ids"
         together = any(255 in held[file] for file in with_ids)
         if encoding == "ids" and black_white and with_ids and not together:
             return encoding, classes, "mixed-values", min(black_white, with_ids, key=len)
-    if encoding == "0/255" and named not in (0, 2):
-        return encoding, classes, "class-names", list(held)
-    classes = 2 if encoding == "0/255" else classes
+    if encoding == "0/255":
+        if named not in (0, 2):
+            return encoding, classes, "class-names", list(held)
+        classes = 2
     wrong = [file for file, found in held.items() if found - _allowed(encoding, classes)]
-    ids, largest = seen - {IGNORE}, max(seen - {IGNORE}, default=0)
     if not wrong:
         return encoding, classes, "", []
+    ids = seen - {IGNORE}
     if 3 in ids and ids <= {1, 2, 3}:
         code = "trimap"
     elif not named and ids == {*range(1, len(ids) + 1)}:
         code = "ids-from-one"
     else:
-        code = "unknown-ids" if named or largest >= _MOST_CLASSES else "id-gap"
+        code = "unknown-ids" if named or max(ids) >= _MOST_CLASSES else "id-gap"
     return encoding, classes, code, wrong
 
 
@@ -300,12 +285,10 @@ def choose(
     items = parts.get(split) or parts[""]
     groups = np.array(groups_of(items, group_by))
     chosen = np.arange(len(items))
-    if "" in parts:
-        if group_by:
-            indices = splits.grouped_split(groups, fractions, seed)
-        else:
-            indices = splits.random_split(len(items), fractions, seed)
-        chosen = indices[SPLITS.index(split)]
+    if "" in parts and group_by:
+        chosen = splits.grouped_split(groups, fractions, seed)[SPLITS.index(split)]
+    elif "" in parts:
+        chosen = splits.random_split(len(items), fractions, seed)[SPLITS.index(split)]
     if count is not None:
         chosen = chosen[splits.sample(len(chosen), count, seed, groups[chosen])]
     return [items[i] for i in chosen], groups[chosen].tolist()
@@ -322,7 +305,7 @@ def groups_of(items: Sequence, group_by: GroupBy) -> list[str]:
     except (re.error, TypeError) as error:
         raise ArgumentError(f"group_by={group_by!r} is no regular expression: {error}") from error
     matches = [pattern.search(item.name) for item in items]
-    found = [match and match[1 if pattern.groups else 0] for match in matches]
+    found = [match and match[min(pattern.groups, 1)] for match in matches]
     missed = [item.name for item, group in zip(items, found, strict=True) if group is None]
     if missed:
         share = f"{len(items) - len(missed)} of {len(items)} names, not in {listed(missed, 3)}"

@@ -14,19 +14,17 @@ from segkit.files import FileError
 
 N, SHAPE = 12, (6, 5, 3)
 
-# Builds the entry "e", whose item i is filled with i and takes a while, in two processes if asked.
+# Builds the entry "e", whose item i is filled with i and takes a while, in two processes.
 BUILDER = f"""
-import os, sys, time
-from pathlib import Path
+import os, time
 import numpy as np
 from segkit.data import cache
 
 def read_pair(i):
-    Path(sys.argv[1], f"item{{i}}").touch()
-    time.sleep(float(sys.argv[2]))
+    time.sleep(0.05)
     return np.full({SHAPE}, i, np.uint8), np.full({SHAPE[:2]}, i, np.uint8)
 
-child = os.fork() if sys.argv[3] == "twice" else 0
+child = os.fork()
 images, masks = cache.arrays("e", read_pair, {N}, {SHAPE})
 assert (images[:, 0, 0, 0] == range({N})).all() and (masks[:, 0, 0] == range({N})).all()
 assert not child or os.waitpid(child, 0)[1] == 0
@@ -55,11 +53,6 @@ def build(name="e", reader=None, **options):
     assert images.dtype == masks.dtype == np.uint8
     assert (images[:, 0, 0, 0] == range(N)).all() and (masks[:, -1, -1] == range(N)).all()
     return images, masks
-
-
-def start(tmp_path, seconds, times):
-    command = [sys.executable, "-c", BUILDER, str(tmp_path), str(seconds), times]
-    return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
 def test_decodes_once_and_then_maps_the_file_copy_on_write():
@@ -109,13 +102,12 @@ def test_a_damaged_entry_is_found_and_rebuilt(home, damage):
 @pytest.mark.parametrize("keep", [True, False])
 def test_faults_are_gathered_and_leave_nothing(home, keep):
     def read_pair(i):
-        if i % 5 == 1:
+        if i != 3:
             raise DataError(f"file {i} is broken")
         return Reader()(i)
 
-    with pytest.raises(DataError, match=r"^3 faults in") as error:
+    with pytest.raises(DataError, match=r"^11 faults in.*:\n- file 0 is broken\n(.*\n)+- and 3 more$"):
         cache.arrays("e", read_pair, N, SHAPE, keep)
-    assert all(f"file {i} is broken" in str(error.value) for i in (1, 6, 11))
     assert not list(home.rglob("output.pkl"))
 
 
@@ -134,26 +126,12 @@ def test_another_error_stops_at_once_and_is_not_taken_for_the_disk(home, kind):
     assert reader.calls < 1000 and not list(home.rglob("output.pkl"))
 
 
-def test_killed_in_the_middle_it_leaves_no_entry(home, tmp_path):
-    process = start(tmp_path, 0.2, "once")
-    deadline = time.monotonic() + 60
-    while not (tmp_path / f"item{N // 2}").exists() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -9 and not list(home.rglob("output.pkl"))
-    build()
-
-
 @pytest.mark.parametrize("damaged", [False, True])
-def test_two_processes_that_build_at_once_both_end_right(home, tmp_path, damaged):
+def test_two_processes_that_build_at_once_both_end_right(home, damaged):
     if damaged:
         build()
         next(home.rglob("output.pkl")).write_bytes(b"")
-    process = start(tmp_path, 0.05, "twice")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
+    subprocess.run([sys.executable, "-c", BUILDER], timeout=120, check=True)
     build()
 
 
@@ -182,11 +160,3 @@ def test_a_cache_that_cannot_be_written(home, monkeypatch, module, name, error, 
     monkeypatch.setattr(module, name, refuse)
     with pytest.raises(FileError, match=f"MiB in {home}.*{reason}.*SEGKIT_DATA.*cache=False"):
         build()
-
-
-def test_threads_keep_the_order():
-    def slow_first(i):
-        time.sleep(0.02 if i == 0 else 0)
-        return i * i
-
-    assert list(cache.in_threads(slow_first, range(50))) == [i * i for i in range(50)]

@@ -123,11 +123,6 @@ def test_a_group_pattern_that_misses_names_is_refused(root):
         open_folder(root, "train", 16, group_by="(")
 
 
-def test_load_reaches_it(root):
-    image, mask = load("folder", "test", 16, data_dir=root, channels=1, values="0/255")[0]
-    assert tuple(image.shape) == (1, 16, 16) and set(mask.unique().tolist()) == {0, 1}
-
-
 def test_the_cache_follows_the_files(root):
     before = open_folder(root, "train", 16)
     name = before.names[0]
@@ -187,15 +182,6 @@ def test_sidecars_other_files_and_folders_are_left_out(root):
 def test_a_mask_of_another_size_is_refused(root, shape):
     Image.fromarray(blob(0, size=shape)).save(root / "masks" / "p03.png")
     refused(root, "p03.png: a mask of another size", f"({shape[1]}×{shape[0]}, image 24×20)")
-
-
-def test_several_bad_files_are_listed_together(root):
-    Image.new("CMYK", (24, 20)).save(root / "images" / "p01.jpg")
-    (root / "images" / "p01.png").unlink()
-    (root / "masks" / "p02.png").write_bytes(b"nothing")
-    Image.new("I;16", (24, 20)).save(root / "masks" / "p03.png")
-    bad = "p01.jpg: its colours", "they are CMYK", "p02.png: cannot", "p03.png: a mask"
-    refused(root, "3 faults", *bad)
 
 
 def test_images_that_come_out_bad_only_when_decoded(root):
