@@ -124,10 +124,9 @@ def issue(code: str, file: str | Path, detail: str = "") -> Issue:
 def grouped(issues: Iterable[Issue]) -> list[Issue]:
     """Return one issue for each code, with all its files in order; the worst come first."""
     found: dict[str, list[tuple[str | Path, str]]] = {}
-    for one in issues:
-        found.setdefault(one.code, []).extend(zip(one.files, one.details, strict=True))
-    for pairs in found.values():
-        pairs.sort(key=lambda pair: str(pair[0]))
+    single = [(f, d, i.code) for i in issues for f, d in zip(i.files, i.details, strict=True)]
+    for file, detail, code in sorted(single, key=lambda entry: str(entry[0])):
+        found.setdefault(code, []).append((file, detail))
     merged = [Issue(code, *zip(*pairs, strict=True)) for code, pairs in found.items()]
     return sorted(merged, key=lambda one: (_SEVERITIES.index(one.severity), -len(one.files)))
 
