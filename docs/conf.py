@@ -44,7 +44,9 @@ def formula(self: HTML5Translator, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
-def plain(app: Sphinx, what: str, name: str, thing: object, options: dict, lines: list) -> None:
+def escape_markup(
+    app: Sphinx, what: str, name: str, thing: object, options: dict, lines: list
+) -> None:
     """Read a docstring as plain text with lists: bars and stars in it are no markup."""
     ready, before = [], ""
     for line in lines:
@@ -69,5 +71,5 @@ def for_everyone(app: Sphinx, page: str, template: str, context: dict, doctree: 
 def setup(app: Sphinx) -> None:
     """Tell Sphinx about the functions above."""
     app.connect("html-page-context", for_everyone, priority=900)  # after the theme's own
-    app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", escape_markup, priority=400)  # before napoleon
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))

@@ -198,8 +198,11 @@ def apply_overrides(config: Mapping[str, Any], *overrides: Mapping[str, Any]) ->
     return config
 
 
-def for_model(part: Config, metadata: ModelMetadata) -> Config:
-    """Return a `data` part with the size, channels, class names and border of a model."""
+def for_model(part: Config, metadata: ModelMetadata, asked: Config | None = None) -> Config:
+    """Return a `data` part with the size, channels, class names and border of a model.
+
+    asked: what was set by hand, and must not be what the model decides.
+    """
     part, (height, width) = _checked_data(part), metadata.size
     demands = {
         "size": height if height == width else (height, width),
@@ -207,6 +210,8 @@ def for_model(part: Config, metadata: ModelMetadata) -> Config:
         "class_names": list(metadata.class_names),
         "border": part.get("border", metadata.notes.get("data", {}).get("border")),
     }
+    if fixed := [key for key in asked or {} if key in demands and key != "border"]:
+        raise ArgumentError(f"{fixed[0]} is that of the model, {demands[fixed[0]]}: leave it out")
     known = data.options(part["name"])
     return part | {key: value for key, value in demands.items() if key in known}
 
@@ -244,13 +249,13 @@ def _checked_data(part: Config | None) -> Config:
     return _checked("data", f"{name} option", part, types)
 
 
-def _checked(where: str, kind: str, part: Config | None, types: Mapping[str, Any]) -> Config:
+def _checked(place: str, kind: str, part: Config | None, types: Mapping[str, Any]) -> Config:
     """Return a part whose keys are all in `types`, and whose values have the types there."""
-    part = _typed(where, part or {}, dict)
-    return {k: _typed(f"{where}.{k}", v, types[one_of(kind, k, types)]) for k, v in part.items()}
+    part = _typed(place, part or {}, dict)
+    return {k: _typed(f"{place}.{k}", v, types[one_of(kind, k, types)]) for k, v in part.items()}
 
 
-def _typed(where: str, value: Any, hint: Any) -> Any:
+def _typed(place: str, value: Any, hint: Any) -> Any:
     """Return the value, as a number where one is due."""
     kinds = set(get_args(hint)) or {hint}
     if Path in kinds:  # a file has it as text
@@ -262,5 +267,5 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
             value = float(value)
     if type(value) not in kinds:
         text = " or ".join(sorted(_TYPES[kind] for kind in kinds))
-        raise ArgumentError(f"{where}: {short_repr(value)} is not {text}")
+        raise ArgumentError(f"{place}: {short_repr(value)} is not {text}")
     return value

@@ -283,8 +283,8 @@ def refresh(
                 notebook = nbformat.read(Path(out, path.name), as_version=4)
                 notebook.metadata = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
                 for cell in notebook.cells:
-                    kept = {n: v for n, v in cell.metadata.items() if v and n not in _VOLATILE}
-                    cell.metadata = kept
+                    lasting = {n: v for n, v in cell.metadata.items() if v and n not in _VOLATILE}
+                    cell.metadata = lasting
                 write_text(path, nbformat.writes(notebook) + "\n")
             yield outcome
 

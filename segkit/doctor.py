@@ -435,11 +435,13 @@ def _duplicates(report: Report) -> list[Issue]:
     for i, e in enumerate(seen):  # row by row: for many images the whole table would not fit
         near = ones[i] + ones - 2 * hashes @ hashes[i] <= 40  # bits of 256 that differ
         near &= thumbnails @ thumbnails[i] >= 0.9  # correlation
-        same, apart = content == content[i], part != part[i]
+        same, elsewhere = content == content[i], part != part[i]
         unsplit = e.split in ("", "trainval")
-        counts = (same | near & (apart | unsplit)) & (apart | (groups != groups[i]))
+        counts = (same | near & (elsewhere | unsplit)) & (elsewhere | (groups != groups[i]))
         for j in np.flatnonzero(counts):
-            code = ("leak-" if apart[j] else "") + ("duplicate" if same[j] else "near-duplicate")
+            code = ("leak-" if elsewhere[j] else "") + (
+                "duplicate" if same[j] else "near-duplicate"
+            )
             other = f"as {seen[j].split}/{seen[j].name}".replace("as /", "as ")
             issues.setdefault((code, e.image), issue(code, e.image, other))
     return list(issues.values())

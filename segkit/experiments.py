@@ -10,6 +10,7 @@ import importlib.util
 import json
 import math
 import multiprocessing
+import resource
 import shutil
 import signal
 import sys
@@ -33,7 +34,7 @@ from tqdm import tqdm
 from segkit import data, environment, paths
 from segkit.config import Config, apply_overrides, build_model, fit_arguments, open_split
 from segkit.data import SegmentationDataset, splits
-from segkit.errors import ArgumentError, one_of
+from segkit.errors import ArgumentError, SegkitError, one_of
 from segkit.files import write_text
 from segkit.metrics import Counts, boundary_counts, counts
 from segkit.train import evaluate, fit, predict_batches
@@ -72,8 +73,8 @@ class Design:
 
     `base` is a config (see `segkit.config`), of which `data` may have `place`, a folder in the data
     folder, and `rule` (see `run`). Factors are `{factor: {level: overrides}}`, with overrides as
-    `{"model.down": "strided"}`. The seeds are those of weights, order and augmentation: the data
-    keep a seed of their own, so that all runs of a design are evaluated on the same images.
+    `{"model.down": "strided"}`. The seeds are those of weights, order and augmentation, not of the
+    data: all runs of a design are evaluated on the same images.
     """
 
     name: str
@@ -196,7 +197,7 @@ def _split_by_name(*parts: SegmentationDataset) -> list[SegmentationDataset]:
     pool = SegmentationDataset(images, masks, parts[0].class_names, names, seed=parts[0].seed)
     pool = pool.subset(np.argsort(names, kind="stable"))
     halves = zip(splits.sorted_split(len(pool), (0.8, 0.2)), parts[:2], strict=True)
-    return [pool.subset(kept).with_transform(part.transform) for kept, part in halves]
+    return [pool.subset(half).with_transform(part.transform) for half, part in halves]
 
 
 def _rounded(value: float) -> float:
@@ -207,10 +208,6 @@ def _peak_memory() -> int:
     """Return the most bytes that this process has held, on a GPU machine of the GPU's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -230,7 +227,7 @@ def run_all(
     jobs: int | None = None,
     minutes: float | None = None,
 ) -> _Outcome:
-    """Do the runs whose records are missing; an error of one does not stop the others.
+    """Do the runs whose records are missing; one that cannot be done does not stop the others.
 
     Args:
         configs: as `by_hash` returns them, in the order in which they start.
@@ -246,9 +243,8 @@ def run_all(
     if jobs is None:
         room = psutil.virtual_memory().available // 2**31  # 2 GiB for one run of a quick grid
         jobs = 1 if cuda else max(1, min(environment.cores(), room))
-    forked = not cuda and sys.platform != "win32"
-    context = multiprocessing.get_context("forkserver" if forked else "spawn")
-    if forked:  # the last is what torch's optimizers import: slow, and else repeated by every run
+    context = multiprocessing.get_context("spawn" if cuda else "forkserver")
+    if not cuda:  # the last is what torch's optimizers import: slow, and else repeated by every run
         context.set_forkserver_preload(["segkit.experiments", "segkit.data.toy", "torch._dynamo"])
     threads = None if cuda else torch.set_num_threads
     with (
@@ -272,7 +268,7 @@ def run_all(
                         continue
                     except BrokenExecutor:
                         failed[name] = "its process was killed: for want of memory? Try --jobs 1"
-                    except Exception as error:
+                    except SegkitError as error:
                         failed[name] = f"{type(error).__name__}: {error}"
         except KeyboardInterrupt:
             wait(running)  # the same Ctrl-C has reached them: they save and end
@@ -356,20 +352,20 @@ def contrast(
     if min(len(seeds), len(images)) > 1:
         from scipy.stats import bootstrap  # here, so that no run waits for it
 
-        low, high = bootstrap(
-            (seeds, images),
-            lambda seeds, images, axis: by_seed(seeds, images).mean(axis),
-            n_resamples=1000, batch=100, method="percentile", rng=0,
-        ).confidence_interval  # fmt: skip
+        def mean(seeds: np.ndarray, images: np.ndarray, axis: int) -> np.ndarray:
+            return by_seed(seeds, images).mean(axis)
+
+        options = {"n_resamples": 1000, "batch": 100, "method": "percentile", "rng": 0}
+        low, high = bootstrap((seeds, images), mean, **options).confidence_interval
     return Estimate(float(each.mean()), float(low), float(high), tuple(each.tolist()))
 
 
 def effect_weights(design: Design, factors: Sequence[str]) -> np.ndarray:
     """Return the weights of a main effect (one factor) or of an interaction for `contrast`.
 
-    A main effect is the mean score at the factor's second level minus that at its first; of two
-    factors, half of the change of the one's effect from the first level of the other to its second
-    (Box, Hunter & Hunter, Statistics for Experimenters, 2005).
+    A main effect is the mean score at the factor's second level minus that at its first; an
+    interaction of two is half of the change of one's effect from the other's first level to its
+    second (Box, Hunter & Hunter, Statistics for Experimenters, 2005).
     """
     cells, signs = design.cells(), 1
     for factor in factors:

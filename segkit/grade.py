@@ -66,18 +66,18 @@ def _grade(path: Path, timeout: float = 120) -> _Marks:
 
 def _exercise_cells(cells: list[NotebookNode]) -> list[NotebookNode]:
     """Return the parameters, what the lesson imports, its checks, and all after "Exercises"."""
-    kept, reached = [], False
+    chosen, reached = [], False
     for cell in cells:
         reached |= cell.cell_type == "markdown" and "## Exercises" in cell.source
         parameters = "parameters" in cell.metadata.get("tags", [])
         if reached or parameters or "check." in cell.source:
-            kept.append(cell)
+            chosen.append(cell)
         elif cell.cell_type == "code":
             with suppress(SyntaxError):  # a magic command, or a learner's slip
                 lines = ast.parse(cell.source).body
                 lines = [line for line in lines if isinstance(line, ast.Import | ast.ImportFrom)]
-                kept.append(nbformat.v4.new_code_cell("\n".join(map(ast.unparse, lines))))
-    return kept
+                chosen.append(nbformat.v4.new_code_cell("\n".join(map(ast.unparse, lines))))
+    return chosen
 
 
 def _run(cells: list[NotebookNode], timeout: float) -> tuple[dict[str, str], bool]:

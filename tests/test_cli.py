@@ -68,7 +68,7 @@ def test_list_answers_people_and_scripts() -> None:
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict:
     """What `run` was called with, in place of running anything; "status" says how it ends."""
-    said = {"status": "passed"}
+    called = {"status": "passed"}
     (tmp_path / "notebooks").mkdir()
     for stem, declared in (("00_a", "seed = 0"), ("04_b", "seed = 0\ndata_dir = None\nrate = 1.0")):
         cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}}
@@ -76,15 +76,17 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict:
         (tmp_path / "notebooks" / f"{stem}.ipynb").write_text(json.dumps({"cells": [cell]}))
 
     def run(parameters: dict, out: Path, **options: object) -> Iterator[SimpleNamespace]:
-        said.update(parameters={p.stem: v for p, v in parameters.items()}, out=out, **options)
-        if said["status"] == "interrupted":
+        called.update(parameters={p.stem: v for p, v in parameters.items()}, out=out, **options)
+        if called["status"] == "interrupted":
             raise KeyboardInterrupt
-        yield from [SimpleNamespace(status=said["status"])] * len(parameters)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "index.html").touch()
+        yield from [SimpleNamespace(status=called["status"])] * len(parameters)
 
     monkeypatch.setattr(course, "run", run)
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
-    return said
+    return called
 
 
 def test_run_passes_everything_on(ran: dict, tmp_path: Path) -> None:
@@ -129,8 +131,8 @@ def test_what_is_misspelt_is_refused_before_anything_runs(
     ran: dict, monkeypatch, capsys, words: list[str], message: str
 ) -> None:
     assert main(monkeypatch, "course", "run", *words) == 2
-    said = capsys.readouterr().err
-    assert message in said and "Traceback" not in said
+    called = capsys.readouterr().err
+    assert message in called and "Traceback" not in called
     assert "parameters" not in ran and not Path("build").exists()
 
 

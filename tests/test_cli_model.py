@@ -168,12 +168,14 @@ def test_a_program_is_exported_too_and_what_is_not_installed_named(
     ("words", "message"),
     [
         (["evaluate", "none.safetensors"], "none.safetensors: there is no such file"),
-        (["evaluate", "pickle.pt"], "pickle.pt is a pickle"),
+        (["evaluate", "pickle.pt"], "pickle.pt is damaged, or no model file"),
         (["evaluate", "text.txt"], "text.txt is damaged, or no model file"),
         (["evaluate", "MODEL", "--split", "tset"], "no split 'tset' (did you mean test?)"),
         (["evaluate", "MODEL", "--data", "toy-pets"], "toy-pets marks a border"),
         (["evaluate", "MODEL", "--data", "toy-pets", "--border", "ignore"], "trained for class"),
         (["evaluate", "MODEL", "-s", "bones=2"], "no toy-embryo option 'bones'"),
+        (["evaluate", "MODEL", "-s", "size=8"], "size is that of the model, 32: leave it out"),
+        (["train", "--data", "toy-xray", "-s", "model.width=0"], "width=0: give at least 1"),
         (
             ["evaluate", "MODEL", "--data", "nowhere"],
             "no folder, config file or data set 'nowhere'",

@@ -139,10 +139,10 @@ def differ(
     """Test that the mean scores of two cells differ by `least` or more, in either direction."""
     figures = compare(design, records, score, [pair]).figures
     (gap,) = figures.values()
-    apart = max(gap.low, -gap.high) >= least
+    separate = max(gap.low, -gap.high) >= least
     near = max(abs(gap.low), abs(gap.high)) < least
     why = f"by the interval, against {least:g} either way"
-    return Finding(HOLDS if apart else FAILS if near else OPEN, why, figures)
+    return Finding(HOLDS if separate else FAILS if near else OPEN, why, figures)
 
 
 def dice_is_f1(design: Design, records: Records) -> Finding:
@@ -171,8 +171,8 @@ def _test_counts(design: Design, records: Records) -> Counts:
 # ---------------------------------------------------------------- checks without any training
 
 
-def _static(true: bool, why: str, **figures: float) -> Finding:
-    return Finding(HOLDS if true else FAILS, why, figures)
+def _static(holds: bool, why: str, **figures: float) -> Finding:
+    return Finding(HOLDS if holds else FAILS, why, figures)
 
 
 def _network(name: str, **options: object) -> torch.nn.Module:
@@ -211,8 +211,8 @@ def strided_adds(*_: object) -> Finding:
 
 def encoder_parameters(*_: object) -> Finding:
     """Compare the encoders of the NYCU lab's two networks, each down to its lowest level."""
-    plain = _network("unet", bias=True, up="bilinear")
-    unet = parameters(plain.encoder) + parameters(plain.bottleneck)
+    bilinear = _network("unet", bias=True, up="bilinear")
+    unet = parameters(bilinear.encoder) + parameters(bilinear.bottleneck)
     resnet = parameters(_network("resnet34_unet", projection="always").encoder)
     return _static(resnet > unet, "parameters, counted", unet=unet, resnet34_unet=resnet)
 

@@ -123,9 +123,9 @@ def _designs(
 ) -> list[Design]:  # fmt: skip
     """Return what both profiles measure, at the sizes of one."""
     unet = {"name": "unet", "width": eighth}
-    plain = {"model": unet | {"bias": True, "up": "bilinear"}}
+    bilinear = {"model": unet | {"bias": True, "up": "bilinear"}}
     residual = {"model": {"name": "resnet34_unet", "width": eighth, "projection": "always"}}
-    networks = {"unet": plain, "resnet34_unet": residual}
+    networks = {"unet": bilinear, "resnet34_unet": residual}
     grey = {
         "pdr_unet": {"model": {"name": "pdr_unet", "filters": 40 * eighth // 64}},
         "unet": {"model": unet},

@@ -162,8 +162,8 @@ def markdown(ledger: Ledger) -> str:
         lines += [f'<a id="{claim["key"]}"></a>', f"**{claim['who']}**: {claim['what']}  "]
         lines += [f"Conditions there: {claim['conditions']}.  ", f"Test here: {claim['test']}.", ""]
         for profile, result in claim["results"].items():
-            where = "" if profile == "always" else f"{profile}: "
-            lines.append(f"- {where}**{result['verdict']}** ({result['why']})")
+            prefix = "" if profile == "always" else f"{profile}: "
+            lines.append(f"- {prefix}**{result['verdict']}** ({result['why']})")
             lines += [f"  - {name}: {figure_text(x)}" for name, x in result["figures"].items()]
         lines.append("")
     for profile, found in ledger["profiles"].items():

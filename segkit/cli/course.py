@@ -81,7 +81,8 @@ def _run(
     try:
         _follow(run(parameters, out, **options), len(parameters))
     finally:
-        print(f"Report: {out / 'index.html'}")
+        if (out / "index.html").is_file():
+            print(f"Report: {out / 'index.html'}")
 
 
 @course.command("refresh", epilog=example("segkit course refresh 07"))
@@ -134,15 +135,15 @@ def _grade(
     for one in marked:
         right = sum(status == "passed" for status in one.marks.values())
         rows.append({"notebook": one.notebook, "right": right, "error": one.error, **one.marks})
-        total = f"{right} of {len(one.marks)}" if one.marks else one.error
+        total = f"{right} of {len(one.marks)}" if one.marks else ""
         marks = (words.get(one.marks.get(name), "") for name in names)
-        lines.append((one.notebook.name, *marks, total))
+        lines.append((one.notebook.name, *marks, total, one.error))
     if csv:
         write_text(csv, csv_text(("notebook", *names, "right", "error"), rows))
     if as_json:
         print_json([one._asdict() for one in marked])
     else:
-        print(text_table(("notebook", *names, "right"), lines, left=len(names) + 2))
+        print(text_table(("notebook", *names, "right", "error"), lines, left=len(names) + 3))
     raise Exit(1 if any(one.error for one in marked) else 0)
 
 

@@ -130,7 +130,7 @@ def evaluate(
         metadata = replace(metadata, threshold=threshold)
     part = configs.source(data) if data else configs.of_run(model)
     part |= options.values(entries) | ({"border": border} if border else {})
-    part = configs.for_model(part, metadata)
+    part = configs.for_model(part, metadata, options.values(entries))
     with stoppable():
         options.progress(f"evaluating on {part['name']}, {split}")
         images = configs.open_split(part, split, count)
@@ -159,8 +159,8 @@ def _print_scores(found: dict[str, Any], network: str, data: dict[str, Any]) -> 
     rule = "the class of the largest logit"
     if found["threshold"] is not None:
         rule = f"foreground above the probability {found['threshold']:g}"
-    where = ", ".join(f"{name} {value}" for name, value in data.items())
-    print(f"{network} on {found['images']} images: {where}")
+    origin = ", ".join(f"{name} {value}" for name, value in data.items())
+    print(f"{network} on {found['images']} images: {origin}")
     print(f"Rule: {rule}; ignored pixels (255) do not count\n")
     rows = [
         (name, number(score["value"]), f"{number(score['low'])} to {number(score['high'])}")
@@ -259,7 +259,8 @@ def export(
         raise BadParameter(f"{out} ends neither in .onnx nor in .pt2", param_hint="OUT")
     network, metadata = load_model(model)
     if out.suffix.lower() == ".pt2":
-        exports.save_program(out, network, metadata)
+        with stoppable():
+            exports.save_program(out, network, metadata)
         print_json({"file": out}) if as_json else print(f"{out}: the program and its metadata")
         return
     missing = environment.lacks(environment.requirements()[1]["export"])

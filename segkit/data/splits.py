@@ -116,7 +116,7 @@ def _in_several(parts: Sequence[np.ndarray], key: Callable) -> dict:
     for p, part in enumerate(parts):
         for i in part:
             found.setdefault(key(i), {}).setdefault(p, int(i))
-    return {k: list(where.values()) for k, where in found.items() if len(where) > 1}
+    return {k: list(parts.values()) for k, parts in found.items() if len(parts) > 1}
 
 
 def _even_order(labels: Sequence, seed: int) -> np.ndarray:

@@ -233,8 +233,8 @@ def _embryo(rng: np.random.Generator, size: int) -> Pair:
     seeds = []
     for candidate in rng.uniform(-1, 1, (60, 2)):  # keep those well inside and well apart
         inside = np.hypot(*candidate) < 0.95
-        apart = all(np.hypot(*(candidate - other)) > 0.42 for other in seeds)
-        if inside and apart:
+        far = all(np.hypot(*(candidate - other)) > 0.42 for other in seeds)
+        if inside and far:
             seeds.append(candidate)
     seeds = np.array(seeds, np.float32)
     grey = rng.uniform(70, 130, len(seeds)).astype(np.float32)

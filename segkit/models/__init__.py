@@ -55,6 +55,9 @@ def build(
     if unknown:
         listed = ", ".join(f"{key}={value!r}" for key, value in known.items())
         raise ArgumentError(f"{name} has no option {', '.join(unknown)}; there are: {listed}")
+    for option, value in chosen.items():
+        if type(known[option]) is int and isinstance(value, int) and value < 1:
+            raise ArgumentError(f"{option}={value}: give at least 1")
     network = _NETWORKS[name]
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:  # the CPU alone: torch.manual_seed would reseed every GPU as well
