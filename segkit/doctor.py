@@ -57,18 +57,17 @@ class _Details:
 class Report:
     """What `check` found in `folder`: the issues, the worst first, and statistics of the data.
 
-    layout: "folder", "oxford-pet" or "labelme". issues: their files are relative to the folder.
     statistics: "pairs" per split, "sizes" and "modes" with their number of images, "values" (how
     the masks are read: "ids", "0/255" or "trimap", None if unclear) and "classes", each with its
     "id", "name", "share" of all pixels and "images".
     """
 
     folder: Path
-    layout: str
-    issues: list[Issue] = field(default_factory=list)
-    statistics: dict[str, Any] = field(default_factory=dict)
-    examples: list[Example] = field(default_factory=list, repr=False)
-    read: Callable[[Example, list[Issue]], tuple] = field(default=None, repr=False)
+    layout: str  # "folder", "oxford-pet" or "labelme"
+    examples: list[Example] = field(repr=False)
+    read: Callable[[Example, list[Issue]], tuple] = field(repr=False)
+    statistics: dict[str, Any]
+    issues: list[Issue] = field(default_factory=list)  # their files are relative to the folder
 
     @property
     def ok(self) -> bool:
@@ -94,10 +93,9 @@ class Report:
 
     @cached_property
     def colour_ids(self) -> dict[_Colour, int]:
-        """The id of each colour of coloured masks: by the usual palette, or counted.
+        """The id of each colour of coloured masks: by the usual palette or, without one, counted.
 
-        They are counted, black first, only where all masks that hold anything but 0 are coloured,
-        with few colours in all.
+        Black first, and only where all masks are coloured (or 0), with few colours in all.
         """
         if self.palette or any(set(e.values) - {0} for e in self.examples):
             return {colour: value for value, colour in self.palette.items()}
@@ -136,14 +134,9 @@ class Report:
             examples = {id(of[file]): of[file] for file in one.files[:_SHOWN] if file in of}
             sections.append((one, one.places(_SHOWN), [*map(self._thumbnail, examples.values())]))
         samples = self.examples[:: max(1, len(self.examples) // _SHOWN)][:_SHOWN]
-        samples = [*map(self._thumbnail, samples)]
-        values = {
-            "report": self,
-            "sections": sections,
-            "statistics": self._statistics(),
-            "samples": samples,
-        }
-        write_text(path, render("doctor.html", title=f"Data: {self.verdict}", **values))
+        values = {"report": self, "sections": sections, "statistics": self._statistics()}
+        values |= {"samples": [*map(self._thumbnail, samples)], "title": f"Data: {self.verdict}"}
+        write_text(path, render("doctor.html", **values))
 
     def _statistics(self) -> list[tuple[str, str]]:
         lines = []
@@ -211,14 +204,14 @@ def check(
         encoding, classes, found = folder.infer_label_encoding(examples, len(names), values)
         issues += found
         names = names or (folder.default_names(classes) if encoding else ())
-    report = Report(root, layout, examples=examples, read=reader)
-    report.statistics = {
+    statistics = {
         "pairs": dict(Counter(e.split for e in examples if e.mask)),
         "sizes": dict(Counter(f"{e.size[1]}×{e.size[0]}" for e in examples if e.details.digest)),
         "modes": dict(Counter(e.details.mode for e in examples if e.details.mode)),
         "values": encoding,
         "classes": _classes(examples, encoding, names),
     }
+    report = Report(root, layout, examples, reader, statistics)
     for find in (_palettes, _strips, _balance, _duplicates, _leaking_groups, _modes):
         issues += find(report)
     for one in grouped(issues):
@@ -232,8 +225,7 @@ def check(
 def _source(root: Path, names: tuple[str, ...]) -> tuple:
     """Return layout, folder, examples, issues, class names, and a function that reads an example.
 
-    It returns image and mask at full size as the loader has them, None where they are refused, and
-    adds the reasons to a list.
+    It returns image and mask as the loader has them, None where refused for reasons it notes.
     """
     for place in (root, root / FOLDER):
         if (place / "annotations" / "trimaps").is_dir():
@@ -267,16 +259,15 @@ def _read_pet(example: Example, issues: list[Issue]) -> tuple:
     image = attempt(issues, _rgb, example.image)  # as torchvision reads it
     mask = attempt(issues, read.mask, example.mask)
     example.size = None if image is None else image.shape[:2]
-    if mask is None:
-        return image, None
-    if image is not None and mask.shape != example.size:
+    if image is not None and mask is not None and mask.shape != example.size:
         issues.append(issue("size-mismatch", example.mask))
     try:
-        mask = from_trimap(mask, "class")
+        mask = None if mask is None else from_trimap(mask, "class")
     except DataError as error:
         issues.append(issue("unknown-ids", example.mask, str(error)))
         return image, None
-    folder.describe_mask(example, mask)
+    if mask is not None:
+        folder.describe_mask(example, mask)
     return image, mask
 
 
@@ -343,11 +334,9 @@ def _steps(mask: np.ndarray) -> tuple[float, int]:
     ids = np.where(mask == IGNORE, 0, mask)
     if ids.max() < 2:
         return np.nan, 0
-    steps = []
-    for one, other in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1])):
-        meet = (one != IGNORE) & (other != IGNORE) & (one != other)
-        steps.append(np.abs(one[meet].astype(int) - other[meet]))
-    steps = np.concatenate(steps)
+    known = np.where(mask == IGNORE, np.nan, mask)  # a step to a NaN is one, and is none
+    steps = np.abs(np.concatenate([np.diff(known, axis=axis).ravel() for axis in (0, 1)]))
+    steps = steps[steps > 0]
     share = float((steps > 1).mean()) if steps.size else np.nan
     return share, int(folder.between(mask, ids, 5).sum())
 
@@ -418,10 +407,7 @@ def _balance(report: Report) -> list[Issue]:
 
 
 def _duplicates(report: Report) -> list[Issue]:
-    """Find images that are the same or nearly so, in several splits or in none yet.
-
-    Identical ones are found within a split too. Within a group they are no issue.
-    """
+    """Find images that are the same, or nearly so in several splits; in a group they may be."""
     seen = [e for e in report.examples if e.details.phash is not None]
     if len(seen) < 2:
         return []
@@ -490,17 +476,15 @@ def fix(report: Report, out: str | Path) -> list[Fix]:
         DataError: the layout is not images and masks, or nothing would be left.
     """
     if report.layout != "folder":
-        only = "only folders of images and masks can be corrected"
-        raise DataError(f"{report.folder} is {report.layout} data: {only}")
+        raise DataError(f"{report.folder}: only folders of images and masks can be corrected")
     codes: dict[str, list[str]] = {}
-    left_out: dict[str, list[str]] = {}
     for one in report.issues:
-        refused = one.severity == "error" and one.code not in _FIXABLE | _STAY
         for file in one.files:
             codes.setdefault(file, []).append(one.code)
-            if refused and (report.folder / file).is_file():
-                left_out.setdefault(file, []).append(one.code)
-    why = {file: f"{file}: {', '.join(sorted(found))}" for file, found in left_out.items()}
+    errors = {one.code for one in report.issues if one.severity == "error"} - _FIXABLE - _STAY
+    left_out = {file: sorted(errors.intersection(found)) for file, found in codes.items()}
+    left_out = {f: c for f, c in left_out.items() if c and (report.folder / f).is_file()}
+    why = {file: f"{file}: {', '.join(found)}" for file, found in left_out.items()}
     done: list[Fix] = []
     with atomic_folder(out, report.folder) as place:
         for example in (e for e in report.examples if e.mask):
@@ -536,10 +520,8 @@ def _write_pair(report: Report, example: Example, codes: list[list[str]], out: P
         if content is not None:
             new, target = Image.fromarray(content), target.with_suffix(".png")
             if k == 1:
-                palette = image_ops.PALETTE.copy()
-                for value, colour in report.palette.items():
-                    palette[value] = colour
-                new.putpalette(palette.tobytes())
+                palette = dict(enumerate(image_ops.PALETTE.tolist())) | report.palette
+                new.putpalette([part for value in range(256) for part in palette[value]])
             new.save(target)
         else:
             changes[k] = "copied"

@@ -348,7 +348,7 @@ def test_labelme_files_are_read_too(tmp_path):
         "labelme-size": ("a4.json",),
         "missing-mask": ("a2.png",),
     }
-    with pytest.raises(DataError, match="is labelme data"):
+    with pytest.raises(DataError, match="only folders of images and masks can be corrected"):
         doctor.fix(report, tmp_path / "out")
 
 
