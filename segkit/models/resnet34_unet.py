@@ -70,17 +70,12 @@ class ResNet34UNet(nn.Module):
         return self.out(y)
 
     def freeze_encoder(self) -> None:
-        """Stop the encoder from learning, through `train()` too, until `unfreeze_encoder()`.
+        """Stop the encoder from learning, through `train()` too.
 
         Its batch normalisation stays in evaluation mode: the running means would drift otherwise.
         """
         self.frozen = True
         self.encoder.requires_grad_(False).eval()
-
-    def unfreeze_encoder(self) -> None:
-        """Let the encoder learn again."""
-        self.frozen = False
-        self.encoder.requires_grad_(True).train(self.training)
 
     def train(self, mode: bool = True) -> "ResNet34UNet":
         """Set training or evaluation mode; a frozen encoder stays in evaluation mode."""
@@ -90,10 +85,7 @@ class ResNet34UNet(nn.Module):
         return self
 
     def parameter_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
-        """Return an optimiser's groups: the encoder at `encoder_lr`, all the rest at `lr`.
-
-        Both hold their parameters whether frozen or not, so unfreezing needs no new optimiser.
-        """
+        """Return an optimiser's groups: the encoder at `encoder_lr`, all the rest at `lr`."""
         rest = [p for name, p in self.named_parameters() if not name.startswith("encoder.")]
         return [
             {"name": "encoder", "params": list(self.encoder.parameters()), "lr": encoder_lr},
@@ -135,14 +127,12 @@ class _Encoder(nn.Module):
         """Load torchvision's ResNet-34 weights, all but the classifier (`fc`)."""
         if pretrained is True:
             state = _imagenet_weights()
-        elif Path(pretrained).is_file():
+        else:
             try:
                 state = torch.load(pretrained, map_location="cpu", weights_only=True)
             except Exception as error:  # unpickling raises whatever it meets
                 what = f"pretrained={str(pretrained)!r} is no file of weights"
                 raise ArgumentError(f"{what}: {error}") from error
-        else:
-            raise ArgumentError(f"pretrained={str(pretrained)!r}: there is no such file")
         state = {name: t for name, t in state.items() if not name.startswith("fc.")}
         channels = self.conv1.in_channels
         if channels != 3 and "conv1.weight" in state:

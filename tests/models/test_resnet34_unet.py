@@ -84,7 +84,7 @@ def test_offline_says_which_file_to_put_where(tmp_path, monkeypatch):
 
 
 def test_missing_or_foreign_weights_are_refused(imagenet, tmp_path):
-    with pytest.raises(ArgumentError, match=r"nowhere\.pth'?: there is no such file"):
+    with pytest.raises(ArgumentError, match=r"nowhere\.pth' is no file of weights.*No such file"):
         build("resnet34_unet", pretrained=tmp_path / "nowhere.pth")
     network, _ = imagenet
     state = network.state_dict()
@@ -146,19 +146,6 @@ def test_frozen_encoder_stays_as_it_is_through_train():
     assert changed == {k for k in before if not k.startswith("encoder.")}
     assert network.training
     assert not network.encoder.bn1.training
-
-
-def test_unfrozen_encoder_learns_again_with_the_same_optimiser():
-    network = build("resnet34_unet", width=4)
-    network.freeze_encoder()
-    optimizer = torch.optim.SGD(network.parameter_groups(lr=0.1, encoder_lr=0.01))
-    network.unfreeze_encoder()
-    before = {k: v.clone() for k, v in network.encoder.state_dict().items()}
-    network(image(2, 3, 64, 64)).square().mean().backward()
-    optimizer.step()
-    after = network.encoder.state_dict()
-    assert all(not torch.equal(before[k], after[k]) for k in before)
-    assert network.encoder.bn1.training
 
 
 def test_parameter_groups_hold_every_parameter_once():
