@@ -18,18 +18,14 @@ from segkit.train import predict_batches
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model got right and wrong: counts of each image, on the CPU.
-
-    boundary: counts near the contours. sweep: counts at each of `metrics.THRESHOLDS`; None for
-    several channels, which have no threshold.
-    """
+    """What a model got right and wrong: counts of each image, on the CPU."""
 
     metadata: ModelMetadata
     data: SegmentationDataset
     counts: Counts
-    boundary: Counts
+    boundary: Counts  # near the contours
     calibration: Calibration
-    sweep: Counts | None
+    sweep: Counts | None  # at each of `metrics.THRESHOLDS`; None for several channels
 
     @property
     def binary(self) -> bool:

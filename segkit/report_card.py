@@ -48,17 +48,11 @@ def report_card(
         figures.insert(0, _threshold_figure(found, chosen_on))
         colours = {"false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
     best, worst = best_and_worst(found, cases)
-    html = render(
-        "report_card.html",
-        title=title or f"Report card: {metadata.network}",
-        metadata=metadata,
-        numbers=numbers,
-        figures=figures,
-        colours=colours | {"ignored": IGNORE_COLOUR},
-        cases={"Worst": _cases(model, found, worst), "Best": _cases(model, found, best)},
-        tables=_tables(model, found),
-    )
-    write_text(out, html)
+    values = {"title": title or f"Report card: {metadata.network}", "metadata": metadata}
+    values |= {"numbers": numbers, "figures": figures, "tables": _tables(model, found)}
+    values |= {"colours": colours | {"ignored": IGNORE_COLOUR}}
+    values |= {"cases": {"Worst": _cases(model, found, worst), "Best": _cases(model, found, best)}}
+    write_text(out, render("report_card.html", **values))
     return numbers
 
 
@@ -89,11 +83,9 @@ def _reliability_figure(found: Evaluation) -> tuple[Markup, str]:
     kind = "the foreground" if found.binary else "the predicted class"
     ax.set(xlabel=f"probability of {kind}", ylabel="observed frequency", title="Reliability")
     ax.legend()
-    caption = (
-        f"Expected calibration error {float(found.calibration.error()):.3f}: the mean distance"
-    )
-    end = "of the probability from the observed frequency. Bars: share of the pixels."
-    return _image(fig, f"{caption} {end}")
+    error = f"Expected calibration error {float(found.calibration.error()):.3f}"
+    meaning = "the mean distance of the probability from the observed frequency"
+    return _image(fig, f"{error}: {meaning}. Bars: share of the pixels.")
 
 
 def _images_figure(found: Evaluation) -> tuple[Markup, str]:
@@ -160,12 +152,14 @@ def _tables(model: nn.Module, found: Evaluation) -> list[tuple[str, str, list]]:
     shown = ("segkit", "python", "system", "packages", "device", "cores", "threads", "memory")
     machine = {name: value for name, value in environment.report().items() if name in shown}
     machine["python"] = machine["python"].split(" at ")[0]  # without the path of someone's folder
-    tables = [("Model", "How it is built and used", about_model)]
-    tables += [("Data", "What it was evaluated on", about_data)]
-    tables += [("Environment", "Where it was evaluated", machine)]
+    tables = {
+        ("Model", "How it is built and used"): about_model,
+        ("Data", "What it was evaluated on"): about_data,
+        ("Environment", "Where it was evaluated"): machine,
+    }
     return [
         (*names, [(str(k), _text(v)) for k, v in rows.items() if v not in ({}, ())])
-        for *names, rows in tables
+        for names, rows in tables.items()
     ]
 
 
