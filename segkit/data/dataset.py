@@ -146,12 +146,14 @@ def loader(
     drop_last: bool = False,
     rank: int = 0,
     ranks: int = 1,
+    generator: torch.Generator | None = None,
 ) -> DataLoader:
     """Return batches of `dataset`: float32 `(N, C, H, W)` images and int64 `(N, H, W)` masks.
 
     Order and augmentation depend on `seed` and the epoch alone: call
     `loader.sampler.set_epoch(e)` at each. `workers` processes load; with 0 it is this one, best
-    for data in memory. `rank` is which process this is, of `ranks` that share the items.
+    for data in memory. `rank` is which process this is, of `ranks` that share the items. The seeds
+    of workers are drawn from `generator`, by default the global one.
     """
     if len(dataset) == 0:
         raise DataError("the data set is empty: nothing to load")
@@ -166,7 +168,7 @@ def loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         worker_init_fn=_ignore_ctrl_c,
-        generator=torch.Generator(),  # else each pass would draw from the global stream
+        generator=generator,
     )
 
 

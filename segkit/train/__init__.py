@@ -183,7 +183,7 @@ def fit(
                     with number_format.autocast():
                         logits = network(images)
                     batch_loss = loss(logits.float(), masks)
-                    number_format.scaler.scale(batch_loss / group).backward()
+                    number_format.backward(batch_loss / group)
                 totals += _summed(batch_loss.detach(), images)
                 if not completes_group:
                     continue

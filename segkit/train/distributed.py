@@ -135,8 +135,9 @@ def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: 
     if batch_size % n:
         remedy = f"make it a multiple of {n}"
         raise ArgumentError(f"batch_size={batch_size} is that of all {n} processes: {remedy}")
-    data = replace(data, seed=seed) if training else data
-    return loader(data, batch_size // n, training, seed, workers, rank=rank(), ranks=n)
+    data, share = replace(data, seed=seed) if training else data, {"rank": rank(), "ranks": n}
+    share["generator"] = torch.Generator()  # else each pass would draw from the global stream
+    return loader(data, batch_size // n, training, seed, workers, **share)
 
 
 def epoch_batches(

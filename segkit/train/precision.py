@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
+from torch import Tensor
 
 from segkit.errors import ArgumentError, one_of
 
@@ -30,6 +31,10 @@ class Precision:
         """Return the context in which the network's forward pass runs."""
         dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.name in ("bf16", "fp16"))
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute gradients; in fp16 those of the scaled loss."""
+        self.scaler.scale(loss).backward()
 
     @property
     def overflow_allowed(self) -> bool:

@@ -78,7 +78,7 @@ def lr_range_test(
             with number_format.autocast():
                 logits = model(images.to(device, memory_format=torch.channels_last))
             value = loss(logits.float(), masks.to(device))
-            number_format.scaler.scale(value).backward()
+            number_format.backward(value)
             number_format.scaler.unscale_(optimizer)
             grads = [p.grad for p in model.parameters() if p.grad is not None]
             norm = 0 if number_format.overflow_allowed else nn.utils.get_total_norm(grads)
