@@ -144,13 +144,6 @@ def test_what_typer_refuses(ran: dict, words: list[str]) -> None:
     assert "parameters" not in ran
 
 
-def test_a_fault_of_ours_keeps_its_traceback(ran: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(course, "run", lambda *_, **__: 1 / 0)
-    monkeypatch.setattr(sys, "argv", ["segkit", "course", "run"])
-    with pytest.raises(ZeroDivisionError):
-        cli.main()
-
-
 def test_doctor_reports_this_machine() -> None:
     found = json.loads(printed("doctor", "--json"))
     assert found["missing"] == []

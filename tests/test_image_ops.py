@@ -155,21 +155,6 @@ def test_masks_are_ids_for_every_reader(tmp_path):
         ops.write_mask(tmp_path / "m.png", mask, form="jpeg")
 
 
-def test_images_are_read_as_training_reads_them_once(tmp_path, monkeypatch):
-    decoded, real = [], Image.core.zip_decoder
-    files = {"grey.png": noise(6, 9), "colour.png": noise(6, 9, 3)}
-    files["opaque.png"] = np.dstack([noise(6, 9, 3), np.full((6, 9), 255, np.uint8)])
-    for name, pixels in files.items():
-        Image.fromarray(pixels).save(tmp_path / name)
-        for channels in (1, 3):
-            expected = read.image(tmp_path / name, channels)
-            with monkeypatch.context() as m:
-                m.setattr(Image.core, "zip_decoder", lambda *a: decoded.append(a) or real(*a))
-                found, _ = ops.read_image(tmp_path / name, channels)
-            np.testing.assert_array_equal(found, expected)
-    assert len(decoded) == 6
-
-
 REFUSED = {
     "rgb16.png": ("bit-depth", "8 bits"), "grey16.png": ("bit-depth", "8 bits"),
     "glass.png": ("transparent", "transparent"), "print.jpg": ("colour-space", "CMYK"),

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import pickle
 import random
 import struct
 from dataclasses import replace
@@ -119,25 +117,6 @@ def test_saving_refuses_metadata_of_another_network(tmp_path):
     with pytest.raises(CheckpointError, match=r"the metadata given .*encoder\.0\.0\.weight is"):
         save_model(tmp_path / "m.safetensors", other, METADATA)
     assert not list(tmp_path.iterdir())
-
-
-class Trap:
-    def __reduce__(self):
-        return os.mkdir, (os.environ["TRAP"],)
-
-
-def test_pickles_are_refused_unopened(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
-    torch.save({"model": Trap()}, tmp_path / "new.pt")
-    torch.save({"model": Trap()}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    for protocol in range(2, 6):
-        (tmp_path / f"{protocol}.pkl").write_bytes(pickle.dumps(Trap(), protocol))
-    files = list(tmp_path.iterdir())
-    assert len(files) == 6
-    for path in files:
-        with pytest.raises(CheckpointError, match=f"{path.name} is .* made by torch.save and you"):
-            load_model(path)
-    assert not (tmp_path / "sprung").exists()
 
 
 def test_a_file_of_another_kind_is_named(tmp_path):

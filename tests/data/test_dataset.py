@@ -135,20 +135,6 @@ def test_a_home_folder_may_be_written_with_a_tilde(tmp_path, monkeypatch):
         data.load("oxford-pet", border="pet", data_dir="~/pets")
 
 
-def test_albumentations_is_not_imported_before_a_pipeline_needs_it():
-    code = """
-import sys
-from segkit import data
-data.load("toy-pets", count=1, border="pet")
-heavy = {"albumentations", "torchvision"} & {name.partition(".")[0] for name in sys.modules}
-assert not heavy, heavy
-data.load("toy-pets", count=1, border="pet", transform="light")
-assert "albumentations" in sys.modules
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def seen(batches):
     return torch.cat([images for images, _ in batches])
 
