@@ -1,11 +1,12 @@
-"""Speed of training: `python tests/bench/bench_train.py [--save]`.
+"""Speed of training: `python tests/bench/bench_train.py [--only cpu|gpu] [--save]`.
 
 On the CPU: this engine against the loop as people write it first (decode in each epoch, `.item()`
 in each step, float32), against a bare step, and against segmentation-models-pytorch in the loop of
 its own examples. With a CUDA GPU also: images a second by precision, and the share of what the
 arithmetic units could do. The two sides of a row take turns; the best rounds are compared.
 It takes up to four minutes on two idle cores; other work beside it spoils the third digit.
-`--save` writes figures/results/bench_train.json. Real pets come from SEGKIT_REAL_DATA if set.
+`--save` writes figures/results/bench_train.json; what was not measured now stays as it is there.
+Real pets come from SEGKIT_REAL_DATA if set.
 """
 
 import argparse
@@ -34,15 +35,15 @@ from torchvision.datasets import OxfordIIITPet
 from segkit import paths, train
 from segkit.data import SegmentationDataset, load, loader
 from segkit.data.pets import from_trimap
+from segkit.files import write_text
 from segkit.losses import BCELoss, DiceLoss
 from segkit.models import build
-from segkit.train.distributed import device_name, pick_device
+from segkit.train.distributed import device_name
 
 SIZE, WIDTH, BATCH, EPOCHS = 128, 16, 16, 3
 ITEMS, VAL_ITEMS, ROUNDS, STEPS = 32, 16, 5, 12
 FIT = {"batch_size": BATCH, "device": "cpu", "log": None}
 PRECISIONS = list(dict.fromkeys((train.precision.choose("auto").name, "fp32")))  # of this CPU
-UNMEASURED = "not yet measured"
 # Forward and backward, GFLOP per image of 256 × 256 (torch.utils.flop_counter).
 GFLOP = {"unet": 288.8, "resnet34_unet": 57.0}
 GPU = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
@@ -295,25 +296,21 @@ def row(what: str, images: int, ours: float, theirs: float, aim: str = "") -> di
 
 
 def on_gpu(
-    device: str = "cuda", size: int = 256, width: int = 64, batch: int = 64, steps: int = 40
+    device: str = "cuda", size: int = 256, width: int = 64, batch: int = 64, steps: int = 20
 ) -> list[dict]:
     """Measure images per second by network and precision, batches at hand and through a loader."""
-    there = device == "cpu" or torch.cuda.is_available()
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch * steps if there else 1, size, size, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (batch * steps, size, size, 3), dtype=np.uint8)
     data = SegmentationDataset(images, images[..., 0] // 128, ("background", "thing"))
     rows = []
     for network, options in (("unet", {"width": width}), ("resnet34_unet", {})):
         for mode in ("first loop", "fp32", "tf32", "bf16", "bf16 compiled"):
             for loading in (False, True)[: 1 if mode == "first loop" else 2]:
                 what = f"{network} at {size}², {mode}" + (", with loading" if loading else "")
-                rows.append({"what": what, "images_per_second": UNMEASURED, "share_of_peak": None})
-                if there:
-                    model = build(network, in_channels=3, classes=1, **options).to(device)
-                    speed = len(data) / gpu_epoch(model, mode, loading, data, batch, device)
-                    rows[-1]["images_per_second"] = speed
-                    if PEAK and size == 256:
-                        rows[-1]["share_of_peak"] = speed * GFLOP[network] / 1e3 / PEAK
+                model = build(network, in_channels=3, classes=1, **options).to(device)
+                speed = len(data) / gpu_epoch(model, mode, loading, data, batch, device)
+                share = speed * GFLOP[network] / 1e3 / PEAK if PEAK and size == 256 else None
+                rows.append({"what": what, "images_per_second": speed, "share_of_peak": share})
     return rows
 
 
@@ -334,14 +331,12 @@ def gpu_epoch(
     return engine(model, batches, epochs=3, **options)
 
 
-def hardware() -> dict:
+def hardware(device: str) -> dict:
     """Return what the figures were measured on."""
-    device = pick_device(None)
     return {
-        "device": device_name(device),
-        "cpu": device_name(torch.device("cpu")),
+        "device": device_name(torch.device(device)),
         "threads": torch.get_num_threads(),
-        "auto precision": str(train.precision.choose("auto", device)),
+        "auto precision": str(train.precision.choose("auto", torch.device(device))),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "segmentation-models-pytorch": smp.__version__},
@@ -350,46 +345,51 @@ def hardware() -> dict:
     }  # fmt: skip
 
 
-def show(cpu: list[dict], gpu: list[dict]) -> None:
-    """Print both tables."""
-    table = Table("on the CPU", "images/s", "against", "ratio", "aim")
-    for r in cpu:
+def show(record: dict) -> None:
+    """Print what was measured, with what it was measured on."""
+    console = Console(width=110)
+    cpu, gpu = (record.get(part, {"device": "", "rows": []}) for part in ("cpu", "gpu"))
+    table = Table(cpu["device"], "images/s", "against", "ratio", "aim")
+    for r in cpu["rows"]:
         speeds = (f"{r[key]:.1f}" for key in ("images_per_second", "against"))
         table.add_row(r["what"], *speeds, f"{r['ratio']:.3f}", r["aim"])
-    Console(width=110).print(table)
-    table = Table("on a GPU", "images/s", "share of peak")
-    for r in gpu:
-        speed, share = r["images_per_second"], r["share_of_peak"]
-        table.add_row(
-            r["what"],
-            speed if isinstance(speed, str) else f"{speed:,.0f}",
-            "" if share is None else f"{share:.0%}",
-        )
-    Console(width=110).print(table)
+    console.print(table)
+    table = Table(gpu["device"], "images/s", "share of peak")
+    for r in gpu["rows"]:
+        share = "" if r["share_of_peak"] is None else f"{r['share_of_peak']:.0%}"
+        table.add_row(r["what"], f"{r['images_per_second']:,.0f}", share)
+    console.print(table)
+
+
+def on_cpu(root: Path) -> list[dict]:
+    """Measure on the pets in `root`."""
+    how = {"border": "pet", "data_dir": root, "cache": False, "transform": None}
+    data = load("oxford-pet", "test", SIZE, count=ITEMS, **how)
+    batches = list(loader(data, BATCH, shuffle=True))
+    rows = [*end_to_end(root), *overhead(batches[:1] * 4), *against_smp(data), *accumulation()]
+    with tempfile.TemporaryDirectory() as home:
+        return rows + evaluation(Path(home))
 
 
 def main() -> None:
-    """Measure everything, print it, and save it if asked."""
+    """Measure what is asked for, print it, and save it if asked."""
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--only", choices=("cpu", "gpu"), help="measure on this alone")
     arguments.add_argument("--save", action="store_true", help="write figures/results/…json")
-    save = arguments.parse_args().save
-    with tempfile.TemporaryDirectory() as home:
-        real = os.environ.get("SEGKIT_REAL_DATA")
-        root = Path(real) if real else make_pets(Path(home))
-        how = {"border": "pet", "data_dir": root, "cache": False, "transform": None}
-        data = load("oxford-pet", "test", SIZE, count=ITEMS, **how)
-        batches = list(loader(data, BATCH, shuffle=True))
-        cpu = [*end_to_end(root), *overhead(batches[:1] * 4), *against_smp(data)]
-        cpu += [*accumulation(), *evaluation(Path(home))]
-    gpu = on_gpu()
-    show(cpu, gpu)
-    if save:
-        file = paths.root() / "figures" / "results" / "bench_train.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        conditions = {"data": "real pets" if real else "made-up pets", **hardware()}
-        file.write_text(
-            json.dumps({**conditions, "cpu_rows": cpu, "gpu_rows": gpu}, indent=1) + "\n"
-        )
+    asked = arguments.parse_args()
+    file = paths.root() / "figures" / "results" / "bench_train.json"
+    record = json.loads(file.read_text())
+    if asked.only != "gpu":
+        with tempfile.TemporaryDirectory() as home:
+            real = os.environ.get("SEGKIT_REAL_DATA")
+            rows = on_cpu(Path(real) if real else make_pets(Path(home)))
+        pets = "real pets" if real else "made-up pets"
+        record["cpu"] = {"data": pets, **hardware("cpu"), "rows": rows}
+    if asked.only != "cpu" and torch.cuda.is_available():
+        record["gpu"] = {**hardware("cuda"), "rows": on_gpu()}
+    show(record)
+    if asked.save:
+        write_text(file, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":
