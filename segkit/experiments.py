@@ -38,6 +38,7 @@ from segkit.errors import ArgumentError, SegkitError, one_of
 from segkit.files import write_text
 from segkit.metrics import Counts, boundary_counts, counts
 from segkit.train import evaluate, fit, predict_batches
+from segkit.train.distributed import pick_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,7 +181,7 @@ def run(
         "boundary": None,
     }
     if rule == "official":
-        tested = predict_batches(model, open_split(source, "test"))
+        tested = predict_batches(model, open_split(source, "test"), device=pick_device(None))
         batches = [(counts(*batch), boundary_counts(*batch)) for batch in tested]
         test, boundary = (Counts.cat(parts) for parts in zip(*batches, strict=True))
         record |= {"test": test.stacked().tolist(), "boundary": boundary.stacked().tolist()}

@@ -26,7 +26,14 @@ from segkit.train import checkpoint, distributed
 from segkit.train import precision as precisions
 from segkit.train.checkpoint import BEST, LAST, Progress, load_weights, save_weights
 from segkit.train.checks import Loss, check_and_default_loss, is_out_of_memory
-from segkit.train.distributed import all_sum, epoch_batches, make_loader, random_states, ranks
+from segkit.train.distributed import (
+    all_sum,
+    epoch_batches,
+    make_loader,
+    on_device,
+    random_states,
+    ranks,
+)
 from segkit.train.history import History, call_trackers, epoch_line, make_trackers, run_metadata
 from segkit.train.range_test import RangeTest, lr_range_test
 from segkit.train.schedules import Schedule, Scheduler, curve, make_optimizer
@@ -79,7 +86,8 @@ def fit(
     and returns the history so far.
 
     Args:
-        model: the network; its parameters are trained in place.
+        model: the network; its parameters are trained in place, and in the end are on the device
+            that they came from.
         train: a SegmentationDataset, or a DataLoader of float32 images (N, C, H, W) and int64
             masks (N, H, W).
         val: the same for validation, or None.
@@ -139,8 +147,8 @@ def fit(
             val = make_loader(val, batch_size, seed, workers, training=False)
         batches = len(train)
         model = distributed.sync_batch_norm(model, device)
-        model.to(device, memory_format=layout)
         loss = settings["loss"] = check_and_default_loss(model, loss, [train, val])
+        stack.enter_context(on_device(device, model, loss, memory_format=layout))
         optimizer = make_optimizer(optimizer, model, lr, weight_decay)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         scheduler = Scheduler(schedule, optimizer, epochs, math.ceil(batches / accumulate))
@@ -367,17 +375,17 @@ def predict_batches(
     one that the network is on; the other arguments are those of `fit`.
     """
     weights = next(model.parameters(), torch.empty(0))
-    device = distributed.pick_device(device or weights.device)
+    device = distributed.pick_device(device or distributed.device_of(model))
     number_format = precisions.choose(precision, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     loader = make_loader(data, batch_size, 0, workers, training=False)
-    model.to(device, memory_format=layout)
     model.eval()
-    for images, masks in loader:
-        images = images.to(device, weights.dtype, memory_format=layout, non_blocking=True)
-        with number_format.autocast():
-            logits = model(images)
-        yield logits.float(), masks.to(device, non_blocking=True)
+    with on_device(device, model, memory_format=layout):
+        for images, masks in loader:
+            images = images.to(device, weights.dtype, memory_format=layout, non_blocking=True)
+            with number_format.autocast():
+                logits = model(images)
+            yield logits.float(), masks.to(device, non_blocking=True)
 
 
 def evaluate(
@@ -396,8 +404,10 @@ def evaluate(
     """
     device = distributed.pick_device(device)
     loader = make_loader(data, batch_size, 0, 0, training=False)
-    loss = check_and_default_loss(model.to(device), loss, [loader], training=False)
-    return _evaluate(model, loader, loss, device, precision=precision)
+    loss = check_and_default_loss(model, loss, [loader], training=False)
+    with on_device(device, model, loss):
+        mean, counted = _evaluate(model, loader, loss, device, precision=precision)
+    return mean, Counts(*counted.stacked().cpu())
 
 
 @torch.no_grad()

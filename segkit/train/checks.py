@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from segkit.data.dataset import IGNORE, SegmentationDataset
 from segkit.errors import ArgumentError, DataError
 from segkit.losses import BCELoss, CrossEntropyLoss
+from segkit.train.distributed import device_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -18,21 +19,19 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def check_and_default_loss(
     model: nn.Module, loss: Loss | None, loaders: list[DataLoader | None], training: bool = True
 ) -> Loss:
-    """Return the loss, on the network's device, once network, batches and masks fit together.
+    """Return the loss, once network, batches and masks fit together.
 
     By default it is binary cross-entropy for one channel of logits, cross-entropy for more.
     `training`: whether the first loader's batches are trained on. Raises ArgumentError, DataError.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    images = _first_image(loaders[0]).to(device)
+    images = _first_image(loaders[0]).to(device_of(model))
     channels = _logit_channels(model, images)
     if training:
         _check_single_images(model, images, loaders[0])
     for loader in loaders:
         if loader is not None and isinstance(loader.dataset, SegmentationDataset):
             _check_masks(loader.dataset, max(2, channels))
-    loss = loss or (BCELoss() if channels == 1 else CrossEntropyLoss())
-    return loss.to(device) if isinstance(loss, nn.Module) else loss
+    return loss or (BCELoss() if channels == 1 else CrossEntropyLoss())
 
 
 def _first_image(loader: DataLoader) -> Tensor:

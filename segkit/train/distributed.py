@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,6 +77,27 @@ def pick_device(device: str | torch.device | None) -> torch.device:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     return device
+
+
+@contextmanager
+def on_device(device: torch.device, *modules: object, **layout: Any) -> Iterator[None]:
+    """Have those of `modules` that are networks or losses on `device`, then where they were."""
+    homes = {}
+    for module in modules:
+        if isinstance(module, nn.Module):
+            homes[module] = device_of(module)
+            module.to(device, **layout)
+    try:
+        yield
+    finally:
+        for module, home in homes.items():
+            module.to(home)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where the parameters of a network are, or the buffers of a loss."""
+    tensors = chain(module.parameters(), module.buffers())
+    return next((t.device for t in tensors), torch.device("cpu"))
 
 
 def device_name(device: torch.device) -> str:

@@ -1,5 +1,6 @@
 """How high a learning rate training tolerates: try them all in one short run."""
 
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, count, islice
@@ -65,13 +66,15 @@ def lr_range_test(
     device = distributed.pick_device(device)
     number_format = precisions.choose(precision, device)
     loader = distributed.make_loader(train, batch_size, seed, 0, training=True)
-    model = deepcopy(model).to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(optimizer, model, lowest, None)
+    model, rates, losses, smooth = deepcopy(model), [], [], []
     growth = Schedule("exponential", final=highest / lowest)
-    scheduler = Scheduler(growth, optimizer, 1, steps - 1)  # as many intervals
-    rates, losses, smooth = [], [], []
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         loss = check_and_default_loss(model, loss, [loader])
+        layout = {"memory_format": torch.channels_last}
+        stack.enter_context(distributed.on_device(device, model, loss, **layout))
+        optimizer = make_optimizer(optimizer, model, lowest, None)
+        scheduler = Scheduler(growth, optimizer, 1, steps - 1)  # as many intervals
         epochs = (distributed.epoch_batches(loader, epoch, seed) for epoch in count())
         model.train()
         for images, masks in islice(chain.from_iterable(epochs), steps):
