@@ -86,7 +86,7 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
     if folder := written["data"].get("data_dir"):  # has to hold in any other folder too
         written["data"]["data_dir"] = str(Path(folder).expanduser().absolute())
     text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True) if out else ""
-    with distributed.process_group():
+    with distributed.process_group(options.get("device")) as device:
         first = distributed.rank() == 0
         train, val = (open_split(config["data"], split) for split in ("train", "val"))
         model = build_model(config["model"], train.channels, train.classes)
@@ -97,7 +97,8 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
             return Trained(model, history)
         threshold, reason = config["threshold"], "as asked"
         if threshold == "validation" and val.classes == 1:
-            found = choose_threshold(model, val)
+            with distributed.on_device(device, model):
+                found = choose_threshold(model, val)
             threshold = found.value
             reason = f"best IoU, {found.score:.4f}, of {len(val)} validation images"
         elif threshold == "validation":

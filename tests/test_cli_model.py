@@ -72,7 +72,7 @@ def test_options_override_the_file(run, model):
 
 
 def test_evaluate_scores_the_test_set_of_the_run(model, tmp_path):
-    shown = json.loads(printed("evaluate", model, "--json"))
+    shown = json.loads(printed("evaluate", model, "--json", "--device", "cpu"))
     own = data.load("toy-embryo", "test", 32, seed=3)
     expected = summary(evaluate(*load_model(model), own))
     assert {name: shown[name] for name in expected} == expected

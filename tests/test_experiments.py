@@ -87,7 +87,7 @@ def test_a_record_holds_the_config_and_counts_every_image(tmp_path, monkeypatch)
     best = max(found["history"]["val_iou"])
     assert Counts(*val).iou().item() == pytest.approx(best, abs=1e-4), "the selected weights"
     assert found["history"]["val_iou"][found["selected_epoch"] - 1] == best
-    assert found["memory"]["peak"] > found["memory"]["start"] > 0
+    assert found["memory"]["peak"] > found["memory"]["start"] >= 0  # 0 on a GPU
     assert found["made_with"]["precision"].startswith("fp32") and len(found["made_with"]) == 6
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [file.name]
     assert experiments.run(CONFIG, tmp_path) == file and len(calls) == 4, "done is done"

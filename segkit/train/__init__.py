@@ -131,9 +131,8 @@ def fit(
     trackers = make_trackers(trackers, out)
     with ExitStack() as stack:
         # Processes, device, number format, random state.
-        stack.enter_context(distributed.process_group())
+        device = stack.enter_context(distributed.process_group(device))
         log = log if distributed.rank() == 0 else None
-        device = distributed.pick_device(device)
         number_format = precisions.choose(precision, device)
         options = {"device": device, "precision": precision, "channels_last": channels_last}
         layout = torch.channels_last if channels_last else torch.contiguous_format

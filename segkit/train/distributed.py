@@ -30,14 +30,18 @@ Data = SegmentationDataset | DataLoader
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started, for the time of the context."""
+def process_group(device: str | torch.device | None) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, for the time of the context.
+
+    Yields the device of this one, as `pick_device` does.
+    """
+    device = pick_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
-        yield
+        yield device
         return
-    dist.init_process_group()  # gloo for tensors on CPUs, nccl for those on GPUs
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield
+        yield device
     finally:
         dist.destroy_process_group()
 
@@ -75,6 +79,11 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     if device.type == "cuda":
         if device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if device.index >= torch.cuda.device_count():
+            raise ArgumentError(
+                f"this needs GPU number {device.index}, and there are {torch.cuda.device_count()}: "
+                'start as many processes as there are GPUs, or give device="cpu"'
+            )
         torch.cuda.set_device(device)
     return device
 

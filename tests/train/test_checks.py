@@ -32,10 +32,19 @@ class Breaks(BCELoss):
 @pytest.mark.parametrize("how", ["value", "gradient"])
 def test_what_is_not_finite_stops_training_before_it_does_harm(how, tmp_path):
     data, val = toy(32), toy(8, seed=1)
-    twin, _ = quick(data=data, val=val, epochs=2)
+    twin, _ = quick(data=data, val=val, epochs=2, device="cpu")
     model = net()
     with pytest.raises(TrainingError) as caught:
-        quick(model, data, val, loss=Breaks(at=11, how=how), epochs=4, lr=1e-3, out=tmp_path)
+        quick(
+            model,
+            data,
+            val,
+            loss=Breaks(at=11, how=how),
+            epochs=4,
+            lr=1e-3,
+            out=tmp_path,
+            device="cpu",
+        )
     message = str(caught.value)
     assert "in epoch 3, batch 3 of 4, learning rate 0.001" in message
     assert "a lower learning rate (lr=0.0001), warmup=1, clip=1.0 or" in message

@@ -16,7 +16,7 @@ from torch import nn
 
 from segkit import train
 from segkit.config import from_config
-from segkit.errors import DataError
+from segkit.errors import ArgumentError, DataError
 from segkit.metrics import counts
 from segkit.train import distributed
 
@@ -37,18 +37,25 @@ def several(function, tmp_path, ranks=2):
 
 def _member(rank, function, ranks, port, folder):
     join(rank, ranks, port)
-    with distributed.process_group():
+    with distributed.process_group("cpu"):
         function(rank, folder)
 
 
-OPTIONS = {"epochs": 2, "batch_size": 8, "optimizer": "sgd", "lr": 0.1, "accumulate": 2}
+OPTIONS = {
+    "epochs": 2,
+    "batch_size": 8,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "accumulate": 2,
+    "device": "cpu",
+}
 
 
 def both(rank, folder):
     val = toy(11, seed=1)  # an odd number: the shares differ in size
     _, history = quick(net(norm=False), toy(40), val, out=folder / "two", save_every=1, **OPTIONS)
     (folder / f"seen by {rank}").write_text(history.to_csv())
-    _, own = train.evaluate(net(norm=False), val, batch_size=4, precision="fp32")
+    _, own = train.evaluate(net(norm=False), val, batch_size=4, precision="fp32", device="cpu")
     summed = distributed.all_sum(own.total().stacked())
     torch.save(summed, folder / f"counts {rank}")
 
@@ -83,7 +90,11 @@ def test_two_processes_equal_one(tmp_path):
 
 
 def cut_and_go_on(rank, folder):
-    data, options, goes_on = toy(40), {"batch_size": 8, "epochs": 2}, (folder / "last.pt").exists
+    data, options, goes_on = (
+        toy(40),
+        {"batch_size": 8, "epochs": 2, "device": "cpu"},
+        (folder / "last.pt").exists,
+    )
 
     def loss(logits, target):
         if goes_on():
@@ -111,11 +122,11 @@ def test_two_processes_go_on_bit_identical(tmp_path):
 
 def refuses(rank, folder):
     with pytest.raises(ValueError, match="batch_size=5 is that of all 2 processes"):
-        quick(batch_size=5)
+        quick(batch_size=5, device="cpu")
     with pytest.raises(DataError, match="1 items cannot be shared among 2 processes"):
-        quick(val=toy(1))
+        quick(val=toy(1), device="cpu")
     with pytest.raises(ValueError, match="give data sets, not loaders"):
-        quick(data=torch.utils.data.DataLoader(list(toy(4))))
+        quick(data=torch.utils.data.DataLoader(list(toy(4))), device="cpu")
 
 
 def test_what_cannot_be_shared_is_refused(tmp_path):
@@ -140,7 +151,7 @@ def test_shares_of_a_step_make_the_batch_of_one_process(monkeypatch):
 CONFIG = {
     "data": {"name": "toy-embryo", "size": 32, "count": 16, "val_count": 7},
     "model": {"name": "unet", "width": 4, "depth": 2, "norm": False},
-    "fit": {"epochs": 2, "batch_size": 8, "precision": "fp32",
+    "fit": {"epochs": 2, "batch_size": 8, "precision": "fp32", "device": "cpu",
             "schedule": {"name": "cosine", "warmup": 0.5}},
 }  # fmt: skip
 
@@ -161,3 +172,11 @@ def test_torchrun_trains_a_unet_as_one_process_does(tmp_path):
     assert done.stdout.count("epoch 1/2") == 1  # process 0 alone prints
     assert done.stdout.count("Model: ") == 1 and (tmp_path / "two" / "model.safetensors").is_file()
     agree(from_config(CONFIG, log=None).history, tmp_path / "two")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ArgumentError, match=r'GPU number 1, and there are 1: .* device="cpu"'):
+        distributed.pick_device(None)

@@ -14,6 +14,7 @@ from segkit.errors import ArgumentError
 from segkit.losses import DiceLoss
 from segkit.metrics import Counts, counts
 from segkit.train import Schedule
+from segkit.train.distributed import pick_device
 
 
 def test_learns_and_reports_one_line_per_epoch():
@@ -22,7 +23,7 @@ def test_learns_and_reports_one_line_per_epoch():
     assert history.last["val_iou"] > 0.9 > history.rows[0]["val_iou"]
     assert history["epoch"] == list(range(1, 9))
     assert len(lines) == 9  # device and precision, then the epochs
-    assert lines[0] == "cpu, fp32: as asked"
+    assert lines[0] == f"{pick_device(None)}, fp32: as asked"
     assert lines[3].startswith("epoch 3/8  loss 0.") and " val IoU " in lines[3]
 
 
@@ -168,7 +169,7 @@ def test_average_is_what_is_judged_and_kept():
     class Recorder(torch.optim.SGD):
         def step(self, closure=None):
             super().step(closure)
-            seen.append(self.param_groups[0]["params"][0].detach().clone())
+            seen.append(self.param_groups[0]["params"][0].detach().cpu().clone())
 
     model = net(norm=False)
     _, history = quick(

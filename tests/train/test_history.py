@@ -6,6 +6,7 @@ import pytest
 from nets import jitter, net, quick, toy
 
 from segkit.losses import BCELoss
+from segkit.train.distributed import device_name, pick_device
 from segkit.train.history import _COLUMNS as COLUMNS
 from segkit.train.history import History
 
@@ -54,7 +55,9 @@ def test_folder_holds_table_and_config(tmp_path):
     )
     assert settings["precision"] == "fp32" and config["precision"] == "fp32: as asked"
     assert config["parameters"] == sum(p.numel() for p in net().parameters())
-    assert config["torch"] and config["python"] and config["device"].startswith("cpu")
+    assert (
+        config["torch"] and config["python"] and config["device"] == device_name(pick_device(None))
+    )
 
 
 class Fails:
