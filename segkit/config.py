@@ -108,7 +108,9 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
         notes = {"threshold chosen": reason, "training": training}
         spec = {key: value for key, value in config["model"].items() if key != "seed"}
         name = spec.pop("name")
-        metadata = ModelMetadata.of(train, name, threshold=threshold, notes=notes, **spec)
+        metadata = ModelMetadata.of(
+            train, name, validation=val, threshold=threshold, notes=notes, **spec
+        )
         if not out:
             return Trained(model, history, metadata)
         write_text(out / "train.yaml", text)

@@ -4,7 +4,6 @@
 `fix` writes a corrected copy of what can be corrected without guessing.
 """
 
-import hashlib
 import io
 import shutil
 from collections import Counter
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from segkit import image_ops
 from segkit.data import annotations, folder, read
 from segkit.data.cache import in_threads
-from segkit.data.dataset import IGNORE, Pair
+from segkit.data.dataset import IGNORE, Pair, digest
 from segkit.data.folder import Example, GroupBy, listed
 from segkit.data.pets import FOLDER, from_trimap, trimap_classes
 from segkit.errors import DataError
@@ -44,7 +43,7 @@ class _Details:
 
     group: str = ""  # by group_by
     mode: str = ""  # how the image's file stores a pixel
-    digest: bytes = b""  # of the image's pixels
+    digest: str = ""  # of the image's pixels
     phash: np.ndarray | None = None  # perceptual hash, bool (256,)
     thumbnail: np.ndarray | None = None  # normalised, float (1024,)
     counts: np.ndarray | None = None  # pixels of each mask value, int (256,)
@@ -212,7 +211,7 @@ def check(
         "classes": _classes(examples, encoding, names),
     }
     report = Report(root, layout, examples, reader, statistics)
-    for find in (_palettes, _strips, _balance, _duplicates, _leaking_groups, _modes):
+    for find in (_palettes, _strips, _balance, _duplicates, _groups, _modes):
         issues += find(report)
     for one in grouped(issues):
         clear = encoding == "0/255" or one.code not in ("interpolated", "lossy-mask")
@@ -300,7 +299,7 @@ def _measure(
 
     details = _Details()
     if image is not None:
-        details.digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes()).digest()
+        details.digest = digest(image)
         grey = Image.fromarray(image).convert("L")
         details.phash = imagehash.phash(grey, 16).hash.ravel()
         small = np.asarray(grey.resize((32, 32), Image.Resampling.BOX), dtype=np.float32).ravel()
@@ -391,6 +390,9 @@ def _balance(report: Report) -> list[Issue]:
     if readable and len(empty) == len([e for e in report.examples if e.mask]):
         return [issue("no-foreground", report.folder)]
     issues = [issue("empty-mask", file) for file in empty]
+    if len(report.statistics["classes"]) == 2 and report.statistics["classes"][1]["share"] > 0.75:
+        share = f"{report.statistics['classes'][1]['share']:.0%} of all pixels"
+        issues.append(issue("no-background", report.folder, share))
     clean = [e for e in readable if not e.lossy and 255 in e.values]
     issues += [issue("black-white", e.mask) for e in clean if white]
     for c in report.statistics["classes"][1:] if len(empty) < len(readable) else []:
@@ -413,7 +415,7 @@ def _duplicates(report: Report) -> list[Issue]:
         return []
     hashes = np.array([e.details.phash for e in seen], dtype=np.float32)
     thumbnails = np.array([e.details.thumbnail for e in seen])
-    _, content = np.unique([e.details.digest.hex() for e in seen], return_inverse=True)
+    _, content = np.unique([e.details.digest for e in seen], return_inverse=True)
     part = np.array([e.split for e in seen])
     groups = np.array([e.details.group or f"/{i}" for i, e in enumerate(seen)])
     ones = hashes.sum(axis=1)
@@ -433,13 +435,24 @@ def _duplicates(report: Report) -> list[Issue]:
     return list(issues.values())
 
 
-def _leaking_groups(report: Report) -> list[Issue]:
-    """Find groups that are in several splits."""
-    members = [e for e in report.examples if e.details.group]
-    homes = {(e.details.group, e.split) for e in members}
-    count = Counter(group for group, _ in homes)
-    leaking = [e for e in members if count[e.details.group] > 1]
-    return [issue("leak-group", e.image, f"group {e.details.group}") for e in leaking]
+def _groups(report: Report) -> list[Issue]:
+    """Find groups that are in several splits; without groups, names that look like some."""
+    homes: dict[str, set[str]] = {}
+    for e in report.examples:
+        homes.setdefault(e.details.group, set()).add(e.split)
+    if homes.keys() - {""}:
+        return [
+            issue("leak-group", e.image, f"group {e.details.group}")
+            for e in report.examples
+            if e.details.group and len(homes[e.details.group]) > 1
+        ]
+    stems, found = folder.shared_stems(e.name for e in report.examples), []
+    parts = {e.name: e.split for e in report.examples}
+    for stem, members in stems.items() if report.layout != "oxford-pet" else ():
+        places = {parts[name] for name in members}
+        if len(members) > 1 and (len(places) > 1 or "" in places):
+            found.append(issue("shared-stems", report.folder, f"{stem}: {len(members)} images"))
+    return found
 
 
 def _modes(report: Report) -> list[Issue]:

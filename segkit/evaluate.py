@@ -1,6 +1,7 @@
 """How good a model is on a set of images: scores with intervals, by class, and image by image."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,21 @@ class Evaluation:
     def binary(self) -> bool:
         """Whether there is one channel."""
         return self.metadata.classes == 1
+
+    def warnings(self) -> list[str]:
+        """Return a sentence about images that training, or the choice of the model, has used."""
+        found, said = list(zip(self.data.digests(), self.data.names, strict=True)), []
+        for known, purpose, how in (
+            (self.metadata.trained_on, "train the model", "far"),
+            (self.metadata.chosen_on, "choose its epoch or threshold", "somewhat"),
+        ):
+            if seen := [name for image, name in found if image in known]:
+                shown = ", ".join(seen[:5]) + (" …" if len(seen) > 5 else "")
+                said.append(
+                    f"{len(seen)} of these {len(self.data)} images ({shown}) were used to {purpose}"
+                    f": the scores may be {how} better than on new images"
+                )
+        return said
 
 
 def evaluate(
@@ -87,6 +103,8 @@ def scores(evaluation: Evaluation, resamples: int = 2000) -> dict[str, Interval]
     wanted["recall"] = lambda c: c.recall("macro", **one)
     wanted["boundary IoU"] = lambda c: c.iou("macro", **one)
     data = dict.fromkeys(wanted, evaluation.counts) | {"boundary IoU": evaluation.boundary}
+    if len(evaluation.data) == 1:  # a score, but nothing to say how far it varies
+        return {k: Interval(float(f(data[k])), math.nan, math.nan) for k, f in wanted.items()}
     return {k: metrics.bootstrap(f, data[k], resamples=resamples) for k, f in wanted.items()}
 
 
@@ -94,6 +112,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
     """Return the numbers of an evaluation, ready for JSON: None stands for NaN."""
     numbers = {
         "images": len(evaluation.data),
+        "warnings": evaluation.warnings(),
         "threshold": evaluation.metadata.threshold if evaluation.binary else None,
         "scores": {name: score._asdict() for name, score in scores(evaluation).items()},
         "classes": _by_class(evaluation),

@@ -62,7 +62,7 @@ def save_program(path: str | Path, model: nn.Module, metadata: ModelMetadata) ->
     """
     program = export_program(model, metadata.in_channels)
     content = io.BytesIO()
-    torch.export.save(program, content, extra_files={"segkit": metadata.to_json()})
+    torch.export.save(program, content, extra_files={"segkit": metadata.to_export()})
     with atomic_file(path) as part:
         part.write_bytes(content.getvalue())
 
@@ -88,7 +88,7 @@ def export_onnx(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> 
     for value in (*proto.graph.input, *proto.graph.output):
         for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
             value.type.tensor_type.shape.dim[axis].dim_param = name
-    onnx.helper.set_model_props(proto, {"segkit": metadata.to_json()})
+    onnx.helper.set_model_props(proto, {"segkit": metadata.to_export()})
     with atomic_file(path) as part:
         onnx.save(proto, str(part))
         difference, largest = _compare(model, OnnxNetwork(part), metadata)

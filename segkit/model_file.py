@@ -8,7 +8,7 @@ import json
 import math
 import re
 import zlib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ class ModelMetadata:
     options: dict[str, Any] = field(default_factory=dict)  # the network's own, as build takes them
     threshold: float = 0.5  # of probability, where `classes` is 1
     notes: dict[str, Any] = field(default_factory=dict)  # data, scores, settings, for JSON
+    trained_on: dict[str, str] = field(default_factory=dict)  # names of images by their digests
+    chosen_on: dict[str, str] = field(default_factory=dict)  # that chose epoch and threshold
 
     def __post_init__(self) -> None:
         texts = {name for name in self.class_names if isinstance(name, str)}
@@ -66,13 +68,16 @@ class ModelMetadata:
         dataset: "SegmentationDataset",
         network: str,
         *,
+        validation: "SegmentationDataset | None" = None,
         threshold: float = 0.5,
         notes: dict[str, Any] | None = None,
         **options: Any,
     ) -> "ModelMetadata":
         """Return the metadata of the network called `network`, trained on `dataset`.
 
-        options: those given to `build`; `classes` among them only if not the data set's.
+        Args:
+            validation: the images that chose the epoch or the threshold.
+            options: those given to `build`; `classes` among them only if not the data set's.
         """
         transform, channels = dataset.transform, dataset.channels
         mean = getattr(transform, "mean", None if transform else [0.0] * channels)
@@ -93,11 +98,17 @@ class ModelMetadata:
             classes,
             options,
         )
-        return cls(network, *about, threshold, {"data": dataset.info} | (notes or {}))
+        parts = (dataset, validation)
+        used = [dict(zip(x.digests(), x.names, strict=True)) if x else {} for x in parts]
+        return cls(network, *about, threshold, {"data": dataset.info} | (notes or {}), *used)
 
     def build(self) -> nn.Module:
         """Return the network with weights not yet trained."""
         return models.build(self.network, self.in_channels, self.classes, **self.options)
+
+    def to_export(self) -> str:
+        """Return as JSON what another program needs: all but the names of the images."""
+        return replace(self, trained_on={}, chosen_on={}).to_json()
 
     def to_json(self) -> str:
         """Return the metadata as JSON. Raises ArgumentError for notes that JSON cannot hold."""

@@ -71,6 +71,8 @@ def _split(
     into two parts is refused. Near-duplicates are found by: segkit data check OUT.
     """
     from segkit import convert
+    from segkit.data.folder import shared_stems
+    from segkit.issues import issue
 
     with stoppable():
         found = convert.split(folder, fractions, seed, group_by, stratify_by)
@@ -82,6 +84,8 @@ def _split(
     else:
         counts = ", ".join(f"{count} {split}" for split, count in found.counts().items())
         print(f"{out}: {counts}; {found.rule}, seed {seed}; no image is in two splits")
+        if stems := {} if group_by else shared_stems(row["name"] for row in found.rows()):
+            print(issue("shared-stems", folder, f"{len(stems)} such names, as {min(stems)}"))
 
 
 @data.command("from-labelme", epilog=example("segkit data from-labelme drawn --out scans"))

@@ -162,8 +162,14 @@ def _print_scores(found: dict[str, Any], network: str, data: dict[str, Any]) -> 
     origin = ", ".join(f"{name} {value}" for name, value in data.items())
     print(f"{network} on {found['images']} images: {origin}")
     print(f"Rule: {rule}; ignored pixels (255) do not count\n")
+    for warning in found["warnings"]:
+        print(f"Warning: {warning}.\n")
+
+    def interval(low: float | None, high: float | None) -> str:
+        return "–" if low is None else f"{low:.3f} to {high:.3f}"
+
     rows = [
-        (name, number(score["value"]), f"{number(score['low'])} to {number(score['high'])}")
+        (name, number(score["value"]), interval(score["low"], score["high"]))
         for name, score in found["scores"].items()
     ]
     print(text_table(("Score", "value", "95 % interval"), rows), end="\n\n")

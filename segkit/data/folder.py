@@ -313,6 +313,19 @@ def groups_of(items: Sequence, group_by: GroupBy) -> list[str]:
     return found
 
 
+def shared_stems(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return names by what stands before their number: perhaps slices of one patient.
+
+    Empty unless all names are like patient00_slice001, and most share that part with others.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        match = re.fullmatch(r"(.+)[_ .-][A-Za-z]*\d+", name)
+        found.setdefault(match[1] if match else "", []).append(name)
+    alone = sum(len(members) == 1 for members in found.values())
+    return {} if "" in found or len(found) < 2 or 2 * alone > len(found) else found
+
+
 def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the class names as a tuple, empty for None; refuse fewer than two and repeats."""
     if class_names is None:

@@ -1,17 +1,16 @@
 """Splits into train, validation and test, and a check that nothing leaks.
 
-Every split returns one sorted array of indices per fraction. Same arguments, same split.
+Every split returns one sorted array of indices per fraction, an empty one for a fraction of 0.
+Same arguments, same split.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from segkit.data.dataset import check_seed
-from segkit.errors import DataError
-from segkit.errors import ArgumentError
+from segkit.data.dataset import check_seed, digest
+from segkit.errors import ArgumentError, DataError
 
 _Parts = tuple[np.ndarray, ...]
 
@@ -48,15 +47,17 @@ def grouped_split(
     come near to `fractions`. Every part gets a group as long as there are enough.
     """
     names, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    lacking = _checked(fractions) * len(group_of)
+    shares = _checked(fractions)
+    lacking, wanted = shares * len(group_of), np.flatnonzero(shares).tolist()
     sizes, part_of = np.bincount(group_of), np.zeros(len(names), int)
-    empty = set(range(len(lacking)))
+    empty = set(wanted)
     for dealt, g in enumerate(np.random.default_rng(check_seed(seed)).permutation(len(names))):
-        needed = empty if len(names) - dealt <= len(empty) else range(len(lacking))
+        needed = empty if len(names) - dealt <= len(empty) else wanted
         part_of[g] = max(needed, key=lambda p: lacking[p])
         lacking[part_of[g]] -= sizes[g]
         empty.discard(part_of[g])
-    return _none_empty([np.flatnonzero(part_of[group_of] == p) for p in range(len(lacking))])
+    parts = [np.flatnonzero(part_of[group_of] == p) for p in range(len(shares))]
+    return _none_empty(parts, shares)
 
 
 def sample(n: int, count: int, seed: int = 0, labels: Sequence | None = None) -> np.ndarray:
@@ -98,10 +99,7 @@ def leakage(
     near-duplicates are not found.
     """
 
-    def digest(i: int) -> bytes:
-        return hashlib.blake2b(repr(images[i].shape).encode() + images[i].tobytes()).digest()
-
-    same = {} if images is None else _in_several(parts, digest)
+    same = {} if images is None else _in_several(parts, lambda i: digest(images[i]))
     pairs = [(first, other) for first, *others in same.values() for other in others]
     return _Leakage(
         items=list(_in_several(parts, int)),
@@ -135,12 +133,16 @@ def _even_order(labels: Sequence, seed: int) -> np.ndarray:
 
 def _cut(order: np.ndarray, fractions: Sequence[float]) -> _Parts:
     shares = _checked(fractions)
-    n, inner = len(order), np.arange(1, len(shares))
-    ends = np.round(np.cumsum(shares)[:-1] * n).astype(int)
+    wanted = np.flatnonzero(shares)
+    n, inner = len(order), np.arange(1, len(wanted))
+    ends = np.round(np.cumsum(shares[wanted])[:-1] * n).astype(int)
     if n > len(inner):  # rounding must leave no part empty
         ends = np.maximum.accumulate(np.maximum(ends, inner) - inner) + inner
         ends = np.minimum(ends, n - inner[::-1])
-    return _none_empty([np.sort(part) for part in np.split(order, ends)])
+    parts = [order[:0]] * len(shares)
+    for part, chosen in zip(wanted, np.split(order, ends), strict=True):
+        parts[part] = np.sort(chosen)
+    return _none_empty(parts, shares)
 
 
 def _checked(fractions: Sequence[float]) -> np.ndarray:
@@ -148,14 +150,14 @@ def _checked(fractions: Sequence[float]) -> np.ndarray:
         shares = np.asarray(fractions, dtype=float)
     except (TypeError, ValueError):
         shares = np.zeros(1)
-    if shares.ndim != 1 or (shares <= 0).any() or not np.isclose(shares.sum(), 1):
-        raise ArgumentError(f"fractions {fractions} must be positive and add up to 1")
+    if shares.ndim != 1 or not (shares >= 0).all() or not np.isclose(shares.sum(), 1):
+        raise ArgumentError(f"fractions {fractions} must not be negative, and add up to 1")
     return shares
 
 
-def _none_empty(parts: list[np.ndarray]) -> _Parts:
+def _none_empty(parts: list[np.ndarray], shares: np.ndarray) -> _Parts:
     sizes = [len(part) for part in parts]
-    if 0 in sizes:
+    if not all(size for size, share in zip(sizes, shares, strict=True) if share):
         raise DataError(
             f"{sum(sizes)} items cut into parts of {str(sizes)[1:-1]}: none may be empty; "
             "bring more items or groups, or choose other fractions"

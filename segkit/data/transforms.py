@@ -41,6 +41,8 @@ class Pipeline:
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int = 0) -> tuple:
         """Augment, normalise, and return tensors."""
+        if mask.dtype.kind not in "uib":
+            raise ArgumentError(f"the mask is {mask.dtype}: give class ids as whole numbers")
         image, mask = self.augment(image, mask, seed)
         return self.normalise(image), torch.from_numpy(mask.astype(np.int64))
 
