@@ -1,6 +1,7 @@
 """`segkit data`: what it passes on, what it prints, and its exit codes."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,25 @@ def test_split_copies_or_lists(folder):
     assert state(folder) == before
 
 
+def test_names_that_look_like_groups_are_noticed_and_the_rule_proposed_works(folder):
+    for check in ("scans", "cut"):
+        code, text = call("data", "check", check)
+        assert code == 0 and "note shared-stems" in text and "(p0: 4 images)" in text
+        proposed = re.search(r"--group-by '(.+)'", text)[1]
+        if check == "scans":
+            code, text = call("data", "split", check, "--out", "cut")
+            assert "5 such names, as p0" in text
+    _, text = call("data", "split", folder, "--out", "whole", "--group-by", proposed)
+    assert "such names" not in text
+    assert "shared-stems" not in call("data", "check", "whole")[1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["split", "nowhere", "--out", "x"], "there is no such folder"),
         (["split", "scans", "--out", "scans/x"], "lies inside scans"),
-        (["split", "scans", "--out", "x", "--group-by", "("], "is no regular expression"),
+        (["split", "scans", "--out", "x", "--group-by", "("], "--group-by '(' is no regular"),
         (["split", "scans", "--out", "x", "--group-by", "q"], "is found in 0 of 20 names"),
         (["split", "scans", "--out", "x", "--fractions", "1", "1", "1"], "add up to 1"),
         (["from-labelme", "scans", "--out", "x"], "holds no LabelMe files"),

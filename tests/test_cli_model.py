@@ -71,6 +71,17 @@ def test_options_override_the_file(run, model):
     assert (run / "history.csv").read_text().count("\n") == 7
 
 
+def test_evaluate_says_which_images_were_trained_on(run, model, tmp_path):
+    assert "Warning" not in printed("evaluate", model)
+    assert "16 of these 16 images" in printed("evaluate", model, "--split", "val")
+    given = ("--data", "toy-embryo", "-s", "seed=3", "--split", "train", "--count", 5)
+    told = printed("evaluate", model, *given, "--report", tmp_path / "card.html")
+    assert "Warning: 5 of these 5 images (" in told and "were used to train the model" in told
+    assert "5 of these 5 images" in (tmp_path / "card.html").read_text()
+    assert "5 of these 5" in json.loads(printed("evaluate", model, *given, "--json"))["warnings"][0]
+    assert "Warning" not in printed("evaluate", model, "--data", "toy-embryo", "-s", "seed=8")
+
+
 def test_evaluate_scores_the_test_set_of_the_run(model, tmp_path):
     shown = json.loads(printed("evaluate", model, "--json", "--device", "cpu"))
     own = data.load("toy-embryo", "test", 32, seed=3)
@@ -189,7 +200,7 @@ def test_a_program_is_exported_too_and_what_is_not_installed_named(
         (["train", "--data", "toy-xray", "-s", "fit.epoch=3"], "did you mean epochs?"),
         (["train", "--data", "toy-xray", "-n", "vnet"], "no network 'vnet'"),
         (["train", "--data", "toy-xray", "--device", "tpu"], "tpu"),
-        (["train", "RUN/train.yaml"], "already holds a run"),
+        (["train", "RUN/train.yaml"], "already holds a run: continue it with --resume,"),
         (["train", "RUN/train.yaml", "--resume", "--lr", "0.5"], "Resume with the same"),
         (["train", "list.yaml"], "fit: [1] is not a set of keys and values"),
     ],

@@ -191,6 +191,7 @@ PLANTED = {
     "ids-from-one": (TWO, every("*/masks/*", plus_one), 14),
     "id-gap": (THREE, one(MASK, instead(2, 5)), [MASK]),
     "unknown-ids": (THREE, one(MASK, instead(2, 90)), [MASK]),
+    "no-background": (TWO, every("*/masks/*", lambda p: p.point(lambda v: 1 - v)), [ROOT]),
     "no-foreground": (TWO, every("*/masks/*", instead(1, 0)), [ROOT]),
     "empty-mask": (THREE, one(MASK, lambda p: p.point(lambda v: 0)), [MASK]),
     "rare-class": (THREE, every("*/masks/p*[0-24-9].png", instead(2, 1)), [ROOT]),
@@ -222,8 +223,8 @@ FIXED = {
     "lossy-mask": "edges cut at a half",
 }
 KEPT = {
-    "mixed-channels", "thin-strips", "id-gap", "no-foreground", "empty-mask", "rare-class",
-    "class-not-in-split", "leak-duplicate", "leak-near-duplicate", "duplicate",
+    "mixed-channels", "thin-strips", "id-gap", "no-background", "no-foreground", "empty-mask",
+    "rare-class", "class-not-in-split", "leak-duplicate", "leak-near-duplicate", "duplicate",
 }  # fmt: skip
 
 

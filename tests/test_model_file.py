@@ -75,6 +75,8 @@ def test_metadata_comes_from_the_data():
     assert (metadata.mean, metadata.std) == (dataset.transform.mean, dataset.transform.std)
     assert metadata.options == {"width": 8}  # its weights are in the file
     assert metadata.notes["seed"] == 3 and metadata.threshold == 0.5
+    assert list(metadata.trained_on.values()) == ["00000", "00001"] and not metadata.chosen_on
+    assert "00001" in metadata.to_json() and "00001" not in metadata.to_export()
     scaled = ModelMetadata.of(dataset.with_transform(None), "unet")
     assert (scaled.mean, scaled.std) == ((0.0,), (1.0,))
     with pytest.raises(ArgumentError, match="no mean and std"):

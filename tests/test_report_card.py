@@ -111,6 +111,28 @@ def test_images_are_normalised_as_in_training_and_data_of_another_kind_refused()
             evaluate(Brightness(), replace(metadata, **change), dataset)
 
 
+def test_images_that_training_or_selection_has_used_are_named():
+    dataset = grey_set()
+    train, val = dataset.subset(range(6)), dataset.subset(range(6, 9))
+    metadata = ModelMetadata.of(train, "unet", validation=val)
+    renamed = replace(dataset.subset([20, 3, 7, 21]), names=["w", "x", "y", "z"])
+    trained, chosen = summary(evaluate(Brightness(), metadata, renamed))["warnings"]
+    assert trained.startswith("1 of these 4 images (x) were used to train the model: ")
+    assert chosen.startswith("1 of these 4 images (y) were used to choose its epoch or threshold: ")
+    changed = renamed.subset([1])
+    changed.images = changed.images ^ 1
+    assert summary(evaluate(Brightness(), metadata, changed))["warnings"] == []
+
+
+def test_one_image_has_scores_and_no_interval(tmp_path):
+    dataset = grey_set()
+    found = evaluate(Brightness(), metadata_of(dataset), dataset.subset([0]))
+    score = summary(found)["scores"]["IoU"]
+    assert score == {"value": pytest.approx(float(found.counts.iou())), "low": None, "high": None}
+    report_card(tmp_path / "card.html", Brightness(), metadata_of(dataset), dataset.subset([0]))
+    assert "(95 % interval: –) on 1 images" in (tmp_path / "card.html").read_text()
+
+
 class Reader(HTMLParser):
     """Collects what the tests ask of a page; fails on tags that do not match."""
 

@@ -1,6 +1,10 @@
 """The `segkit` command. Each command imports what it needs when it is called: help is quick."""
 
+import re
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 import typer
@@ -55,11 +59,36 @@ def _describe(value: Any) -> str:
     return "not there" if value is None else str(value)
 
 
+def _in_options(message: str, words: Sequence[str]) -> str:
+    """Return a message with the options of the command called in place of Python's arguments."""
+    command = typer.main.get_command(app)
+    for word in words:
+        command = getattr(command, "commands", {}).get(word, command)
+    options = {p.name: max(p.opts, key=len) for p in command.params if p.opts[0].startswith("-")}
+    options |= {"class_names": options["classes"]} if "classes" in options else {}
+
+    def spelled(match: re.Match) -> str:
+        name, value = match[1], match[2].strip("'\"")
+        if name in options:
+            return options[name] if value == "True" else f"{options[name]} {shlex.quote(value)}"
+        if command.name == "train" and name in _parameters():
+            return f"-s fit.{name}={value}"
+        return match[0]
+
+    return re.sub(r"(?<![.\w])([a-z]\w+)=(\"[^\"]*\"|'[^']*'|[\w.+-]*\w)", spelled, message)
+
+
+def _parameters() -> Mapping[str, Parameter]:
+    from segkit.train import fit
+
+    return signature(fit).parameters
+
+
 def main() -> None:
     """Run the command line; an error about the input is one line, a bug shows its traceback."""
     try:
         app()
     except SegkitError as error:
-        print(f"segkit: {error}", file=sys.stderr)
+        print(f"segkit: {_in_options(str(error), sys.argv[1:])}", file=sys.stderr)
         # the work failed, but what was asked for is not wrong
         sys.exit(1 if type(error).__name__ in ("TrainingError", "ExportError") else 2)

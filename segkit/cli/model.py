@@ -69,7 +69,9 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in asked.items() if value is not None}
     settings = configs.checked(configs.apply_overrides(settings, given, options.values(entries)))
-    names = [settings[part]["name"] for part in ("data", "model")]
+    folder = Path(settings["data"].get("data_dir") or "").expanduser().resolve().name
+    own = settings["data"]["name"] in ("folder", "labelme") and folder
+    names = own or settings["data"]["name"], settings["model"]["name"]
     settings["fit"]["out"] = settings["fit"].get("out") or str(Path("runs", "-".join(names)))
     with stoppable():
         log = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)

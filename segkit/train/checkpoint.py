@@ -61,7 +61,7 @@ def begin(
         return progress
     if (out / LAST).exists():
         if not resume:
-            remedy = "resume it, choose another folder for the new run, or delete it"
+            remedy = "continue it with resume=True, choose another out=FOLDER, or delete it"
             raise CheckpointError(f"{out} already holds a run: {remedy}")
         progress = _restore(out / LAST, parts, history, epochs_free)
     if distributed.rank() == 0:

@@ -81,10 +81,21 @@ def test_few_groups_or_items_are_split_as_long_as_every_part_can_have_one(groups
     assert [len(part) for part in splits.sorted_split(20, (0.5, 0.01, 0.49))] == [10, 1, 9]
 
 
-@pytest.mark.parametrize("fractions", [(0.7, 0.2), (1.2, -0.2), (1.0, 0.0)])
-def test_fractions_must_be_positive_and_add_up(fractions):
-    with pytest.raises(ValueError, match="must be positive and add up to 1"):
+@pytest.mark.parametrize("fractions", [(0.7, 0.2), (1.2, -0.2), (float("nan"), 1.0), "abc"])
+def test_fractions_must_not_be_negative_and_add_up(fractions):
+    with pytest.raises(ValueError, match="must not be negative, and add up to 1"):
         splits.random_split(10, fractions)
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.2, 0.0), (0.0, 0.5, 0.5), (1.0, 0.0)])
+def test_a_fraction_of_nothing_is_an_empty_part(fractions):
+    for parts in (
+        splits.random_split(10, fractions),
+        splits.stratified_split(list("aaaaabbbbb"), fractions),
+        splits.grouped_split(list("abcdefghij"), fractions),
+    ):
+        assert [len(part) for part in parts] == [round(10 * share) for share in fractions]
+        assert sorted(np.concatenate(parts).tolist()) == list(range(10))
 
 
 def test_an_empty_part_is_refused():

@@ -4,6 +4,7 @@ import torch
 
 from segkit import data
 from segkit.data import transforms
+from segkit.errors import ArgumentError
 
 NAMES = tuple(("evaluation", "light", "geometric", "medium"))
 
@@ -71,3 +72,8 @@ def test_wrong_channels_say_what_to_do(pair):
         transforms.build("evaluation", 3).normalise(pair[0][..., 0])
     with pytest.raises(ValueError, match="1 channel"):
         transforms.build("light", 4)
+
+
+def test_a_mask_of_fractions_is_refused():
+    with pytest.raises(ArgumentError, match=r"the mask is float64: give class ids"):
+        transforms.build("evaluation")(np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 0.7))
