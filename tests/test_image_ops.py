@@ -18,7 +18,6 @@ from PIL import Image
 from segkit import image_ops as ops
 from segkit import metrics
 from segkit.data import read
-from segkit.errors import ArgumentError
 from segkit.data.transforms import Pipeline
 from segkit.errors import ArgumentError
 
