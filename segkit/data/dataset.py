@@ -2,6 +2,7 @@
 
 import hashlib
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -170,6 +171,8 @@ def loader(
         raise DataError("the data set is empty: nothing to load")
     if drop_last and len(dataset) // ranks < batch_size:
         raise DataError(f"drop_last leaves nothing of {len(dataset)}: use a smaller batch_size")
+    if workers and "cv2" in sys.modules:  # workers are forked, and hang waiting for its threads
+        sys.modules["cv2"].setNumThreads(0)
     return DataLoader(
         dataset,
         batch_size=batch_size,

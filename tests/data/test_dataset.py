@@ -3,6 +3,7 @@ import subprocess
 import sys
 from importlib import import_module
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -137,6 +138,18 @@ def test_a_home_folder_may_be_written_with_a_tilde(tmp_path, monkeypatch):
 
 def seen(batches):
     return torch.cat([images for images, _ in batches])
+
+
+def test_opencv_has_no_threads_that_forked_workers_would_wait_for():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        loader(made(), 4)
+        assert cv2.getNumThreads() == 2
+        loader(made(), 4, workers=1)
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
