@@ -279,12 +279,13 @@ def run_all(
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds, its interval, and the value of each seed."""
+    """A mean over seeds, its 95 % t-interval, and the value of each seed."""
 
     value: float
-    low: float
+    low: float  # NaN, as `high`, for one seed
     high: float
     seeds: tuple[float, ...]
+    images: tuple[float, float] = (math.nan, math.nan)  # bootstrap over images, the seeds as run
 
     @property
     def std(self) -> float:
@@ -325,9 +326,10 @@ def contrast(
 ) -> Estimate:
     """Return a weighted sum, over the cells of a design, of their mean score over the seeds.
 
-    The interval is a 95 % percentile bootstrap (scipy.stats.bootstrap) that draws seeds and images
-    with replacement, the same for every cell: differences are paired. With few seeds it is too
-    narrow. For one seed, and for scores and counts that are not of single images, it is the range.
+    It is computed seed by seed, so differences are paired. The interval is Student's t of these
+    values, n - 1 degrees of freedom: it says what other seeds would give on the same images. The
+    interval over images (percentile bootstrap, the same images for every cell) says what other
+    test images would give with the same runs.
 
     Args:
         weights: one number per cell; (1, -1) is the difference of two cells.
@@ -338,27 +340,36 @@ def contrast(
     rows = [cells[cell] for cell in used]
     if callable(score):
         each = chosen @ np.array([[score(record) for record in row] for row in rows], float)
-        return Estimate(float(each.mean()), min(each), max(each), tuple(each.tolist()))
+        return Estimate(*_t_interval(each), tuple(each.tolist()))
     part, function = SCORES[one_of("score", score, SCORES)]
     cells = np.array([[record[part] for record in row] for row in rows], np.int64)
     cells = torch.from_numpy(cells).permute(2, 0, 1, 3, 4)  # 4, cells, seeds, images, classes
 
-    def by_seed(seeds: np.ndarray, images: np.ndarray) -> np.ndarray:
-        drawn = cells[:, :, seeds[..., :, None], images[..., None, :]]
+    def by_seed(images: np.ndarray) -> np.ndarray:
+        drawn = cells[:, :, :, images].movedim(2, -3)  # seeds behind the axis of resamples
         return np.tensordot(chosen, function(Counts(*drawn)).numpy(), axes=1)
 
-    seeds, images = (np.arange(n) for n in cells.shape[2:4])
-    each = by_seed(seeds, images)
-    low, high = each.min(), each.max()
-    if min(len(seeds), len(images)) > 1:
+    each, images = by_seed(np.arange(cells.shape[3])), (math.nan, math.nan)
+    if cells.shape[3] > 1:
         from scipy.stats import bootstrap  # here, so that no run waits for it
 
-        def mean(seeds: np.ndarray, images: np.ndarray, axis: int) -> np.ndarray:
-            return by_seed(seeds, images).mean(axis)
+        def mean(images: np.ndarray, axis: int) -> np.ndarray:
+            return by_seed(images).mean(-1)
 
         options = {"n_resamples": 1000, "batch": 100, "method": "percentile", "rng": 0}
-        low, high = bootstrap((seeds, images), mean, **options).confidence_interval
-    return Estimate(float(each.mean()), float(low), float(high), tuple(each.tolist()))
+        images = bootstrap((np.arange(cells.shape[3]),), mean, **options).confidence_interval
+    return Estimate(*_t_interval(each), tuple(each.tolist()), tuple(map(float, images)))
+
+
+def _t_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of independent values and its 95 % interval, NaN for one value."""
+    from scipy.stats import t
+
+    center, n = float(values.mean()), len(values)
+    if n == 1:
+        return center, math.nan, math.nan
+    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return center, center - half, center + half
 
 
 def effect_weights(design: Design, factors: Sequence[str]) -> np.ndarray:
@@ -387,7 +398,7 @@ def effects(
 
 
 def plot_effects(design: Design, records: Records, score: str = "test IoU") -> "Figure":
-    """Draw main effects and interactions of two-level factors with their intervals."""
+    """Draw main effects and interactions of two-level factors with their t-intervals."""
     from segkit import plot
 
     found = effects(design, records, score)
@@ -403,7 +414,7 @@ def plot_effects(design: Design, records: Records, score: str = "test IoU") -> "
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(found)), titles)
     ax.invert_yaxis()
-    ax.set(xlabel=f"effect on {score}: mean, 95 % interval, each seed")
+    ax.set(xlabel=f"effect on {score}: mean, 95 % t-interval, each seed")
     return fig
 
 
@@ -420,7 +431,7 @@ def plot_interactions(design: Design, records: Records, score: str = "test IoU")
                 for other in design.factors[across]
             ]
             means = [contrast(design, records, row / row.sum(), score) for row in inside]
-            values, low, high, _ = map(np.array, zip(*means, strict=True))
+            values, low, high = (np.array([m[i] for m in means]) for i in range(3))
             bars = [values - low, high - values]
             positions = [i + 0.04 * shift for i in range(len(means))]
             ax.errorbar(positions, values, bars, marker="o", capsize=2, label=level)

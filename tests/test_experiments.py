@@ -1,12 +1,14 @@
 """Experiments: grids, runs that resume, effects worked by hand, and `segkit reproduce`."""
 
 import json
+import math
 import threading
 from contextlib import suppress
 from copy import deepcopy
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from calls import call
 from tiny import BASE, LOSS, RATE, design, real_data, records_of
@@ -151,21 +153,33 @@ def test_a_difference_is_paired_over_seeds_and_images():
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.02, 0.02, 0.02))
     one = contrast(grid, records, [1, 0])
     assert one.value == pytest.approx(noise.mean() / 100 + 0.03)
-    assert one.low < one.value - 0.1 and one.high > one.value + 0.1, "images differ much"
+    assert one.images[0] < one.value - 0.1 and one.images[1] > one.value + 0.1, "images differ"
     assert one.seeds == pytest.approx([0.4, 0.43, 0.46]) and one.std == pytest.approx(0.03)
 
 
-def test_the_interval_is_that_of_both_seeds_and_images():
+def test_one_interval_is_of_seeds_and_one_of_images():
     grid = design(seeds=tuple(range(8)), loss={"bce": {}})
     of_images = np.array([40, 45, 50, 50, 55, 60])
-    seeds = contrast(grid, records_of(grid, lambda c, s: 32 + 5 * s), [1])
-    images = contrast(grid, records_of(grid, lambda c, s: of_images), [1])
     both = contrast(grid, records_of(grid, lambda c, s: of_images + 5 * s - 18), [1])
-    # 3.92 standard errors hold 95 %; those of two independent causes add up in squares
-    expected = [3.92 * 0.05 * np.std(range(8)) / 8**0.5, 3.92 * np.std(of_images) / 100 / 6**0.5]
-    assert seeds.high - seeds.low == pytest.approx(expected[0], rel=0.15)
-    assert images.high - images.low == pytest.approx(expected[1], rel=0.15)
-    assert both.high - both.low == pytest.approx(np.hypot(*expected), rel=0.15)
+    expected = scipy.stats.ttest_1samp(both.seeds, 0).confidence_interval()
+    assert (both.low, both.high) == pytest.approx(expected)
+    # 3.92 standard errors hold 95 %
+    width = 3.92 * np.std(of_images) / 100 / 6**0.5
+    assert both.images[1] - both.images[0] == pytest.approx(width, rel=0.15)
+    one = contrast(design(loss={"bce": {}}, seeds=(3,)), records_of(grid, lambda c, s: s), [1])
+    assert math.isnan(one.low) and math.isnan(one.high) and one.value == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_an_interval_misses_the_truth_once_in_twenty_times(seeds):
+    rng, grid = np.random.default_rng(seeds), design(seeds=tuple(range(seeds)), loss={"bce": {}})
+    records, missed = records_of(grid, lambda c, s: 50), 0
+    for _ in range(1000):
+        for run in records.values():
+            run["seconds"] = rng.normal()
+        found = contrast(grid, records, [1], lambda run: run["seconds"])
+        missed += not found.low < 0 < found.high
+    assert 30 <= missed <= 70
 
 
 def test_effects_of_a_design_worked_by_hand():
@@ -180,14 +194,15 @@ def test_effects_of_a_design_worked_by_hand():
         effects(three, {})
 
 
-def test_a_score_that_is_not_counted_on_images_has_the_range_over_seeds():
+def test_a_score_that_is_not_counted_on_images_has_the_interval_of_seeds_alone():
     grid = design(loss=LOSS)
     records = records_of(grid, lambda c, s: 50)
     for run in records.values():
         fit = run["config"]["fit"]
         run["seconds"] = 4 + fit["seed"] * (1 + ("dice" in fit["loss"]))
     gap = contrast(grid, records, [-1, 2], lambda run: run["seconds"])
-    assert (gap.low, gap.high) == (4, 7) and gap.seeds == (4, 7) and gap.value == 5.5
+    assert gap.seeds == (4, 7) and gap.value == 5.5 and math.isnan(gap.images[0])
+    assert gap.high - gap.value == pytest.approx(12.706 * 1.5, rel=1e-4)  # t, one degree of freedom
     with pytest.raises(SegkitError, match=r"no score 'test Iou' \(did you mean test IoU\?\)"):
         contrast(grid, records, [1, 0], "test Iou")
 
@@ -260,7 +275,7 @@ def test_every_run_of_the_ledger_sets_its_precision_and_none_of_the_miniature_is
     levels = {name: list(levels) for name, levels in quick["abi2024"].factors.items()}
     assert levels["down"] == ["maxpool", "strided"] and levels["up"] == ["transposed", "nearest"]
     assert levels["loss"] == ["bce", "dice"] and len(levels) == 3
-    assert len(by_hash(c for grid in quick.values() for c in grid.configs())) == 62
+    assert len(by_hash(c for grid in quick.values() for c in grid.configs())) == 54
 
 
 @pytest.mark.slow
