@@ -58,6 +58,13 @@ def _ids(draw: Callable) -> str:
     return "0 and 2" if ids <= {0, 2, 255} else "others as well, such as 1"
 
 
+def _edges(draw: Callable) -> str:
+    """Return whether a mask of bone alone gets background where the picture was moved away."""
+    image, mask = np.full((_SIDE, _SIDE), 100, np.uint8), np.full((_SIDE, _SIDE), 2, np.uint8)
+    invented = any((draw(image, mask, seed)["mask"] == 0).any() for seed in range(_DRAWS))
+    return "0, which says: here is background" if invented else "2, or 255 for ignored"
+
+
 def _bone() -> Pair:
     """Return a simple grey bone and its mask of ids 0 and 2, uint8 `(SIDE, SIDE)`."""
     mask = cv2.line(np.zeros((_SIDE, _SIDE), np.uint8), (44, 18), (50, 80), 2, 11)
@@ -68,6 +75,7 @@ def _bone() -> Pair:
 _QUESTIONS = {
     "how far does 'up' turn?": _rotation,
     "which ids does a mask of 0 and 2 hold afterwards?": _ids,
+    "which ids does a mask hold at its edges that was bone (2) all over?": _edges,
     "does the bone move?": _geometry,
     "does the brightness change?": _brightness,
     "of what type are the image's pixels?": lambda draw: str(draw(*_bone(), 0)["image"].dtype),
@@ -92,6 +100,7 @@ def _light() -> A.BasicTransform:
 
 
 def _small_moves(**options: Any) -> A.BasicTransform:
+    options = {"border_mode": cv2.BORDER_REFLECT_101} | options
     return A.Affine(rotate=(-10, 10), scale=(0.9, 1.1), p=0.8, **options)
 
 
@@ -102,6 +111,10 @@ upright = Exercise(
     cases=(
         Case("up stays up", ("how far does 'up' turn?",)),
         Case("ids stay ids", ("which ids does a mask of 0 and 2 hold afterwards?",)),
+        Case(
+            "no background is made up",
+            ("which ids does a mask hold at its edges that was bone (2) all over?",),
+        ),
         Case("the bone moves", ("does the bone move?",)),
         Case("the brightness changes", ("does the brightness change?",)),
         Case("still uint8", ("of what type are the image's pixels?",)),
@@ -122,6 +135,15 @@ upright = Exercise(
         Mistake(
             lambda: [_small_moves(mask_interpolation=cv2.INTER_LINEAR), _light()],
             "The mask was interpolated: leave mask_interpolation at nearest.",
+        ),
+        Mistake(
+            lambda: [
+                A.HorizontalFlip(p=0.5),
+                _small_moves(border_mode=cv2.BORDER_CONSTANT),
+                _light(),
+            ],
+            "Where the picture was moved away, the mask now says background. Nobody drew that: "
+            "border_mode=cv2.BORDER_REFLECT_101 mirrors both, fill_mask=255 leaves it out.",
         ),
         Mistake(
             lambda: [_light()],
