@@ -132,7 +132,7 @@ def read_image(
             return pixels, exif_orientation(picture)
 
 
-def check_pixels(image: np.ndarray) -> None:
+def _check_pixels(image: np.ndarray) -> None:
     """Raise ArgumentError for an image whose numbers are not 0 to 255 as uint8."""
     if image.dtype != np.uint8:
         found = f"{image.dtype}, from {np.nanmin(image):g} to {np.nanmax(image):g}"
@@ -144,7 +144,7 @@ def check_pixels(image: np.ndarray) -> None:
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Turn uint8 images (N, H, W[, C]) into float32 (N, C, H, W): (pixel / 255 - mean) / std."""
-    check_pixels(images)
+    _check_pixels(images)
     pixels = images[..., None] if images.ndim == 3 else images
     if (found := pixels.shape[3]) != len(mean):
         raise ArgumentError(f"the network takes {len(mean)} channels, the image has {found}")
@@ -165,7 +165,7 @@ def resize(image: np.ndarray, size: tuple[int, int], box: tuple | None = None) -
 
 def predict_resized(network: Network, image: np.ndarray, size: tuple[int, int]) -> RowChunks:
     """Predict the whole image at `size` (H, W); yield row chunks at the image's own size."""
-    check_pixels(image)
+    _check_pixels(image)
     height, width = image.shape[:2]
     planes = network_logits(network, resize(image, size)[None])[0]
     for top in range(0, height, 512):
@@ -189,7 +189,7 @@ def sliding_window(
         overlap: share of a window that its neighbour covers too, 0 to below 1.
         batch_size: windows at a time.
     """
-    check_pixels(image)
+    _check_pixels(image)
     height, width = image.shape[:2]
     tall, wide = min(window, height), min(window, width)
     tops, lefts = tile_starts(height, tall, overlap), tile_starts(width, wide, overlap)
