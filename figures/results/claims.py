@@ -227,7 +227,7 @@ def encoder_parameters(*_: object) -> Finding:
     """Compare the encoders of the NYCU lab's two networks, each down to its lowest level."""
     bilinear = _network("unet", bias=True, up="bilinear")
     unet = parameters(bilinear.encoder) + parameters(bilinear.bottleneck)
-    resnet = parameters(_network("resnet34_unet", projection="always").encoder)
+    resnet = parameters(_network("resnet34_unet", block="nycu").encoder)
     return _static(resnet > unet, "parameters, counted", unet=unet, resnet34_unet=resnet)
 
 

@@ -116,7 +116,7 @@ def _designs(pets: Config, lab: Overrides, bones: Overrides, eighth: int) -> lis
     """Return what both profiles measure, at the sizes of one."""
     unet = {"name": "unet", "width": eighth}
     bilinear = {"model": unet | {"bias": True, "up": "bilinear"}}
-    residual = {"model": {"name": "resnet34_unet", "width": eighth, "projection": "always"}}
+    residual = {"model": {"name": "resnet34_unet", "width": eighth, "block": "nycu"}}
     networks = {"unet": bilinear, "resnet34_unet": residual}
     grey = {
         "pdr_unet": {"model": {"name": "pdr_unet", "filters": 40 * eighth // 64}},

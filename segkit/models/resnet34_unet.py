@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkit.errors import ArgumentError, one_of
-from segkit.models.blocks import Up, double_conv, upsample
+from segkit.models.blocks import Up, conv3x3, double_conv, upsample
 
 
 class ResNet34UNet(nn.Module):
@@ -19,18 +19,18 @@ class ResNet34UNet(nn.Module):
 
     Args:
         pretrained: `True` loads torchvision's ImageNet weights (downloaded once, checksummed), a
-            path loads such a file; only with `width=64` and `projection="when-needed"`. Give such
-            a network images normalised with ImageNet's mean (0.485, 0.456, 0.406) and standard
-            deviation (0.229, 0.224, 0.225). With other than 3 channels, each channel of the first
-            layer gets an equal share of the summed colour weights: the same picture in every
-            channel gives the features of grey.
-        projection: "when-needed" has a 1×1 convolution on a shortcut where the shape changes, as
-            ResNet has; "always" in every block, for 919,168 parameters more and no pretrained
-            weights.
+            path loads such a file; only with `width=64` and `block="resnet"`. Give such a network
+            images normalised with ImageNet's mean (0.485, 0.456, 0.406) and standard deviation
+            (0.229, 0.224, 0.225). With other than 3 channels, each channel of the first layer gets
+            an equal share of the summed colour weights: the same picture in every channel gives
+            the features of grey.
+        block: "resnet", as published. "nycu", the lab report's: a 1×1 projection on every shortcut,
+            a ReLU before the sum and none after it, biases in all convolutions but the first;
+            932,544 parameters more and no pretrained weights.
         width: channels of the first level.
 
     Sources: He et al. 2015, https://arxiv.org/abs/1512.03385 (encoder); an NYCU deep-learning
-    lab's ResNet34_UNet (decoder: bilinear with 1×1 convolution; it projects "always").
+    lab's ResNet34_UNet (decoder: bilinear with 1×1 convolution; `block="nycu"`).
     """
 
     def __init__(
@@ -38,26 +38,27 @@ class ResNet34UNet(nn.Module):
         in_channels: int = 3,
         classes: int = 1,
         pretrained: bool | str | PathLike = False,
-        projection: str = "when-needed",
+        block: str = "resnet",
         width: int = 64,
     ) -> None:
         super().__init__()
         w = width
-        self.encoder = _Encoder(in_channels, projection, w)
-        self.bottleneck = double_conv(8 * w, 8 * w)
+        self.encoder = _Encoder(in_channels, block, w)
+        bias = block == "nycu"
+        self.bottleneck = double_conv(8 * w, 8 * w, bias=bias)
         ups = ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w, w // 2), (w, w // 2))
         ups = [upsample("bilinear", before, after) for before, after in ups]
         blocks = ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w + w // 2, w))
-        blocks = [double_conv(before, after) for before, after in blocks]
+        blocks = [double_conv(before, after, bias=bias) for before, after in blocks]
         self.decoder = nn.ModuleList(map(Up, ups[:4], blocks))
         self.decoder.append(Up(ups[4], nn.Identity(), join="none"))  # full size has no skip
         self.out = nn.Conv2d(w // 2, classes, kernel_size=1)
         self.frozen = False
         if pretrained is not False:
-            if width != 64 or projection == "always":
+            if width != 64 or block != "resnet":
                 raise ArgumentError(
                     "ImageNet weights exist for ResNet-34 itself: pretrained needs "
-                    'width=64 and projection="when-needed"'
+                    'width=64 and block="resnet"'
                 )
             self.encoder.load_imagenet(pretrained)
 
@@ -99,18 +100,19 @@ class _Encoder(nn.Module):
     21,284,672 parameters, 216 tensors for 3 channels and width 64.
     """
 
-    def __init__(self, in_channels: int, projection: str, width: int) -> None:
+    def __init__(self, in_channels: int, block: str, width: int) -> None:
         super().__init__()
-        always = one_of("projection", projection, ("when-needed", "always")) == "always"
+        one_of("block", block, ("resnet", "nycu"))
+        kind = ResidualBlock if block == "resnet" else NycuBlock
         w = width
         self.conv1 = nn.Conv2d(in_channels, w, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(w)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _layer(w, w, 3, 1, always)
-        self.layer2 = _layer(w, 2 * w, 4, 2, always)
-        self.layer3 = _layer(2 * w, 4 * w, 6, 2, always)
-        self.layer4 = _layer(4 * w, 8 * w, 3, 2, always)
+        self.layer1 = _layer(kind, w, w, 3, 1)
+        self.layer2 = _layer(kind, w, 2 * w, 4, 2)
+        self.layer3 = _layer(kind, 2 * w, 4 * w, 6, 2)
+        self.layer4 = _layer(kind, 4 * w, 8 * w, 3, 2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -148,7 +150,7 @@ class _Encoder(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions plus the input, or a 1×1 projection of it where the shape changes."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, project: bool) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -156,7 +158,7 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
-        if project:
+        if stride != 1 or in_channels != channels:
             self.downsample = nn.Sequential(
                 nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False),
                 nn.BatchNorm2d(channels),
@@ -170,13 +172,36 @@ class ResidualBlock(nn.Module):
         return self.relu(y + shortcut)
 
 
+class NycuBlock(nn.Module):
+    """The lab report's residual block, as it was written.
+
+    What the convolutions add has passed a ReLU, so it is never below 0; the shortcut is a
+    projection even where the shape stays.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            *conv3x3(channels, channels, bias=True),
+        )
+        self.skip_connect = nn.Sequential(
+            nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(N, channels, H / stride, W / stride)`, rounded up."""
+        return self.double_conv(x) + self.skip_connect(x)
+
+
 def _layer(
-    in_channels: int, channels: int, blocks: int, stride: int, always: bool
+    block: type[nn.Module], in_channels: int, channels: int, blocks: int, stride: int
 ) -> nn.Sequential:
-    changes = always or stride != 1 or in_channels != channels
-    first = ResidualBlock(in_channels, channels, stride, changes)
-    rest = (ResidualBlock(channels, channels, 1, always) for _ in range(blocks - 1))
-    return nn.Sequential(first, *rest)
+    first = block(in_channels, channels, stride)
+    return nn.Sequential(first, *(block(channels, channels) for _ in range(blocks - 1)))
 
 
 def _imagenet_weights() -> dict[str, Tensor]:

@@ -46,12 +46,12 @@ def test_pdr_unet_has_the_paper_s_convolutions_with_batch_normalisation_too():
     assert sum(map(parameters, convolutions)) == 361_482
 
 
-def test_resnet34_encoder_and_projections():
+def test_resnet34_encoder_and_the_lab_report_s_network():
     network = on_meta("resnet34_unet")
     assert parameters(network.encoder) == 21_284_672
     assert len(network.encoder.state_dict()) == 216
-    always = on_meta("resnet34_unet", projection="always")
-    assert parameters(always) - parameters(network) == 919_168
+    report = on_meta("resnet34_unet", block="nycu")
+    assert parameters(report) == 29_531_169 == parameters(network) + 932_544
 
 
 def test_a_removed_skip_takes_its_weights_with_it():

@@ -137,7 +137,7 @@ def test_a_misspelt_name_or_option_lists_the_known_ones():
         ("unet", {"up": "bicubic"}),
         ("unet", {"padding": "reflect"}),
         ("pdr_unet", {"shortcut": "none"}),
-        ("resnet34_unet", {"projection": "never"}),
+        ("resnet34_unet", {"block": "basic"}),
     ],
 )
 def test_a_misspelt_value_lists_the_values(name, option):

@@ -10,6 +10,7 @@ from torchvision.models import ResNet34_Weights, resnet34
 
 from segkit.errors import ArgumentError
 from segkit.models import build
+from segkit.models.resnet34_unet import NycuBlock
 
 
 def image(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -96,7 +97,7 @@ def test_missing_or_foreign_weights_are_refused(imagenet, tmp_path):
         build("resnet34_unet", pretrained=tmp_path / "short.pth")
 
 
-@pytest.mark.parametrize("option", [{"projection": "always"}, {"width": 8}])
+@pytest.mark.parametrize("option", [{"block": "nycu"}, {"width": 8}])
 def test_pretrained_weights_fit_resnet34_alone(imagenet, option):
     with pytest.raises(ValueError, match="ImageNet weights exist for ResNet-34 itself"):
         build("resnet34_unet", pretrained=imagenet[1], **option)
@@ -107,12 +108,37 @@ def test_a_seed_gives_the_decoder_the_same_weights_with_and_without_pretraining(
     assert torch.equal(scratch.bottleneck[0].weight, tuned.bottleneck[0].weight)
 
 
-@pytest.mark.parametrize("projection, expected", [("when-needed", 3), ("always", 16)])
-def test_projections(projection, expected):
-    network = build("resnet34_unet", width=4, projection=projection)
+def test_only_a_block_that_changes_the_shape_projects():
+    network = build("resnet34_unet", width=4)
     blocks = [b for i in (1, 2, 3, 4) for b in getattr(network.encoder, f"layer{i}")]
+    assert [block.downsample is not None for block in blocks].count(True) == 3
     assert len(blocks) == 16
-    assert sum(block.downsample is not None for block in blocks) == expected
+
+
+@pytest.mark.parametrize("stride, channels", [(1, 6), (2, 6), (2, 12)])
+def test_the_nycu_block_has_its_relu_before_the_sum(stride, channels):
+    """Computed by hand with functions: conv, BN, ReLU twice; plus BN of the 1×1 convolution."""
+    block = NycuBlock(6, channels, stride).train()
+    x = image(2, 6, 9, 10)
+
+    def conv(layer, y, norm, **options):
+        return F.batch_norm(
+            F.conv2d(y, layer.weight, layer.bias, **options),
+            None,
+            None,
+            norm.weight,
+            norm.bias,
+            training=True,
+        )
+
+    first, norm1, _, second, norm2, _ = block.double_conv
+    y = F.relu(conv(first, x, norm1, stride=stride, padding=1))
+    y = F.relu(conv(second, y, norm2, padding=1))
+    projection, norm = block.skip_connect
+    shortcut = conv(projection, x, norm, stride=stride)
+    torch.testing.assert_close(block(x), y + shortcut, atol=1e-5, rtol=1e-5)
+    assert (block(x) < 0).any()  # no ReLU after the sum
+    assert (block(x) - shortcut >= -1e-5).all()  # what is added is never negative
 
 
 def test_decoder_is_the_lab_s():
