@@ -117,7 +117,7 @@ def conditions() -> dict:
 
 
 def draw(file: Path) -> None:
-    """Draw evenly spaced test images, their targets, and the predictions of the longest training."""
+    """Draw evenly spaced test images, their targets, and what the longest training predicts."""
     test = load("test")
     indices = range(0, len(test), len(test) // 5)[:5]
     networks: list[nn.Module] = []

@@ -12,7 +12,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "constant": {},
     "step": {"every": None, "gamma": 0.1},
     "cosine": {"floor": 0.0},
-    "one-cycle": {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
+    "one-cycle": {
+        "pct_start": 0.3,
+        "div_factor": 25.0,
+        "final_div_factor": 1e4,
+        "cycle_momentum": True,
+    },
     "exponential": {"final": 0.01},
     "poly": {"power": 0.9},
     "plateau": {"factor": 0.3, "patience": 3},
@@ -25,7 +30,8 @@ class Schedule:
     Args:
         name: "constant"; "step": times `gamma` after every `every` epochs (default: a third of
             all); "cosine": down to `floor` (https://arxiv.org/abs/1608.03983, no restarts);
-            "one-cycle": up and down once (https://arxiv.org/abs/1708.07120); "exponential": times
+            "one-cycle": up and down once, and the momentum (Adam's beta 1) down and up unless
+            `cycle_momentum` is false (https://arxiv.org/abs/1708.07120); "exponential": times
             the same factor in each step, times `final` in all; "poly": (1 - t)^`power`, t from 0
             to 1 (https://arxiv.org/abs/1606.00915); "plateau": times `factor` when the validation
             loss (or training loss, without validation) has not fallen for `patience` epochs.

@@ -180,3 +180,19 @@ def test_step_counts_epochs_from_the_first_one_whatever_the_warmup(warmup):
 def test_range_test_picture():
     found = RangeTest([1e-3, 1e-2, 1e-1], [3.0, 1.0, 2.0], [3.0, 1.0, 2.0])
     assert found.suggestion == 1e-3 and found.plot().get_xscale() == "log"
+
+
+@pytest.mark.parametrize("cycle", [True, False])
+def test_one_cycle_cycles_the_momentum_only_if_asked(cycle):
+    """PyTorch's default cycles Adam's beta 1 between 0.95 and 0.85."""
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = Scheduler(Schedule("one-cycle", cycle_momentum=cycle), optimizer, EPOCHS, STEPS)
+    momenta = []
+    for _ in range(TOTAL):
+        momenta.append(optimizer.param_groups[0]["betas"][0])
+        optimizer.step()
+        scheduler.step()
+    assert (min(momenta), max(momenta)) == pytest.approx(
+        (0.85, 0.95) if cycle else (0.9, 0.9), abs=0.01
+    )
+    assert OPTIONS["one-cycle"]["cycle_momentum"] is True
