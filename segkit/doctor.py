@@ -94,7 +94,7 @@ class Report:
     def colour_ids(self) -> dict[_Colour, int]:
         """The id of each colour of coloured masks: by the usual palette or, without one, counted.
 
-        Black first, and only where all masks are coloured (or 0), with few colours in all.
+        Black is the background; empty where there is none, or more than a few colours in all.
         """
         if self.palette or any(set(e.values) - {0} for e in self.examples):
             return {colour: value for value, colour in self.palette.items()}
@@ -102,8 +102,8 @@ class Report:
         for one in self.issues:
             for file in one.files if one.code == "mask-colours" else ():
                 colours |= set(_colours(self.folder / file))
-        few = len(colours) <= _MOST_COLOURS
-        return {colour: i for i, colour in enumerate(sorted(colours))} if few else {}
+        clear = len(colours) <= _MOST_COLOURS and (0, 0, 0) in colours
+        return {colour: i for i, colour in enumerate(sorted(colours))} if clear else {}
 
     def relative(self, file: str | Path) -> str:
         """Return a file's path below the folder, with forward slashes."""
@@ -211,7 +211,7 @@ def check(
         "classes": _classes(examples, encoding, names),
     }
     report = Report(root, layout, examples, reader, statistics)
-    for find in (_palettes, _strips, _balance, _duplicates, _groups, _modes):
+    for find in (_palettes, _strips, _balance, _duplicates, _groups, _modes, _others):
         issues += find(report)
     for one in grouped(issues):
         clear = encoding == "0/255" or one.code not in ("interpolated", "lossy-mask")
@@ -356,8 +356,13 @@ def _classes(examples: list[Example], encoding: str | None, names: Sequence[str]
 
 
 def _palettes(report: Report) -> list[Issue]:
-    """Find masks whose palette gives an id another colour than most masks do."""
-    return [
+    """Find masks whose palette gives an id another colour than most do, or shows 0 as bright."""
+    bright = [
+        issue("bright-background", e.mask, f"id 0 is shown as {e.details.palette[0]}")
+        for e in report.examples
+        if min(e.details.palette.get(0, (0,))) > 127
+    ]
+    return bright + [
         issue("palette-differs", e.mask, f"id {listed(different)}")
         for e in report.examples
         if (different := [v for v, c in e.details.palette.items() if report.palette[v] != c])
@@ -464,6 +469,23 @@ def _modes(report: Report) -> list[Issue]:
     if 0 < len(grey) < len(modes):
         issues += [issue("mixed-channels", file) for file in grey]
     return issues
+
+
+def _others(report: Report) -> list[Issue]:
+    """Find files among images and masks that are not looked at."""
+    places = {file.parent for e in report.examples for file in e.files if file.parent.is_dir()}
+    found = []
+    for place in sorted(places) if report.layout == "folder" else ():
+        kinds = Counter(
+            file.suffix.lower() or file.name
+            for file in place.iterdir()
+            if file.suffix.lower() not in folder.SUFFIXES and not file.name.startswith(".")
+        )
+        if kinds:
+            found.append(
+                issue("other-files", place, ", ".join(f"{n} {k}" for k, n in kinds.items()))
+            )
+    return found
 
 
 class _CannotFix(Exception):

@@ -111,6 +111,12 @@ def coloured(picture):
     return Image.fromarray(table[np.array(picture)])
 
 
+def on_white(picture):
+    indexed = Image.fromarray(np.array(picture))
+    indexed.putpalette([255, 255, 255, 0, 0, 0])
+    return indexed
+
+
 def smeared(picture):
     half = picture.resize((W // 2 + 1, H // 2 + 1), Image.Resampling.BILINEAR)
     return half.resize((W, H), Image.Resampling.BILINEAR)
@@ -168,6 +174,7 @@ FRAMES = {"save_all": True, "append_images": [Image.new("RGB", (W, H))]}
 PLANTED = {
     "missing-mask": (THREE, lambda r: (r / MASK).unlink(), [IMAGE]),
     "missing-image": (THREE, lambda r: (r / IMAGE).unlink(), [MASK]),
+    "other-files": (THREE, lambda r: (r / "val/images/p07.heic").touch(), [VAL.parent]),
     "same-stem": (THREE, lambda r: Image.open(r / IMAGE).save(r / BMP), [BMP, IMAGE]),
     "unreadable": (THREE, truncated, [IMAGE]),
     "size-mismatch": (THREE, one(MASK, lambda p: p.resize((32, 24), 0)), [MASK]),
@@ -181,6 +188,7 @@ PLANTED = {
     "mixed-channels": (THREE, one(IMAGE, lambda p: p.convert("L")), [IMAGE]),
     "wrong-suffix": (THREE, one(IMAGE, as_it_is, format="JPEG", quality=95), [IMAGE]),
     "mask-colours": (THREE, one(MASK, coloured), [MASK]),
+    "bright-background": (TWO, every("*/masks/*", on_white), 14),
     "palette-differs": (THREE, with_palettes, [Path("test/masks/p11.png")]),
     "black-white": (TWO, every("*/masks/*", white), 14),
     "mixed-values": (TWO, one(MASK, white), [MASK]),
@@ -223,8 +231,9 @@ FIXED = {
     "lossy-mask": "edges cut at a half",
 }
 KEPT = {
-    "mixed-channels", "thin-strips", "id-gap", "no-background", "no-foreground", "empty-mask",
-    "rare-class", "class-not-in-split", "leak-duplicate", "leak-near-duplicate", "duplicate",
+    "bright-background", "mixed-channels", "thin-strips", "id-gap", "no-background",
+    "no-foreground", "empty-mask", "rare-class", "class-not-in-split", "leak-duplicate",
+    "leak-near-duplicate", "duplicate",
 }  # fmt: skip
 
 
@@ -257,12 +266,25 @@ def test_an_issue_is_found_alone_and_a_copy_is_corrected_or_lacks_it(tmp_path, c
     if code in FIXED:
         assert FIXED[code] in {fix.what for fix in done} and not left_out
         assert again == {}
+    elif code == "other-files":  # not copied
+        assert again == {} and not left_out
     elif code in KEPT:
         assert set(again) == {code} and not left_out
     else:
         assert again == {} and set(report.issues[0].files) <= left_out
     written = {fix.written for fix in done if fix.written}
     assert written == {f.relative_to(out).as_posix() for f in out.rglob("*.*")}
+
+
+def test_colours_without_black_are_not_numbered(root, tmp_path):
+    """Which of them is the background would be a guess."""
+    table = np.array([(0, 200, 0), (200, 0, 0), (0, 0, 200)], np.uint8)
+    for file in root.glob("*/masks/*"):
+        edit(file, lambda p: Image.fromarray(table[np.array(p)]))
+    report = doctor.check(root)
+    assert report.colour_ids == {}
+    with pytest.raises(DataError, match="no pair that could be written"):
+        doctor.fix(report, tmp_path / "out")
 
 
 def test_all_faults_at_once_are_all_reported(root):

@@ -25,7 +25,7 @@ from segkit.models.blocks import conv3x3, double_conv
 from segkit.train import evaluate, fit
 from segkit.train.distributed import device_name
 
-SIZE, SEEDS, EPOCHS, ABLATION_EPOCHS = 64, (0, 1, 2), (3, 6, 12, 24, 48), (6, 24)
+SIZE, SEEDS, EPOCHS, ABLATION_EPOCHS = 64, (0, 1, 2), (3, 6, 12, 24), (6, 12)
 SETTINGS = {"batch_size": 4, "schedule": "one-cycle", "precision": "fp32"}
 FILE = paths.root() / "figures" / "results" / "lesson16_library.json"
 

@@ -144,7 +144,7 @@ def main() -> None:
     file = RESULTS / "nuclei_record.json"
     record = json.loads(file.read_text()) if file.exists() else {**conditions(), "rows": []}
     done = {(row["network"], row["epochs"], row["seed"]) for row in record["rows"]}
-    runs = [(n, e, s) for s in SEEDS for e in EPOCHS for n in NETWORKS]
+    runs = [(n, e, s) for e in EPOCHS for s in SEEDS for n in NETWORKS]
     for run in [run for run in runs if run not in done][:limit]:
         print(*run, flush=True)
         record["rows"].append(measure(*run))

@@ -5,6 +5,7 @@ Either `root/train/images`, `root/train/masks` and the same for `val` and `test`
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from segkit.issues import Issue, attempt, issue, raise_errors
 from segkit.errors import ArgumentError, one_of
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif"}
 LOSSY = ("JPEG", "MPO")  # formats
 _MOST_CLASSES = 32  # more than these must be named: so many ids are rather grey values
 _NEAR = 16  # grey values that JPEG moves black and white
@@ -130,12 +131,41 @@ def find_pairs(root: Path) -> tuple[list[Example], list[Issue]]:
             if not files:
                 issues.append(issue("no-pictures", place / sub, _content(place / sub)))
             missing = "missing-mask" if sub == "images" else "missing-image"
+            alike = _by_spelling(others)
             for stem, same in files.items():
                 issues += [issue("same-stem", file) for file in same if len(same) > 1]
-                issues += [issue(missing, same[0])] if others and stem not in others else []
+                if others and stem not in others:
+                    issues.append(issue(missing, same[0], _nearly(stem, alike)))
         for stem, files in images.items():
             examples.append(Example(stem, split, files[0], masks.get(stem, [None])[0]))
     return examples, issues
+
+
+def _spellings(stem: str) -> tuple[str, str]:
+    """Return a name without differences of case and Unicode form; and without its last word."""
+    plain = unicodedata.normalize("NFC", stem).casefold()
+    return plain, re.sub(r"[_ .-][a-z]+$", "", plain)
+
+
+def _by_spelling(files: dict[str, list[Path]]) -> dict[str, Path]:
+    """Return the first file of each spelling of a name."""
+    return {name: same[0] for stem, same in files.items() for name in _spellings(stem)[::-1]}
+
+
+def _nearly(stem: str, alike: dict[str, Path]) -> str:
+    """Return which file has nearly this name, and what differs; "" if none has."""
+    plain, short = _spellings(stem)
+    file = alike.get(plain) or alike.get(short)
+    if file is None:
+        return ""
+    other = _spellings(file.stem)[0]
+    if plain != other:
+        what = f"but for {max(plain, other, key=len)[min(len(plain), len(other)) :]}"
+    elif unicodedata.normalize("NFC", stem) == unicodedata.normalize("NFC", file.stem):
+        what = "in another Unicode form"
+    else:
+        what = "but for upper and lower case"
+    return f"named as {file.parent.name}/{file.name} {what}"
 
 
 def by_split(examples: Iterable[Example]) -> dict[str, list[Example]]:
@@ -351,6 +381,9 @@ def listed(values: Sequence, show: int = 8) -> str:
 
 def _content(root: Path) -> str:
     if not root.is_dir():
-        return "there is no such folder"
+        beside = root.parent.iterdir() if root.parent.is_dir() else ()
+        folders = sorted(f"{place.name}/" for place in beside if place.is_dir())
+        others = f", but {listed(folders)}" if folders and root.name in ("images", "masks") else ""
+        return f"there is no such folder{others}"
     names = sorted(file.name for file in root.iterdir() if not file.name.startswith("."))
     return f"it holds {listed(names, 6)}" if names else "it is empty"

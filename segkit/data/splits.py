@@ -4,6 +4,7 @@ Every split returns one sorted array of indices per fraction, an empty one for a
 Same arguments, same split.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -61,9 +62,14 @@ def grouped_split(
 
 
 def sample(n: int, count: int, seed: int = 0, labels: Sequence | None = None) -> np.ndarray:
-    """Choose `count` of 0..n-1 at random, in proportion to `labels` if given; sorted."""
-    if not 0 < count <= n:
-        raise DataError(f"count={count}, but there are {n} items: choose 1 to {n}")
+    """Choose `count` of 0..n-1 at random, in proportion to `labels` if given; sorted.
+
+    A count beyond `n` means all, with a warning.
+    """
+    if count < 1:
+        raise DataError(f"count={count}: choose 1 to {n} of the {n} items")
+    if count > n:
+        warnings.warn(f"count={count}, but there are {n} items: all {n} are used", stacklevel=2)
     return np.sort(_even_order([0] * n if labels is None else labels, seed)[:count])
 
 

@@ -103,7 +103,8 @@ def test_count_is_a_seeded_choice(tmp_path):
     few, again, other = (open_folder(tmp_path, "train", 16, count=9, seed=s) for s in (0, 0, 1))
     assert len(few) == 9 and set(few.names) <= set(open_folder(tmp_path, "train", 16).names)
     assert few.names == again.names != other.names
-    refused(tmp_path, "count=29, but there are 28 items", count=29)
+    with pytest.warns(UserWarning, match="count=29, but there are 28 items: all 28 are used"):
+        assert len(open_folder(tmp_path, "train", 16, count=29)) == 28
 
 
 @pytest.mark.parametrize("group_by", [r"^p\d", r"^p(\d)", lambda name: name[1]])
@@ -154,6 +155,50 @@ def test_files_without_their_partner_and_duplicates_are_listed_together(root):
     assert "p07.png: a mask without an image of the same name: bring back the image" in message
     assert "2 files: an image without a mask of the same name: add the mask" in message
     assert "2 files: several files with one stem, so it is unclear which" in message
+
+
+@pytest.mark.parametrize(
+    "image, mask, hint",
+    [
+        ("im000", "im000_mask", "but for _mask"),
+        ("im000_rgb", "im000", "but for _rgb"),
+        ("IM000", "im000", "but for upper and lower case"),
+        ("Z\u00fcrich", "Zu\u0308rich", "in another Unicode form"),
+        ("a", "b", ""),
+    ],
+)
+def test_a_name_that_nearly_matches_is_named(tmp_path, image, mask, hint):
+    root = fill(tmp_path / "mine", n=3)
+    name = sorted((root / "images").iterdir())[0].stem
+    (file,) = (root / "images").glob(f"{name}.*")
+    file.rename(file.with_stem(image))
+    (target,) = (root / "masks").glob(f"{name}.*")
+    target.rename(target.with_stem(mask))
+    _, issues = folder.find_pairs(root)
+    assert [one.code for one in issues] == ["missing-mask", "missing-image"]
+    details = [one.details[0] for one in issues]
+    if not hint:
+        assert details == ["", ""]
+    else:
+        assert details[0] == f"named as masks/{mask}{target.suffix} {hint}"
+        assert details[1] == f"named as images/{image}{file.suffix} {hint}"
+
+
+def test_a_folder_of_another_name_beside_it_is_named(tmp_path):
+    root = fill(tmp_path / "mine", n=3)
+    (root / "masks").rename(root / "labels")
+    _, (missing,) = folder.find_pairs(root)
+    assert missing.code == "no-pictures"
+    assert missing.details == ("there is no such folder, but images/, labels/",)
+
+
+def test_jfif_is_jpeg(tmp_path):
+    root = fill(tmp_path / "mine", n=3)
+    for file in list((root / "images").iterdir()):
+        Image.open(file).convert("RGB").save(file.with_suffix(".jpg"))
+        file.with_suffix(".jpg").rename(file.with_suffix(".jfif"))
+        file.unlink()
+    assert len(opened(root, fractions=(1, 0, 0))) == 3
 
 
 def test_empty_and_absent_folders_are_refused(tmp_path):

@@ -1,3 +1,4 @@
+import re
 import struct
 import zlib
 
@@ -192,6 +193,19 @@ def test_a_mask_saved_as_equal_channels_is_read_and_a_coloured_one_refused(save)
 def test_float_and_16_bit_masks_are_refused(save, mask):
     words = "class ids 0..255 in 8 bits", 'ids.astype("uint8")'
     refused(read.mask, save(mask, "a.tif"), *words)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_the_remedy_for_a_deep_mask_repairs_it(save, tmp_path, dtype):
+    mask = np.zeros((4, 4), dtype)
+    mask[1:3, 1:3] = 65535
+    with pytest.raises(DataError) as refusal:
+        read.mask(save(mask, "a.tif"))
+    (numbering,) = re.findall(r"ids = (.*?) does", str(refusal.value))
+    (saving,) = re.findall(r"save (Image.*?) as 8-bit PNG", str(refusal.value))
+    ids = eval(numbering, {"np": np, "mask": mask})
+    eval(saving, {"Image": Image, "ids": ids}).save(tmp_path / "b.png")
+    assert np.array_equal(read.mask(tmp_path / "b.png"), mask == 65535)
 
 
 def test_a_stretched_low_bit_grey_png_is_refused(tmp_path):

@@ -111,8 +111,13 @@ def test_sample_is_seeded_in_proportion_and_exact():
     assert np.unique(BREEDS[chosen], return_counts=True)[1] == pytest.approx([24, 12, 3, 1], abs=1)
     assert chosen.tolist() == splits.sample(200, 40, seed=1, labels=BREEDS).tolist()
     assert chosen.tolist() != splits.sample(200, 40, seed=2, labels=BREEDS).tolist()
-    with pytest.raises(DataError, match="count=201, but there are 200 items"):
-        splits.sample(200, 201)
+    with pytest.raises(DataError, match="count=0: choose 1 to 200"):
+        splits.sample(200, 0)
+
+
+def test_a_count_beyond_the_items_takes_all_and_says_so():
+    with pytest.warns(UserWarning, match="count=201, but there are 200 items: all 200 are used"):
+        assert splits.sample(200, 201, seed=1, labels=BREEDS).tolist() == list(range(200))
 
 
 def test_leakage_finds_each_kind_and_names_it():
