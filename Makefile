@@ -15,11 +15,12 @@ OUT      ?=
 TIMEOUT  ?=
 RESUME   ?=
 WORKERS  ?= auto
+SCALE    ?= 0
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test lab site refresh bench lint format lock clean
+.PHONY: help setup course full test lab site refresh bench lint format lock clean
 
 help:  ## list what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -41,6 +42,14 @@ course: $(READY)  ## run the lessons: LESSONS="00 04" PROFILE= DATASET= DATA_DIR
 	  $(if $(DATASET),--dataset $(DATASET)) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
 	  $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(OUT),--out "$(OUT)") \
 	  $(if $(TIMEOUT),--timeout $(TIMEOUT)) $(if $(RESUME),--resume)
+
+# The code of the full profile at the sizes of quick (SCALE=0) or any share of its own, on the
+# lessons' own data and, where SEGKIT_REAL_DATA names their folder, on the real pets.
+full: export SEGKIT_FULL_SCALE := $(SCALE)
+full: $(READY)  ## run the full profile at SCALE= (0 to 1) of its sizes, own data and real pets: JOBS=
+	@$(BIN)/segkit course run --profile full --out build/full $(if $(JOBS),--jobs $(JOBS))
+	@test -z "$$SEGKIT_REAL_DATA" || $(BIN)/segkit course run --profile full --out build/full-pets \
+	  --dataset oxford-pet --data-dir "$$SEGKIT_REAL_DATA" $(if $(JOBS),--jobs $(JOBS))
 
 # One thread for each of as many workers as there are cores: more threads would only get in the way.
 test: export OMP_NUM_THREADS ?= 1
