@@ -5,7 +5,8 @@ segmentation-models-pytorch and segkit's own for equal numbers of epochs, three 
 grey images of the 2018 Data Science Bowl (folder `nuclei`, split at random), and evaluates each
 once on the test images. A longer training is a run of its own with its own one-cycle schedule. Each
 row is saved to figures/results/nuclei_record.json when it is there, so the script may be
-stopped and started again; `--rows` does only so many. The last draws nuclei_record.png.
+stopped and started again; `--rows` does only so many. With the longest trainings of the first
+seed there, it draws nuclei_record.png.
 """
 
 import argparse
@@ -149,7 +150,7 @@ def main() -> None:
         print(*run, flush=True)
         record["rows"].append(measure(*run))
         write_text(file, json.dumps(record, indent=1) + "\n")
-    if len(record["rows"]) == len(runs):
+    if all((folder(name, EPOCHS[-1], SEEDS[0]) / "best.pt").exists() for name in NETWORKS):
         draw(file.with_suffix(".png"))
 
 
