@@ -360,7 +360,7 @@ def _palettes(report: Report) -> list[Issue]:
     bright = [
         issue("bright-background", e.mask, f"id 0 is shown as {e.details.palette[0]}")
         for e in report.examples
-        if min(e.details.palette.get(0, (0,))) > 127
+        if min(e.details.palette.get(0, (0, 0, 0))) > 127
     ]
     return bright + [
         issue("palette-differs", e.mask, f"id {listed(different)}")

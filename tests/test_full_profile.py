@@ -8,7 +8,7 @@ import pytest
 
 from segkit import course
 
-# Counts beyond the data, a comparison of many runs, a config and trackers, a design, own files.
+# A first training, counts beyond the data, many runs compared, a config with trackers, own files.
 LESSONS = ["00", "07", "11", "12", "20"]
 REAL = os.environ.get("SEGKIT_REAL_DATA")
 DATASETS = [{}, {"dataset": "oxford-pet", "data_dir": REAL}]

@@ -16,14 +16,14 @@ from functools import cache, partial
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
+from made_with import made_with
 from torch import Tensor, nn
 
-from segkit import data, environment, losses, models, paths
+from segkit import data, losses, models, paths
 from segkit.files import write_text
 from segkit.models import inspect
 from segkit.models.blocks import conv3x3, double_conv
 from segkit.train import evaluate, fit
-from segkit.train.distributed import device_name
 
 SIZE, SEEDS, EPOCHS, ABLATION_EPOCHS = 64, (0, 1, 2), (3, 6, 12, 24), (6, 12)
 SETTINGS = {"batch_size": 4, "schedule": "one-cycle", "precision": "fp32"}
@@ -63,9 +63,10 @@ class Block(nn.Module):
         """Return the feature map at `height` × `width`, joined with the skip connection."""
         x = self.narrow(feature_map) if self.add else feature_map
         x = F.interpolate(x, size=(height, width), mode=self.mode)
-        if skip_connection is not None:
-            add, join = self.add, partial(torch.cat, dim=1)
-            x = x + self.skip(skip_connection) if add else join([x, skip_connection])
+        if skip_connection is not None and self.add:
+            x = x + self.skip(skip_connection)
+        elif skip_connection is not None:
+            x = torch.cat([x, skip_connection], dim=1)
         return self.conv(x)
 
 
@@ -145,11 +146,8 @@ def measure(build: Callable[[], nn.Module], lr: float, epochs: int, seed: int) -
 
 def conditions() -> dict:
     """Return what the rows were measured with."""
-    machine = environment.report()
     builders = {name: build for name, (build, _) in NETWORKS.items()} | ABLATION
     built = {name: build() for name, build in builders.items()}
-    hardware = ("device", "cores", "threads", "memory", "precision")
-    packages = ("segkit", "torch", "segmentation-models-pytorch", "timm", "numpy")
     return {
         "command": "python figures/results/record_library.py",
         "data": "toy embryos, procedural: 64 to train on, 96 to test on",
@@ -162,12 +160,7 @@ def conditions() -> dict:
             }
             for name, model in built.items()
         },
-        "hardware": {
-            **{name: machine[name] for name in hardware},
-            "cpu": device_name(torch.device("cpu")),
-        },
-        "versions": {name: environment.version(name) for name in packages},
-        "git": paths.git_revision(),
+        **made_with("segkit", "torch", "segmentation-models-pytorch", "timm", "numpy"),
     }
 
 

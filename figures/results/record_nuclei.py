@@ -17,14 +17,14 @@ from pathlib import Path
 
 import segmentation_models_pytorch as smp
 import torch
+from made_with import made_with
 from torch import nn
 
-from segkit import data, environment, models, paths, plot
+from segkit import data, models, paths, plot
 from segkit.files import write_text
 from segkit.losses import BCELoss, Combined, DiceLoss
 from segkit.models import inspect
 from segkit.train import evaluate, fit, load_weights
-from segkit.train.distributed import device_name
 
 SIZE, SEEDS, EPOCHS = 96, (0, 1, 2), (6, 24, 48)
 SETTINGS = {"schedule": "one-cycle", "batch_size": 16, "precision": "fp32"}
@@ -90,8 +90,6 @@ def measure(name: str, epochs: int, seed: int) -> dict:
 
 def conditions() -> dict:
     """Return what the rows were measured with."""
-    machine = environment.report()
-    packages = ("torch", "segmentation-models-pytorch", "timm", "numpy")
     return {
         "data": "320 images of the 2018 Data Science Bowl, stage 1 (CC0), as grey, resized; "
         "split at random, so images of one slide may lie on both sides",
@@ -104,15 +102,7 @@ def conditions() -> dict:
         },
         "seconds": "wall clock, on a machine with other work",
         "weights": "random; best validation epoch kept, test set evaluated once a row",
-        "hardware": {
-            **{
-                name: machine[name]
-                for name in ("device", "cores", "threads", "memory", "precision")
-            },
-            "cpu": device_name(torch.device("cpu")),
-        },
-        "versions": {name: environment.version(name) for name in packages},
-        "git": paths.git_revision(),
+        **made_with("torch", "segmentation-models-pytorch", "timm", "numpy"),
         "command": "python figures/results/record_nuclei.py",
     }
 

@@ -13,13 +13,12 @@ import os
 import time
 from functools import cache
 
-import torch
+from made_with import made_with
 
-from segkit import data, environment, models, paths
+from segkit import data, models, paths
 from segkit.files import write_text
 from segkit.models import inspect
 from segkit.train import evaluate, fit
-from segkit.train.distributed import device_name
 
 SIZE, SEEDS = 64, (0, 1, 2)
 SETTINGS = {"epochs": 20, "lr": 1e-2, "schedule": "one-cycle", "batch_size": 16}
@@ -62,7 +61,6 @@ def measure(source: str, network: str, seed: int) -> dict:
 
 def conditions() -> dict:
     """Return what the rows were measured with."""
-    machine = environment.report()
     built = {network: models.build(name, **how) for network, (name, how) in NETWORKS.items()}
     return {
         "command": "python figures/results/record_resnet34.py",
@@ -83,17 +81,7 @@ def conditions() -> dict:
             }
             for network, model in built.items()
         },
-        "hardware": {
-            **{
-                name: machine[name]
-                for name in ("device", "cores", "threads", "memory", "precision")
-            },
-            "cpu": device_name(torch.device("cpu")),
-        },
-        "versions": {
-            name: environment.version(name) for name in ("segkit", "torch", "torchvision", "numpy")
-        },
-        "git": paths.git_revision(),
+        **made_with("segkit", "torch", "torchvision", "numpy"),
     }
 
 

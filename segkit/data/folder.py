@@ -131,7 +131,7 @@ def find_pairs(root: Path) -> tuple[list[Example], list[Issue]]:
             if not files:
                 issues.append(issue("no-pictures", place / sub, _content(place / sub)))
             missing = "missing-mask" if sub == "images" else "missing-image"
-            alike = _by_spelling(others)
+            alike = _by_spelling(others) if files.keys() - others.keys() else {}
             for stem, same in files.items():
                 issues += [issue("same-stem", file) for file in same if len(same) > 1]
                 if others and stem not in others:

@@ -102,8 +102,8 @@ class _Encoder(nn.Module):
 
     def __init__(self, in_channels: int, block: str, width: int) -> None:
         super().__init__()
-        one_of("block", block, ("resnet", "nycu"))
-        kind = ResidualBlock if block == "resnet" else NycuBlock
+        kinds = {"resnet": ResidualBlock, "nycu": NycuBlock}
+        kind = kinds[one_of("block", block, kinds)]
         w = width
         self.conv1 = nn.Conv2d(in_channels, w, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(w)
