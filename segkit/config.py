@@ -90,6 +90,8 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
         first = distributed.rank() == 0
         train, val = (open_split(config["data"], split) for split in ("train", "val"))
         model = build_model(config["model"], train.channels, train.classes)
+        if hasattr(model, "mean"):  # what its pretrained weights expect
+            train, val = (part.normalised(model.mean, model.std) for part in (train, val))
         if out and first and not (out / checkpoint.LAST).exists():
             write_text(out / "train.yaml", text)  # so that a run that is killed can be resumed
         history = fit(model, train, val, log=log, **options)

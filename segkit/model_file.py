@@ -8,6 +8,7 @@ import json
 import math
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from segkit import models
 from segkit.errors import ArgumentError, CheckpointError
 from segkit.files import atomic_file
+from segkit.paths import CourseMissingError, root
 
 if TYPE_CHECKING:
     from segkit.data.dataset import SegmentationDataset
@@ -40,6 +42,9 @@ class ModelMetadata:
     notes: dict[str, Any] = field(default_factory=dict)  # data, scores, settings, for JSON
     trained_on: dict[str, str] = field(default_factory=dict)  # names of images by their digests
     chosen_on: dict[str, str] = field(default_factory=dict)  # that chose epoch and threshold
+    encoder_weights: str = (
+        "stored"  # or "imagenet": the pretrained weights, which are not in the file
+    )
 
     def __post_init__(self) -> None:
         texts = {name for name in self.class_names if isinstance(name, str)}
@@ -57,7 +62,8 @@ class ModelMetadata:
             "size is (height, width) in pixels, up to 65,535": sides,
             "threshold is between 0 and 1": 0 < self.threshold < 1,
             "options are at most 4,096": small,
-            "options are without pretrained": "pretrained" not in self.options,
+            "options are without weights": not {"pretrained", "weights"} & set(self.options),
+            "encoder_weights is stored or imagenet": self.encoder_weights in ("stored", "imagenet"),
         }
         if unmet := [demand for demand, met in demands.items() if not met]:
             raise ArgumentError(f"this metadata fits no model: see that {unmet[0]}")
@@ -87,7 +93,7 @@ class ModelMetadata:
                 f"the data set's transform, {transform!r}, has no mean and std: make "
                 "ModelMetadata(...) with those it normalises by"
             )
-        options.pop("pretrained", None)  # the weights will be in the file
+        options = {k: v for k, v in options.items() if k not in ("pretrained", "weights")}
         classes, names = options.pop("classes", dataset.classes), tuple(dataset.class_names)
         about = (
             names,
@@ -102,13 +108,15 @@ class ModelMetadata:
         used = [dict(zip(x.digests(), x.names, strict=True)) if x else {} for x in parts]
         return cls(network, *about, threshold, {"data": dataset.info} | (notes or {}), *used)
 
-    def build(self) -> nn.Module:
-        """Return the network with weights not yet trained."""
-        return models.build(self.network, self.in_channels, self.classes, **self.options)
+    def build(self, weights: str | None = None) -> nn.Module:
+        """Return the network, untrained; `weights`: of its encoder, if it can be pretrained."""
+        pretrained = {"weights": weights} if "weights" in models.options(self.network) else {}
+        options = self.options | pretrained
+        return models.build(self.network, self.in_channels, self.classes, **options)
 
     def to_export(self) -> str:
         """Return as JSON what another program needs: all but the names of the images."""
-        return replace(self, trained_on={}, chosen_on={}).to_json()
+        return replace(self, trained_on={}, chosen_on={}, encoder_weights="stored").to_json()
 
     def to_json(self) -> str:
         """Return the metadata as JSON. Raises ArgumentError for notes that JSON cannot hold."""
@@ -143,8 +151,11 @@ def read_metadata(path: str | Path, stored: Any) -> ModelMetadata:
 def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> None:
     """Write the weights of `model`, in float32, and its metadata to `path`, whole or not at all.
 
+    With `encoder_weights="imagenet"` in the metadata the file is small: the encoder, which has to
+    be the pretrained one (frozen in training), is left out, and the rest is rounded to float16.
+
     Raises:
-        CheckpointError: the metadata does not build this network.
+        CheckpointError: the metadata does not build this network, or its encoder is another.
     """
     weights = {}
     for name, tensor in model.state_dict().items():
@@ -153,6 +164,13 @@ def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> N
         weights[name] = tensor.cpu().contiguous()
     text = metadata.to_json()
     _build_for("the metadata given", weights, metadata)
+    if metadata.encoder_weights == "imagenet":
+        for name, tensor in _pretrained(metadata).items():
+            if not torch.equal(weights.pop(name), tensor):
+                remedy = 'leave out encoder_weights="imagenet"'
+                raise CheckpointError(f"{name} differs from the pretrained weights: {remedy}")
+        halves = {k: v.half() for k, v in weights.items() if v.is_floating_point()}
+        weights |= halves
     header = {"segkit": text, "checksum": _checksum(text, weights)}
     with atomic_file(path) as part:
         safetensors.torch.save_file(weights, part, header)
@@ -161,12 +179,13 @@ def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> N
 def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
     """Return the network in `path`, on the CPU and in evaluation mode, and its metadata.
 
+    Args:
+        path: a file, or the name of a model that comes with the course, such as "pets".
+
     Raises:
         CheckpointError: the file is missing, damaged or no model file of segkit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
+    path = _find(Path(path))
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -184,9 +203,31 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
     if header["checksum"] != _checksum(header["segkit"], weights):
         raise CheckpointError(f"{path} is damaged: its checksum is wrong")
     metadata = read_metadata(path, header["segkit"])
+    if metadata.encoder_weights == "imagenet":
+        floats = {k: v.float() for k, v in weights.items() if v.is_floating_point()}
+        weights = weights | floats | _pretrained(metadata)
     model = _build_for(path, weights, metadata)
     model.load_state_dict(weights, assign=True)
     return model.eval(), metadata
+
+
+def _find(path: Path) -> Path:
+    """Return the file at `path`, else the model of that name that comes with the course."""
+    if path.is_file():
+        return path
+    shipped = {}
+    with suppress(CourseMissingError):  # segkit is installed without the course
+        shipped = {file.stem: file for file in (root() / "data" / "models").glob("*.safetensors")}
+    if str(path) not in shipped:
+        known = f"; models that come with the course: {', '.join(shipped)}" if shipped else ""
+        raise CheckpointError(f"{path}: there is no such file{known}")
+    return shipped[str(path)]
+
+
+def _pretrained(metadata: ModelMetadata) -> dict[str, Tensor]:
+    """Return the pretrained weights of the encoder, named as in the network."""
+    state = metadata.build("imagenet").state_dict()
+    return {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
 
 
 def _build_for(

@@ -182,6 +182,22 @@ def test_a_network_of_another_library_is_built_with_its_own_seed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_pretrained_weights_get_images_normalised_as_theirs_were(tmp_path):
+    """And the model file has all that is needed: no package, no download."""
+    spec = {"name": "pretrained_unet", "width": 4, "seed": 2}
+    fit = {"out": str(tmp_path), "encoder_lr": 0.0}
+    trained = config.from_config(changed(fit=fit) | {"model": spec}, log=None)
+    assert (trained.metadata.mean, trained.metadata.std) == ((0.5,), (0.5,))
+    start = config.build_model(spec, 1, 1)
+    after = trained.model.state_dict()
+    for name, tensor in start.encoder.state_dict().items():
+        assert torch.equal(tensor, after[f"encoder.{name}"]), name
+    loaded, metadata = load_model(trained.file)
+    assert metadata.options == {"width": 4}
+    x = torch.randn(1, 1, 32, 32)
+    torch.testing.assert_close(loaded(x), trained.model.eval()(x), atol=1e-5, rtol=1e-4)
+
+
 def test_each_split_has_its_own_count():
     part = SMALL["data"] | {"transform": "light", "test_count": 5}
     sizes = {split: len(config.open_split(part, split)) for split in ("train", "val", "test")}

@@ -94,7 +94,9 @@ def test_metadata_comes_from_the_data():
         ({"mean": (0.1, 0.2)}, "number per channel"),
         ({"mean": (math.nan,)}, "finite"),
         ({"options": {"depth": 4097}}, "at most 4,096"),
-        ({"options": {"pretrained": "a.pth"}}, "without pretrained"),
+        ({"options": {"pretrained": "a.pth"}}, "without weights"),
+        ({"options": {"weights": "imagenet"}}, "without weights"),
+        ({"encoder_weights": "mine"}, "stored or imagenet"),
         ({"std": (0.0,)}, "above 0"),
         ({"size": (0, 4)}, "height, width"),
         ({"size": (16.5, 16)}, "height, width"),
@@ -105,6 +107,40 @@ def test_metadata_comes_from_the_data():
 def test_impossible_metadata_is_refused(wrong, message):
     with pytest.raises(ArgumentError, match=message):
         replace(METADATA, **wrong)
+
+
+PRETRAINED = ModelMetadata(
+    *("pretrained_unet", ("background", "pet"), (0.5,) * 3, (0.5,) * 3, (64, 64)),
+    options={"width": 4},
+    encoder_weights="imagenet",
+)
+
+
+def test_pretrained_weights_are_left_out_of_a_small_file(tmp_path, monkeypatch):
+    model = models.build("pretrained_unet", width=4, seed=3).eval()
+    model.decoder[0].block[1].running_mean.fill_(1e-3)
+    save_model(tmp_path / "small.safetensors", model, PRETRAINED)
+    save_model(tmp_path / "full", model, replace(PRETRAINED, encoder_weights="stored"))
+    small, full = ((tmp_path / name).stat().st_size for name in ("small.safetensors", "full"))
+    assert small < 200_000 and full > 11_000_000
+    loaded, read = load_model(tmp_path / "small.safetensors")
+    assert read == PRETRAINED and not loaded.training
+    rounded = load_model(tmp_path / "full")[0]  # as the small file has it
+    for name, tensor in rounded.state_dict().items():
+        if tensor.is_floating_point() and not name.startswith("encoder."):
+            tensor.copy_(tensor.half())
+    x = torch.randn(1, 3, 64, 50)
+    assert torch.equal(loaded(x), rounded(x)) and not torch.equal(loaded(x), model(x))
+    assert all(t.dtype == torch.float32 for t in loaded.parameters())
+    assert json.loads(PRETRAINED.to_export())["encoder_weights"] == "stored"  # all is in an export
+
+
+def test_an_encoder_that_was_trained_is_not_left_out(tmp_path):
+    model = models.build("pretrained_unet", width=4)
+    model.train()(torch.randn(2, 3, 64, 64))  # its batch normalisation has seen other images
+    with pytest.raises(CheckpointError, match=r"encoder\.bn1\.running_mean differs from the pretr"):
+        save_model(tmp_path / "small.safetensors", model, PRETRAINED)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("score", [np.float32(0.5), torch.tensor(0.5)])

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from segkit.data import transforms
 from segkit.data.dataset import IGNORE, SegmentationDataset, check_seed, loader
-from segkit.errors import DataError
-from segkit.errors import ArgumentError, one_of
+from segkit.errors import ArgumentError, DataError, one_of
 
 __all__ = ["IGNORE", "DataError", "SegmentationDataset", "load", "loader", "names", "options",
            "transforms"]  # fmt: skip

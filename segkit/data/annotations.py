@@ -18,8 +18,8 @@ from segkit import image_ops
 from segkit.data import folder, read
 from segkit.data.cache import arrays, digests, in_threads
 from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
-from segkit.errors import NoDataError
 from segkit.data.folder import Example
+from segkit.errors import NoDataError
 from segkit.issues import Issue, IssueError, attempt, issue, raise_errors
 
 _SPECIAL = {"background": 0, "_background_": 0, "__ignore__": IGNORE}  # labels LabelMe names so
@@ -94,7 +94,7 @@ def find_annotations(root: Path) -> tuple[list[Example], list[Issue]]:
         examples += filter(None, in_threads(example, files))
         stems = {file.stem for file in files}
         bare = [same[0] for stem, same in pictures.items() if stem not in stems]
-        issues += [issue("missing-mask", file, "no .json") for file in bare]
+        issues.extend(issue("missing-mask", file, "no .json") for file in bare)
     return examples, issues
 
 
@@ -124,7 +124,7 @@ def label_ids(
 
 
 def read_annotated(example: Example, ids: dict[str, int], channels: int | None = None) -> Pair:
-    """Return image and mask of an example at full size; later shapes lie on top."""
+    """Return image and mask of an example at full size."""
     content = _parse(example.mask)
     data = _decoded(content["imageData"]) if example.image == example.mask else None
     image, _ = image_ops.read_image(example.image, channels, data)
@@ -133,8 +133,24 @@ def read_annotated(example: Example, ids: dict[str, int], channels: int | None =
     if None not in drawn and drawn != (width, height):
         sizes = f"{drawn[0]}×{drawn[1]} pixels, this one has {width}×{height}"
         raise IssueError(issue("labelme-size", example.mask, sizes))
+    return image, rasterise(content["shapes"], ids, height, width, example.mask)
+
+
+def rasterise(
+    shapes: Sequence[dict], ids: dict[str, int], height: int, width: int, file: Path
+) -> np.ndarray:
+    """Return the mask that shapes draw, uint8 class ids (height, width); later ones lie on top.
+
+    Args:
+        shapes: as LabelMe writes them.
+        ids: the class id of each label; what no shape covers is 0.
+        file: where the shapes come from, for messages.
+
+    Raises:
+        IssueError: a shape lies outside the image, has no area or cannot be decoded.
+    """
     mask = np.zeros((height, width), dtype=np.uint8)
-    for shape in content["shapes"]:
+    for shape in shapes:
         try:
             left, top, inside = _pixels(shape, height, width)
             problem = "" if inside.size else " lies outside the image, or has no area"
@@ -142,9 +158,9 @@ def read_annotated(example: Example, ids: dict[str, int], channels: int | None =
             problem = f": {error}"
         if problem:
             what = f"a {shape['shape_type']} {shape['label']!r}{problem}"
-            raise IssueError(issue("labelme-shape", example.mask, what))
+            raise IssueError(issue("labelme-shape", file, what))
         mask[top:, left:][: inside.shape[0], : inside.shape[1]][inside] = ids[shape["label"]]
-    return image, mask
+    return mask
 
 
 def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]:

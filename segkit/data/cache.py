@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from segkit.data.dataset import Pair
 from segkit.errors import DataError
-from segkit.issues import joined
 from segkit.files import FileError
+from segkit.issues import joined
 from segkit.paths import data_dir
 
 _VERSION = 3  # raise it whenever the same files and options shall give other arrays

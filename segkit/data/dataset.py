@@ -118,6 +118,13 @@ class SegmentationDataset(Dataset):
         """Return the same items behind another `transform`; the arrays are shared."""
         return replace(self, transform=transform)
 
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> "SegmentationDataset":
+        """Return the same items, normalised by these, per channel, of pixels in 0..1.
+
+        Pretrained weights need the `mean` and `std` that they were trained with.
+        """
+        return self.with_transform(replace(self.transform, mean=tuple(mean), std=tuple(std)))
+
 
 class SeededSampler(Sampler):
     """Yields `(index, epoch)`: a seeded order of `length` items, new in each epoch.

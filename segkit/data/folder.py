@@ -16,10 +16,9 @@ import numpy as np
 from segkit.data import read, splits
 from segkit.data.cache import arrays, digests, in_threads, once
 from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
-from segkit.errors import DataError, NoDataError
+from segkit.errors import ArgumentError, DataError, NoDataError, one_of
 from segkit.image_ops import opened
 from segkit.issues import Issue, attempt, issue, raise_errors
-from segkit.errors import ArgumentError, one_of
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif"}

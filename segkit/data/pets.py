@@ -12,10 +12,9 @@ import numpy as np
 
 from segkit.data import splits
 from segkit.data.cache import arrays, digests
-from segkit.data.read import as_size, resize_mask
 from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
-from segkit.errors import DataError, NoDataError
-from segkit.errors import one_of
+from segkit.data.read import as_size, resize_mask
+from segkit.errors import DataError, NoDataError, one_of
 from segkit.image_ops import opened, resize
 from segkit.paths import data_dir
 

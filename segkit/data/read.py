@@ -14,7 +14,13 @@ from PIL import Image
 from segkit import image_ops
 from segkit.errors import ArgumentError
 from segkit.image_ops import (
-    GREY_MODES, ImageError, check_format, exif_orientation, opened, raw_mode)
+    GREY_MODES,
+    ImageError,
+    check_format,
+    exif_orientation,
+    opened,
+    raw_mode,
+)
 from segkit.issues import IssueError, issue
 
 

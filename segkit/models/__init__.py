@@ -10,6 +10,7 @@ from segkit.errors import ArgumentError, one_of
 from segkit.models.dumbnet import DumbNet
 from segkit.models.fusionnet import FusionNet
 from segkit.models.pdr_unet import PDRUNet
+from segkit.models.pretrained import PretrainedUNet
 from segkit.models.resnet34_unet import ResNet34UNet
 from segkit.models.unet import UNet
 
@@ -19,6 +20,7 @@ _NETWORKS: dict[str, type[nn.Module]] = {
     "resnet34_unet": ResNet34UNet,
     "pdr_unet": PDRUNet,
     "fusionnet": FusionNet,
+    "pretrained_unet": PretrainedUNet,
 }
 
 

@@ -1,5 +1,7 @@
 """The parts that several networks are made of."""
 
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,3 +99,40 @@ class Up(nn.Module):
         elif self.join == "sum":
             x = x + skip
         return self.block(x)
+
+
+class WithEncoder(nn.Module):
+    """A network whose `encoder` may be pretrained: frozen, or trained at a rate of its own."""
+
+    frozen = False
+
+    def freeze_encoder(self) -> None:
+        """Stop the encoder from learning, through `train()` too.
+
+        Its batch normalisation stays in evaluation mode: the running means would drift otherwise.
+        """
+        self.frozen = True
+        self.encoder.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def parameter_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
+        """Return an optimiser's groups: the encoder at `encoder_lr`, all the rest at `lr`."""
+        rest = [p for name, p in self.named_parameters() if not name.startswith("encoder.")]
+        return [
+            {"name": "encoder", "params": list(self.encoder.parameters()), "lr": encoder_lr},
+            {"name": "decoder", "params": rest, "lr": lr},
+        ]
+
+
+def share_channels(weight: Tensor, channels: int) -> Tensor:
+    """Return a first layer's weights, (out, 3, k, k) for colour, for another number of channels.
+
+    Each channel gets an equal share of the sum: the same picture in all gives the features of grey.
+    """
+    return weight.sum(dim=1, keepdim=True).repeat(1, channels, 1, 1) / channels

@@ -2,16 +2,15 @@
 
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segkit.errors import ArgumentError, one_of
-from segkit.models.blocks import Up, conv3x3, double_conv, upsample
+from segkit.models.blocks import Up, WithEncoder, conv3x3, double_conv, share_channels, upsample
 
 
-class ResNet34UNet(nn.Module):
+class ResNet34UNet(WithEncoder):
     """ResNet-34 as the encoder, a U-Net's decoder: five steps down, five steps up.
 
     Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`. Downsampling
@@ -53,7 +52,6 @@ class ResNet34UNet(nn.Module):
         self.decoder = nn.ModuleList(map(Up, ups[:4], blocks))
         self.decoder.append(Up(ups[4], nn.Identity(), join="none"))  # full size has no skip
         self.out = nn.Conv2d(w // 2, classes, kernel_size=1)
-        self.frozen = False
         if pretrained is not False:
             if width != 64 or block != "resnet":
                 raise ArgumentError(
@@ -69,29 +67,6 @@ class ResNet34UNet(nn.Module):
         for up, skip in zip(self.decoder, reversed(skips), strict=True):
             y = up(y, skip)
         return self.out(y)
-
-    def freeze_encoder(self) -> None:
-        """Stop the encoder from learning, through `train()` too.
-
-        Its batch normalisation stays in evaluation mode: the running means would drift otherwise.
-        """
-        self.frozen = True
-        self.encoder.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> "ResNet34UNet":
-        """Set training or evaluation mode; a frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
-
-    def parameter_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
-        """Return an optimiser's groups: the encoder at `encoder_lr`, all the rest at `lr`."""
-        rest = [p for name, p in self.named_parameters() if not name.startswith("encoder.")]
-        return [
-            {"name": "encoder", "params": list(self.encoder.parameters()), "lr": encoder_lr},
-            {"name": "decoder", "params": rest, "lr": lr},
-        ]
 
 
 class _Encoder(nn.Module):
@@ -138,8 +113,7 @@ class _Encoder(nn.Module):
         state = {name: t for name, t in state.items() if not name.startswith("fc.")}
         channels = self.conv1.in_channels
         if channels != 3 and "conv1.weight" in state:
-            grey = state["conv1.weight"].sum(dim=1, keepdim=True)
-            state["conv1.weight"] = grey.repeat(1, channels, 1, 1) / channels
+            state["conv1.weight"] = share_channels(state["conv1.weight"], channels)
         try:
             self.load_state_dict(state)
         except RuntimeError as error:

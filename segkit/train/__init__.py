@@ -55,6 +55,7 @@ def fit(
     loss: Loss | None = None,
     epochs: int = 10,
     lr: float = 1e-3,
+    encoder_lr: float | None = None,
     optimizer: str | Optimizer = "adamw",
     weight_decay: float | None = None,
     schedule: str | Schedule = "constant",
@@ -94,6 +95,7 @@ def fit(
         loss: called as `loss(logits, target)`; by default binary cross-entropy, or cross-entropy
             for several channels of logits.
         lr: peak learning rate.
+        encoder_lr: that of a pretrained `model.encoder`, if another; 0 freezes the encoder.
         optimizer: "adamw", "adam", "sgd" (momentum 0.9), or an optimizer, whose own learning
             rate and weight decay then hold.
         schedule: of the learning rate: a name or a `Schedule`.
@@ -148,7 +150,7 @@ def fit(
         model = distributed.sync_batch_norm(model, device)
         loss = settings["loss"] = check_and_default_loss(model, loss, [train, val])
         stack.enter_context(on_device(device, model, loss, memory_format=layout))
-        optimizer = make_optimizer(optimizer, model, lr, weight_decay)
+        optimizer = make_optimizer(optimizer, model, lr, weight_decay, encoder_lr)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         scheduler = Scheduler(schedule, optimizer, epochs, math.ceil(batches / accumulate))
         average = None
@@ -275,7 +277,7 @@ def _checked_settings(arguments: dict[str, Any]) -> tuple[dict[str, Any], Schedu
     others = {"model", "train", "val", "device", "out", "resume", "save_every", "trackers", "log"}
     for name in others:  # they do not change the numbers, or are recorded under other names
         del settings[name]
-    for name in ("lr", "weight_decay") if isinstance(optimizer, Optimizer) else ():
+    for name in ("lr", "encoder_lr", "weight_decay") if isinstance(optimizer, Optimizer) else ():
         own = [group.get(name) for group in optimizer.param_groups]
         if arguments[name] not in (inspect.signature(fit).parameters[name].default, *own):
             value = f"{name}={arguments[name]}"

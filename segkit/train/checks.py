@@ -31,6 +31,7 @@ def check_and_default_loss(
     for loader in loaders:
         if loader is not None and isinstance(loader.dataset, SegmentationDataset):
             _check_masks(loader.dataset, max(2, channels))
+            _check_normalisation(model, loader.dataset)
     return loss or (BCELoss() if channels == 1 else CrossEntropyLoss())
 
 
@@ -108,6 +109,18 @@ def _check_masks(data: SegmentationDataset, classes: int) -> None:
         raise DataError(
             f"none of the {len(data)} masks has a foreground pixel, only 0 and {IGNORE} "
             "(ignore): masks stored as 0/255 must become 0/1 first"
+        )
+
+
+def _check_normalisation(model: nn.Module, data: SegmentationDataset) -> None:
+    wanted = getattr(model, "mean", None), getattr(model, "std", None)
+    used = getattr(data.transform, "mean", None), getattr(data.transform, "std", None)
+    if None not in (*wanted, *used) and wanted != used:
+        warnings.warn(
+            f"the pretrained weights expect images normalised by mean {wanted[0]} and std "
+            f"{wanted[1]}, these are by {used[0]} and {used[1]}: use "
+            "dataset.normalised(model.mean, model.std)",
+            stacklevel=5,
         )
 
 

@@ -128,8 +128,11 @@ def all_sum(numbers: Tensor) -> Tensor:
 
 def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """Let batch normalisation on GPUs use the batch of all processes, not each its own share."""
-    several = ranks() > 1 and device.type == "cuda"
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if several else model
+    if ranks() == 1 or device.type != "cuda":
+        return model
+    from timm.layers import convert_sync_batchnorm  # torch's drops the activation inside timm's
+
+    return convert_sync_batchnorm(model)
 
 
 def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:

@@ -145,18 +145,36 @@ def curve(
 
 
 def make_optimizer(
-    optimizer: str | Optimizer, model: nn.Module, lr: float, weight_decay: float | None
+    optimizer: str | Optimizer,
+    model: nn.Module,
+    lr: float,
+    weight_decay: float | None,
+    encoder_lr: float | None = None,
 ) -> Optimizer:
     """Return the optimizer of that name for the parameters that are not frozen."""
     if isinstance(optimizer, Optimizer):
         return optimizer
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     kind = kinds[one_of("optimizer", optimizer, kinds)]
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
+    groups = [{"params": list(model.parameters())}]
+    if encoder_lr is not None:
+        if not hasattr(model, "parameter_groups"):
+            raise ArgumentError(
+                f"encoder_lr={encoder_lr}, but {type(model).__name__} has no pretrained encoder: "
+                "leave it out, or use pretrained_unet or resnet34_unet"
+            )
+        if encoder_lr < 0:
+            raise ArgumentError(f"encoder_lr={encoder_lr}: give 0, which freezes it, or more")
+        if encoder_lr == 0:
+            model.freeze_encoder()
+        groups = model.parameter_groups(lr, encoder_lr)[::-1]  # the history has the first one's
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p.requires_grad]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
         raise ArgumentError("every parameter of the network is frozen: there is nothing to train")
     options = {"momentum": 0.9} if optimizer == "sgd" else {}
     if weight_decay is not None:
         options["weight_decay"] = weight_decay
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    return kind(parameters, lr=lr, fused=fused, **options)
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
+    return kind(groups, lr=lr, fused=fused, **options)

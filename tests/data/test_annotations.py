@@ -5,8 +5,9 @@ from labelme_files import annotate as write
 from PIL import Image
 
 from segkit.data import load
-from segkit.errors import DataError
 from segkit.data.annotations import open_labelme
+from segkit.errors import DataError
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
@@ -55,7 +56,9 @@ def test_the_image_is_the_file_or_the_one_inside(tmp_path, embed):
     assert opened(tmp_path).images.shape == (1, H, W, 3)
 
 
-@pytest.mark.parametrize("path", ["b.png", "C:\\\\me\\\\a.png", "a.PNG", "", "..\\elsewhere\\a.png"])
+@pytest.mark.parametrize(
+    "path", ["b.png", "C:\\\\me\\\\a.png", "a.PNG", "", "..\\elsewhere\\a.png"]
+)
 def test_the_image_may_lie_elsewhere_and_is_else_the_one_of_the_same_stem(tmp_path, path):
     annotate(tmp_path / "train", imagePath=path)
     if "elsewhere" in path:
@@ -195,7 +198,9 @@ def test_a_shape_that_cannot_be_drawn_is_refused(root, changes, words):
 def test_a_shape_outside_the_image_or_without_area_is_refused(root, changes):
     for i in range(10):
         annotate(root, f"a{i}", [shape(), shape() | changes])
-    refused(root, "7 faults", ".json: holds a shape", "'bone' lies outside the image, or has no area")
+    refused(
+        root, "7 faults", ".json: holds a shape", "'bone' lies outside the image, or has no area"
+    )
 
 
 @pytest.mark.parametrize("mask", [None, "", "%%%", "abcd"])

@@ -106,7 +106,9 @@ def test_faults_are_gathered_and_leave_nothing(home, keep):
             raise DataError(f"file {i} is broken")
         return Reader()(i)
 
-    with pytest.raises(DataError, match=r"^11 faults in.*:\n- file 0 is broken\n(.*\n)+- and 3 more$"):
+    with pytest.raises(
+        DataError, match=r"^11 faults in.*:\n- file 0 is broken\n(.*\n)+- and 3 more$"
+    ):
         cache.arrays("e", read_pair, N, SHAPE, keep)
     assert not list(home.rglob("output.pkl"))
 

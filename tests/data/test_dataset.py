@@ -1,6 +1,4 @@
 import inspect
-import subprocess
-import sys
 from importlib import import_module
 
 import cv2
@@ -11,8 +9,7 @@ import torch
 from segkit import data
 from segkit.data import splits
 from segkit.data.dataset import SeededSampler, SegmentationDataset, loader
-from segkit.errors import DataError
-from segkit.errors import ArgumentError
+from segkit.errors import ArgumentError, DataError
 
 
 def made(n=10, size=16, channels=3, transform=None):

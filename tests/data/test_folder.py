@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.data import folder, load, read
-from segkit.errors import DataError
+from segkit.data import folder, read
 from segkit.data.folder import Example, infer_label_encoding, open_folder
-from segkit.errors import ArgumentError
+from segkit.errors import ArgumentError, DataError
 
 REAL = os.environ.get("SEGKIT_REAL_DATA")
 real = pytest.mark.skipif(not REAL, reason="SEGKIT_REAL_DATA is not set")
@@ -244,7 +243,7 @@ def test_images_that_come_out_bad_only_when_decoded(root):
 
 
 def inferred(files, named=0, values="auto"):
-    """Return encoding and number of classes; or the code of the issue and the masks that have it."""
+    """Return encoding and number of classes; or the issue's code and the masks that have it."""
     examples = [
         Example(f"m{i}", "", None, Path(f"m{i}"), values=list(found), interior_values=list(found))
         for i, found in enumerate(files)
@@ -299,7 +298,9 @@ def test_an_option_overrides_what_the_values_suggest():
 def test_the_rule_is_not_decided_file_by_file(tmp_path, ids, in_one, held):
     fill(tmp_path, n=10, ids=ids)  # with ids, 255 is ignored, also in the mask that has no 1
     Image.fromarray(blob(3, in_one)).save(tmp_path / "masks" / "p03.png")
-    assert set(np.unique([*opened(tmp_path)["train"].masks, *opened(tmp_path)["test"].masks])) == held
+    assert (
+        set(np.unique([*opened(tmp_path)["train"].masks, *opened(tmp_path)["test"].masks])) == held
+    )
 
 
 def test_each_rule_has_a_cache_entry_of_its_own(root):
@@ -320,7 +321,10 @@ def test_masks_interpolated_to_every_value_are_refused(tmp_path):
     ramp = np.tile(np.linspace(0, 255, 24).round().astype(np.uint8), (20, 1))
     ramp[10:] = 255 - ramp[10:]
     everything = np.resize(np.arange(256, dtype=np.uint8), (20, 24))
-    for ids, code in ((ramp, "in between along its edges"), (everything, "that belong to no class")):
+    for ids, code in (
+        (ramp, "in between along its edges"),
+        (everything, "that belong to no class"),
+    ):
         for file in (tmp_path / "masks").iterdir():
             Image.fromarray(ids).save(file)
         refused(tmp_path, f"3 files: a mask with values {code}", "use nearest")

@@ -12,8 +12,8 @@ from PIL import Image
 from torchvision.datasets import OxfordIIITPet
 
 from segkit.data import load
-from segkit.errors import DataError
 from segkit.data.pets import from_trimap, open_pets, trimap_classes
+from segkit.errors import DataError
 
 REAL = os.environ.get("SEGKIT_REAL_DATA")
 real = pytest.mark.skipif(not REAL, reason="SEGKIT_REAL_DATA is not set")

@@ -15,6 +15,7 @@ NARROW = {
     "resnet34_unet": {"width": 4},
     "pdr_unet": {"filters": 4, "dropout": 0.0},
     "fusionnet": {"width": 4},
+    "pretrained_unet": {"width": 4},
 }
 NETWORKS = pytest.mark.parametrize("name", NARROW)
 
@@ -138,6 +139,7 @@ def test_a_misspelt_name_or_option_lists_the_known_ones():
         ("unet", {"padding": "reflect"}),
         ("pdr_unet", {"shortcut": "none"}),
         ("resnet34_unet", {"block": "basic"}),
+        ("pretrained_unet", {"encoder": "resnet00"}),
     ],
 )
 def test_a_misspelt_value_lists_the_values(name, option):

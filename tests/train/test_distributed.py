@@ -18,6 +18,8 @@ from segkit import train
 from segkit.config import from_config
 from segkit.errors import ArgumentError, DataError
 from segkit.metrics import counts
+from segkit.model_file import load_model
+from segkit.models import build
 from segkit.train import distributed
 
 
@@ -156,22 +158,55 @@ CONFIG = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-def test_torchrun_trains_a_unet_as_one_process_does(tmp_path):
-    """From a config file, with AdamW."""
-    config = CONFIG | {"fit": CONFIG["fit"] | {"out": str(tmp_path / "two")}}
-    (tmp_path / "config.yaml").write_text(json.dumps(config))
+def torchrun(folder, config):
+    """Train from a config in two processes; return what was printed."""
+    config = config | {"fit": config["fit"] | {"out": str(folder / "two")}}
+    (folder / "config.yaml").write_text(json.dumps(config))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     done = subprocess.run(
-        [*command, "-m", "segkit", "train", str(tmp_path / "config.yaml")],
+        [*command, "-m", "segkit", "train", str(folder / "config.yaml")],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 1/2") == 1  # process 0 alone prints
-    assert done.stdout.count("Model: ") == 1 and (tmp_path / "two" / "model.safetensors").is_file()
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_torchrun_trains_a_unet_as_one_process_does(tmp_path):
+    """From a config file, with AdamW."""
+    printed = torchrun(tmp_path, CONFIG)
+    assert printed.count("epoch 1/2") == 1  # process 0 alone prints
+    assert printed.count("Model: ") == 1 and (tmp_path / "two" / "model.safetensors").is_file()
     agree(from_config(CONFIG, log=None).history, tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_torchrun_trains_over_a_frozen_encoder(tmp_path):
+    torchrun(
+        tmp_path,
+        CONFIG
+        | {"model": {"name": "pretrained_unet", "width": 4}}
+        | {"fit": CONFIG["fit"] | {"encoder_lr": 0.0, "lr": 1e-2}},
+    )
+    model, _ = load_model(tmp_path / "two" / "model.safetensors")
+    start = build("pretrained_unet", 1, width=4)
+    same = {k for k, v in start.state_dict().items() if torch.equal(v, model.state_dict()[k])}
+    assert {k for k in same if "num_batches" not in k} == {
+        f"encoder.{k}" for k in start.encoder.state_dict() if "num_batches" not in k
+    }
+
+
+def test_batch_normalisation_of_all_gpus_keeps_the_activations_inside(monkeypatch):
+    """timm's batch normalisation holds an activation, which torch's conversion would lose."""
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    model, x = build("pretrained_unet", width=4).eval(), torch.randn(1, 3, 64, 64)
+    expected = model(x)
+    converted = distributed.sync_batch_norm(model, torch.device("cuda")).eval()
+    kinds = {type(m).__name__ for m in converted.modules()}
+    assert not any("BatchNorm2d" in kind or kind == "BatchNormAct2d" for kind in kinds)
+    assert torch.allclose(converted(x), expected, atol=1e-5)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
