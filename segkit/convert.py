@@ -1,4 +1,4 @@
-"""Data sets written anew: a folder split into train, val and test, LabelMe's shapes as masks."""
+"""Data sets written anew: a folder split into train, val and test, annotations as masks."""
 
 import json
 import shutil
@@ -15,6 +15,7 @@ from segkit import image_ops
 from segkit.data import annotations, folder, splits
 from segkit.data.cache import digests, in_threads
 from segkit.data.folder import Example, listed
+from segkit.data.shapes import draw, draw_instances
 from segkit.errors import ArgumentError, DataError
 from segkit.files import atomic_folder, csv_text, write_text
 from segkit.issues import attempt, raise_errors
@@ -122,16 +123,25 @@ def write_list(found: Split, path: str | Path) -> None:
         raise ArgumentError(f"{path}: a list is a .csv or a .json file")
 
 
-def from_labelme(
-    root: str | Path, out: str | Path, class_names: Sequence[str] | None = None
+def convert(
+    form: str,
+    source: str | Path,
+    out: str | Path,
+    *,
+    images: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    others: str | None = None,
+    instances: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Write LabelMe annotations as `out`[/SPLIT]/images and masks, and the names to classes.txt.
+    """Write annotations as `out`[/SPLIT]/images and masks, and the class names to classes.txt.
 
     Images that are upright are copied as they are, others become PNG. Masks are PNG with a
     palette. `out` appears when all is written.
 
     Args:
-        class_names: see `segkit.data.annotations.open_labelme`.
+        form: one of `annotations.FORMATS`.
+        images, class_names, others: see `segkit.data.annotations.open_annotated`.
+        instances: whether to write instances/NAME.png too, 16 bits, with a number per object.
 
     Returns:
         The class names in the order of their ids, and how many images each split has.
@@ -139,25 +149,30 @@ def from_labelme(
     Raises:
         DataError: files cannot be used; the message lists them.
     """
-    examples, issues = annotations.find_annotations(Path(root))
-    raise_errors(issues, root)
-    ids, names = annotations.label_ids(examples, folder.checked_names(class_names))
+    examples, issues = annotations.find(form, source, images)
+    raise_errors(issues, source)
+    ids, names = annotations.label_ids(examples, folder.checked_names(class_names), others)
     counts = Counter(example.split for example in examples)
 
     def write(example: Example) -> None:
-        image, mask = annotations.read_annotated(example, ids)
+        image, shapes = annotations.read_annotated(form, example)
         target, suffix = place / example.split, example.image.suffix.lower()
-        (target / "images").mkdir(parents=True, exist_ok=True)
+        for name in ("images", *(["instances"] if instances else [])):
+            (target / name).mkdir(parents=True, exist_ok=True)
+        mask = draw(shapes, ids, *image.shape[:2])
         image_ops.write_mask(target / "masks" / f"{example.name}.png", mask)
+        if instances:
+            labels = draw_instances(shapes, ids, *image.shape[:2])
+            Image.fromarray(labels).save(target / "instances" / f"{example.name}.png")
         if suffix in folder.SUFFIXES and image_ops.read_image(example.image)[1] == 1:
             shutil.copy2(example.image, target / "images" / f"{example.name}{suffix}")
         else:
             Image.fromarray(image).save(target / "images" / f"{example.name}.png")
 
-    with atomic_folder(out, root) as place:
+    with atomic_folder(out, source) as place:
         written = in_threads(lambda example: attempt(issues, write, example), examples)
         for _ in tqdm(written, "converting", len(examples), leave=False, disable=None, delay=2):
             pass
-        raise_errors(issues, root)
+        raise_errors(issues, source)
         write_text(place / "classes.txt", "\n".join(names) + "\n")
     return names, dict(counts)

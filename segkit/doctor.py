@@ -18,11 +18,12 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from segkit import image_ops
-from segkit.data import annotations, folder, read
+from segkit.data import annotations, folder, labelme, read
 from segkit.data.cache import in_threads
 from segkit.data.dataset import IGNORE, Pair, digest
 from segkit.data.folder import Example, GroupBy, listed
 from segkit.data.pets import FOLDER, from_trimap, trimap_classes
+from segkit.data.shapes import draw
 from segkit.errors import DataError
 from segkit.files import atomic_folder, text_table, write_text
 from segkit.issues import Issue, attempt, grouped, issue
@@ -230,20 +231,22 @@ def _source(root: Path, names: tuple[str, ...]) -> tuple:
         if (place / "annotations" / "trimaps").is_dir():
             return "oxford-pet", place, *_find_pets(place), trimap_classes("class"), _read_pet
     for place in (root, *(root / split for split in folder.SPLITS)):
-        if annotations.json_files(place) and not (place / "images").is_dir():
+        if labelme.json_files(place) and not (place / "images").is_dir():
             break
     else:
         return "folder", root, *folder.find_pairs(root), names, _read_files
-    examples, issues = annotations.find_annotations(root)
+    examples, issues = annotations.find("labelme", root)
     ids = None
     if examples or not issues:  # else what is wrong with the files is all there is to report
         ids, names = attempt(issues, annotations.label_ids, examples, names) or (None, names)
 
     def read_annotated(example: Example, issues: list[Issue]) -> tuple:
-        found = ids and attempt(issues, annotations.read_annotated, example, ids)
-        if found:
-            folder.describe_mask(example, found[1])
-        return found or (None, None)
+        found = ids and attempt(issues, annotations.read_annotated, "labelme", example)
+        if not found:
+            return None, None
+        mask = draw(found[1], ids, *found[0].shape[:2])
+        folder.describe_mask(example, mask)
+        return found[0], mask
 
     return "labelme", root, examples, issues, names, read_annotated
 

@@ -160,7 +160,7 @@ def drawn(tmp_path, monkeypatch):
 
 
 def test_shapes_become_masks_on_their_images(drawn, tmp_path):
-    found, counts = convert.from_labelme(drawn, tmp_path / "out")
+    found, counts = convert.convert("labelme", drawn, tmp_path / "out")
     assert found == ("background", "bone", "nail") and counts == {"": 3}
     assert len(list((tmp_path / "out").rglob("photo*.*"))) == 6
     assert (tmp_path / "out" / "classes.txt").read_text() == "background\nbone\nnail\n"
@@ -176,7 +176,7 @@ def test_shapes_become_masks_on_their_images(drawn, tmp_path):
 
 
 def test_converted_and_drawn_load_alike(drawn, tmp_path):
-    found, _ = convert.from_labelme(drawn, tmp_path / "out")
+    found, _ = convert.convert("labelme", drawn, tmp_path / "out")
     rule = {"size": (10, 14), "fractions": (0.34, 0.33, 0.33)}
     for split in ("train", "val", "test"):
         one = load("labelme", split, data_dir=drawn, **rule)
@@ -192,12 +192,14 @@ def test_splits_and_chosen_classes_are_kept(tmp_path, drawn):
         (tmp_path / "parts").mkdir(exist_ok=True)
         (tmp_path / "parts" / split).symlink_to(drawn)
     order = ["background", "nail", "bone"]
-    found, counts = convert.from_labelme(tmp_path / "parts", tmp_path / "out", order)
+    found, counts = convert.convert(
+        "labelme", tmp_path / "parts", tmp_path / "out", class_names=order
+    )
     assert found == tuple(order) and counts == {"train": 3, "test": 3}
     with Image.open(tmp_path / "out" / "test" / "masks" / "photo c.png") as picture:
         assert np.array(picture)[5, 6] == 2
     with pytest.raises(DataError, match=r"photo a.json: holds a label .*'nail'"):
-        convert.from_labelme(drawn, tmp_path / "no", ["background", "bone"])
+        convert.convert("labelme", drawn, tmp_path / "no", class_names=["background", "bone"])
 
 
 def test_all_faults_are_listed_and_nothing_is_written(drawn, tmp_path):
@@ -205,5 +207,5 @@ def test_all_faults_are_listed_and_nothing_is_written(drawn, tmp_path):
     (drawn / "photo a.png").write_bytes(b"no picture")
     before = sorted(p.name for p in tmp_path.iterdir())
     with pytest.raises(DataError, match=r"(?s)2 faults in .*photo a.*photo b"):
-        convert.from_labelme(drawn, tmp_path / "out")
+        convert.convert("labelme", drawn, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == before

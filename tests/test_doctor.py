@@ -366,9 +366,9 @@ def test_labelme_files_are_read_too(tmp_path):
     edit(root / "a4.png", lambda p: p.resize((32, 24)))
     found = codes(doctor.check(root))
     assert {code: f.files for code, f in found.items()} == {
-        "labelme-file": ("a1.json",),
-        "labelme-image": ("a3.json",),
-        "labelme-size": ("a4.json",),
+        "annotation-file": ("a1.json",),
+        "annotation-image": ("a3.json",),
+        "annotation-size": ("a4.json",),
         "missing-mask": ("a2.png",),
     }
     with pytest.raises(DataError, match="only folders of images and masks can be corrected"):

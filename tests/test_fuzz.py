@@ -22,7 +22,7 @@ from PIL import Image
 
 from segkit import doctor, image_ops, model_file
 from segkit.data import read
-from segkit.data.annotations import open_labelme
+from segkit.data.annotations import open_annotated
 from segkit.data.folder import open_folder
 from segkit.errors import CheckpointError, DataError
 from segkit.model_file import ModelMetadata, load_model, save_model
@@ -169,7 +169,9 @@ EMBEDDED = [annotation(imageData=base64.b64encode(content).decode()) for content
 
 def opens_or_refuses(root):
     try:
-        dataset = open_labelme(root, "train", 8, cache=False, fractions=(0.4, 0.3, 0.3))
+        dataset = open_annotated(
+            root, "train", 8, form="labelme", cache=False, fractions=(0.4, 0.3, 0.3)
+        )
     except DataError as error:
         assert ".json" in str(error) or "label" in str(error)
     else:

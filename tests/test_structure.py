@@ -21,6 +21,8 @@ ORDER = """
     data.cache
     data.folder data.pets
     data.toy
+    data.shapes
+    data.labelme data.coco
     data.annotations
     data.photos
     data

@@ -88,22 +88,35 @@ def _split(
             print(issue("shared-stems", folder, f"{len(stems)} such names, as {min(stems)}"))
 
 
-@data.command("from-labelme", epilog=example("segkit data from-labelme drawn --out scans"))
-def _from_labelme(
-    folder: Annotated[Path, Argument(help="Folder of LabelMe's .json files.")],
+_EXAMPLE = "segkit data convert coco annotations.json --images photos --out scans"
+
+
+@data.command("convert", epilog=example(_EXAMPLE))
+def _convert(
+    form: Annotated[str, Argument(metavar="FORMAT", help="coco or labelme.")],
+    source: Annotated[Path, Argument(help="File or folder of annotations.")],
     out: Annotated[Path, Option("--out", "-o", help="New folder for images and masks.")],
+    images: Annotated[Path | None, Option(help="Folder of the images, if elsewhere.")] = None,
     classes: _Names = None,
+    others: Annotated[
+        str | None, Option(help="What labels not among --classes become: background or ignore.")
+    ] = None,
+    instances: Annotated[
+        bool, Option("--instances", help="Write instances/ too: a number for each object.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn LabelMe's polygons into masks: OUT/images, OUT/masks and OUT/classes.txt.
+    """Turn annotations into masks: OUT/images, OUT/masks and OUT/classes.txt.
 
-    Folders train, val and test are kept. What no shape covers is background, what is labelled
-    __ignore__ is 255. If a file cannot be used, all issues are listed and nothing is written.
+    Folders train, val and test are kept. What no shape covers is background, and crowds of COCO
+    and what LabelMe labels __ignore__ is 255. If something cannot be used, all issues are listed
+    and nothing is written.
     """
     from segkit import convert
 
     with stoppable():
-        names, counts = convert.from_labelme(folder, out, _names(classes))
+        settings = {"images": images, "others": others, "instances": instances}
+        names, counts = convert.convert(form, source, out, class_names=_names(classes), **settings)
     if as_json:
         print_json({"out": out, "class_names": names, "counts": counts})
         return
@@ -111,6 +124,17 @@ def _from_labelme(
     print(f"{out}: {parts} images and masks of the classes {', '.join(names)}")
     classes = shlex.quote(f"data.class_names={json.dumps(names, ensure_ascii=False)}")
     print(f"Next: segkit train --data {shlex.quote(str(out))} -s {classes} -s data.values=ids")
+
+
+@data.command("from-labelme", epilog=example("segkit data from-labelme drawn --out scans"))
+def _from_labelme(
+    folder: Annotated[Path, Argument(help="Folder of LabelMe's .json files.")],
+    out: Annotated[Path, Option("--out", "-o", help="New folder for images and masks.")],
+    classes: _Names = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do what `segkit data convert labelme` does."""
+    _convert("labelme", folder, out, classes=classes, as_json=as_json)
 
 
 def _names(classes: str | None) -> list[str] | None:

@@ -21,13 +21,15 @@ class _Source(NamedTuple):
 
 
 _OWN_FILES = ("data_dir", "channels", "class_names", "fractions", "group_by", "cache")
+_ANNOTATED = ("images", "others")
 _SOURCES = {
     "toy-pets": _Source("data.toy:open_toy_pets", ("border",)),
     "toy-xray": _Source("data.toy:open_toy_xray", ("bones",)),
     "toy-embryo": _Source("data.toy:open_toy_embryo"),
     "oxford-pet": _Source("data.pets:open_pets", ("data_dir", "border", "download", "cache")),
     "folder": _Source("data.folder:open_folder", (*_OWN_FILES, "values")),
-    "labelme": _Source("data.annotations:open_labelme", _OWN_FILES),
+    "labelme": _Source("data.annotations:open_annotated", (*_OWN_FILES, *_ANNOTATED)),
+    "coco": _Source("data.annotations:open_annotated", (*_OWN_FILES, *_ANNOTATED)),
 }
 
 
@@ -79,6 +81,8 @@ def load(
                 'border="ignore", "pet", "background" or "class"'
             )
         options["border"] = border
+    if "images" in source.options:
+        options["form"] = name
     if "data_dir" in source.options:
         if not data_dir and name != "oxford-pet":
             raise ArgumentError(f'{name} reads your own files: name their folder, data_dir="..."')

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from segkit import paths
-from segkit.data.annotations import rasterise
+from segkit.data.labelme import as_shapes
+from segkit.data.shapes import draw
 from segkit.errors import ArgumentError, one_of
 
 NAMES = {  # each with its origin and licence, as the docstring of skimage.data.NAME states them
@@ -60,4 +61,5 @@ def annotated(
     names = tuple(one_of("label", label, found) for label in (found if labels is None else labels))
     ids = dict.fromkeys(found, 0) | {label: i for i, label in enumerate(names, 1)}
     image = load(name)
-    return image, rasterise(shapes, ids, *image.shape[:2], file), ("background", *names)
+    size = image.shape[:2]
+    return image, draw(as_shapes(shapes, *size, file), ids, *size), ("background", *names)

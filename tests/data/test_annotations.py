@@ -5,7 +5,7 @@ from labelme_files import annotate as write
 from PIL import Image
 
 from segkit.data import load
-from segkit.data.annotations import open_labelme
+from segkit.data.annotations import open_annotated
 from segkit.errors import DataError
 
 
@@ -26,7 +26,7 @@ def root(tmp_path):
 
 
 def opened(root, split="train", size=(H, W), **options):
-    return open_labelme(root, split, size, **options)
+    return open_annotated(root, split, size, form="labelme", **options)
 
 
 def refused(root, *words, **options):
@@ -223,8 +223,8 @@ def test_an_image_path_that_leads_nowhere_is_refused(tmp_path, path):
         ("\xff\xfe\x00", "no readable JSON"),
         ('{"shapes": [', "no readable JSON"),
         ("[" * 100_000, "no readable JSON"),
-        ('{"categories": []}', 'is no LabelMe file that can be used (no "shapes")'),
-        ("[1, 2]", 'is no LabelMe file that can be used (no "shapes")'),
+        ('{"categories": []}', 'is no file of annotations that can be used (no "shapes")'),
+        ("[1, 2]", 'is no file of annotations that can be used (no "shapes")'),
         ('{"shapes": [], "imagePath": 3}', "imagePath is 3"),
         ('{"shapes": [], "imageHeight": "20", "imagePath": "a3.png"}', "imageHeight is '20'"),
     ],

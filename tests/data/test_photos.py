@@ -11,7 +11,9 @@ from skimage.segmentation import find_boundaries
 
 from segkit import paths
 from segkit.data import photos
-from segkit.data.annotations import open_labelme, rasterise
+from segkit.data.annotations import open_annotated
+from segkit.data.labelme import as_shapes
+from segkit.data.shapes import draw
 from segkit.errors import ArgumentError
 
 FOLDER = paths.root() / "data" / "photos"
@@ -32,6 +34,11 @@ DOWNLOADED = {"skin", "human_mitosis", "cells3d", "kidney", "lily", "eagle", "br
 
 def content(name):
     return json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+
+
+def drawn(shapes, ids, name, mask):
+    """Return the mask of some of a photograph's shapes."""
+    return draw(as_shapes(shapes, *mask.shape, FOLDER / f"{name}.json"), ids, *mask.shape)
 
 
 # Photographs
@@ -208,7 +215,7 @@ def test_each_coin_is_one_shape_and_one_component():
     assert components.max() == 24
     sizes = np.bincount(components.ravel())[1:]
     assert sizes.min() > 1000 and sizes.max() < 3300
-    each = [rasterise([shape], {"coin": 1}, *mask.shape, FOLDER / "coins.json") for shape in shapes]
+    each = [drawn([shape], {"coin": 1}, "coins", mask) for shape in shapes]
     assert np.array_equal(sum(each), mask)
     assert {int(components[one > 0][0]) for one in each} == set(range(1, 25))
     assert image[mask == 1].mean() > image[mask == 0].mean() + 50
@@ -220,16 +227,13 @@ def test_of_two_shapes_in_coffee_the_later_lies_on_top():
     _, mask, names = photos.annotated("coffee")
     ids = {name: i for i, name in enumerate(names)}
 
-    def drawn(*chosen):
-        return rasterise(chosen, ids, *mask.shape, FOLDER / "coffee.json")
-
-    saucer, spoon, cup = (drawn(shape) > 0 for shape in shapes)
+    saucer, spoon, cup = (drawn([shape], ids, "coffee", mask) > 0 for shape in shapes)
     assert (saucer & cup).sum() > 30_000 and (mask[saucer & cup] == ids["cup"]).all()
     assert (saucer & spoon & ~cup).sum() > 5_000
     assert (mask[saucer & spoon & ~cup] == ids["spoon"]).all()
     hidden = spoon & cup  # a part of the spoon's handle
     assert hidden.sum() > 500 and (mask[hidden] == ids["cup"]).all()
-    assert not np.array_equal(mask, drawn(*shapes[::-1]))
+    assert not np.array_equal(mask, drawn(shapes[::-1], ids, "coffee", mask))
 
 
 def test_labels_choose_the_classes_and_their_order():
@@ -246,7 +250,7 @@ def test_the_folder_loader_reads_the_same_mask(name, tmp_path):
     (tmp_path / "train").mkdir()
     shutil.copy(FOLDER / f"{name}.json", tmp_path / "train")
     Image.fromarray(image).save(tmp_path / "train" / f"{name}.png")
-    data = open_labelme(tmp_path, "train", mask.shape, cache=False)
+    data = open_annotated(tmp_path, "train", mask.shape, form="labelme", cache=False)
     assert data.class_names == names
     assert np.array_equal(data.images[0], image)
     assert np.array_equal(data.masks[0], mask)

@@ -1,0 +1,176 @@
+"""LabelMe's annotations: one JSON file per image, with polygons and their labels.
+
+The files lie in `source/train`, `source/val`, `source/test`, or all in `source`. The image is the
+one inside the JSON (`imageData`), the file it names, or the one of the same name beside it, turned
+upright as LabelMe shows it. Format: https://github.com/wkentaro/labelme
+"""
+
+import base64
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from segkit import image_ops
+from segkit.data import folder, read
+from segkit.data.cache import in_threads
+from segkit.data.folder import Example
+from segkit.data.shapes import Shape, polygon
+from segkit.errors import NoDataError
+from segkit.issues import Issue, IssueError, attempt, issue
+
+_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
+
+
+def find(source: Path, images: Path | None = None) -> tuple[list[Example], list[Issue]]:
+    """Return an example for each JSON file in `source` that can be used, and the others' issues.
+
+    The mask of an example is the JSON file, and so is its image where the file holds it.
+
+    Args:
+        images: another folder to look for the images in.
+    """
+    split_dirs = {split: source / split for split in folder.SPLITS if json_files(source / split)}
+    split_dirs = split_dirs or ({"": source} if json_files(source) else {})
+    if not split_dirs:
+        wanted = "*.json are looked for in it, or in train, val and test inside it"
+        raise NoDataError(f"{source.absolute()} holds no LabelMe files: {wanted}")
+    examples: list[Example] = []
+    issues: list[Issue] = []
+    for split, place in split_dirs.items():
+        files, pictures = json_files(place), folder.pictures(images or place)
+
+        def example(file: Path, split: str = split, pictures: dict = pictures) -> Example | None:
+            return attempt(issues, _example, file, split, pictures.get(file.stem, []))
+
+        examples += filter(None, in_threads(example, files))
+        stems = {file.stem for file in files}
+        bare = [same[0] for stem, same in pictures.items() if stem not in stems]
+        issues.extend(issue("missing-mask", file, "no .json") for file in bare)
+    return examples, issues
+
+
+def json_files(place: Path) -> list[Path]:
+    """Return the JSON files in a folder, in order; hidden ones are none."""
+    return sorted(place.glob("[!.]*.json"))
+
+
+def shapes(example: Example) -> list[Shape]:
+    """Return the shapes of an image in the order of its file.
+
+    Raises:
+        IssueError: the file was drawn on another image, or a shape cannot be drawn.
+    """
+    content = _parse(example.mask)
+    height, width = example.size
+    drawn = content.get("imageWidth"), content.get("imageHeight")
+    if None not in drawn and drawn != (width, height):
+        sizes = f"{drawn[0]}×{drawn[1]} pixels, this one has {width}×{height}"
+        raise IssueError(issue("annotation-size", example.mask, sizes))
+    return as_shapes(content["shapes"], height, width, example.mask)
+
+
+def as_shapes(found: list[dict], height: int, width: int, file: Path) -> list[Shape]:
+    """Return shapes as LabelMe writes them as `Shape`; `file` is named in messages.
+
+    Raises:
+        IssueError: a shape lies outside the image, has no area or cannot be decoded.
+    """
+    made = []
+    for shape in found:
+        try:
+            made.append(Shape(shape["label"], *_pixels(shape, height, width)))
+            problem = "" if made[-1].inside.size else " lies outside the image, or has no area"
+        except (IssueError, image_ops.ImageError) as error:
+            problem = f": {error}"
+        if problem:
+            what = f"a {shape['shape_type']} {shape['label']!r}{problem}"
+            raise IssueError(issue("annotation-shape", file, what))
+    return made
+
+
+def image_data(example: Example) -> bytes | None:
+    """Return the image file that is inside the JSON file, if it is."""
+    return _decoded(_parse(example.mask)["imageData"]) if example.image == example.mask else None
+
+
+def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]:
+    """Return left and top of a shape's box in the image, and which of its pixels are covered."""
+    points = np.array(shape["points"], dtype=float)
+    if shape["shape_type"] == "mask":
+        with image_ops.opened("its PNG", _decoded(shape.get("mask"))) as picture:
+            inside = np.array(picture.convert("L")) > 0
+        left, top = points[0].astype(int)
+        inside = inside[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+        return max(left, 0), max(top, 0), inside
+    (x0, y0), (x1, y1) = points[:2]
+    if shape["shape_type"] == "rectangle":
+        points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    elif shape["shape_type"] == "circle":  # its centre and a point on it
+        turns = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+        radius = math.hypot(x1 - x0, y1 - y0)
+        points = np.stack([x0 + radius * np.cos(turns), y0 + radius * np.sin(turns)], axis=1)
+    return polygon(points, height, width)
+
+
+def _example(file: Path, split: str, beside: list[Path]) -> Example:
+    content = _parse(file)
+    image, data = file, None
+    if content.get("imageData"):
+        data = _decoded(content["imageData"])
+    else:
+        named = file.parent / content["imagePath"].replace("\\", "/")
+        image = next((picture for picture in (named, *beside) if os.path.isfile(picture)), None)
+        if image is None:
+            raise IssueError(issue("annotation-image", file, content["imagePath"]))
+    size, channels = read.image_header(image, turn=True, data=data)
+    labels = frozenset(shape["label"] for shape in content["shapes"])
+    return Example(file.stem, split, image, file, size, channels, labels)
+
+
+def _parse(file: Path) -> dict:
+    """Return the content of a JSON file, every field we use checked."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise IssueError(issue("annotation-file", file, f"no readable JSON: {error}")) from error
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise IssueError(issue("annotation-file", file, 'no "shapes"'))
+    kinds = {"imageData": str, "imageHeight": int, "imageWidth": int, "imagePath": str}
+    for field, kind in kinds.items():  # files from before 2018 hold no size
+        optional = field != "imagePath" or content.get("imageData")
+        if not isinstance(content.get(field), kind | type(None) if optional else kind):
+            raise IssueError(issue("annotation-file", file, f"{field} is {content.get(field)!r}"))
+    for shape in content["shapes"]:
+        if problem := _shape_problem(shape):
+            raise IssueError(issue("annotation-shape", file, problem))
+    return content
+
+
+def _shape_problem(shape: object) -> str:
+    """Return what is wrong with a shape, "" if nothing is; a missing type is a polygon."""
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if not isinstance(label, str) or not label:
+        return "a shape has no label"
+    kind = shape.setdefault("shape_type", "polygon")
+    if kind not in list(_POINTS):  # a list, since kind may be anything
+        return f"a shape {label!r} is a {kind}, which covers no area: use {', '.join(_POINTS)}"
+    try:
+        points = np.array(shape.get("points"))
+    except ValueError:  # rows of different lengths
+        points = np.empty(0)
+    n = len(points) if points.dtype.kind in "iuf" and points.shape[1:] == (2,) else 0
+    if n < _POINTS[kind] or (kind != "polygon" and n > _POINTS[kind]):
+        return f"a {kind} {label!r} has not the {_POINTS[kind]} points it needs"
+    if not (np.abs(points.astype(float)) < 1e6).all():
+        return f"a {kind} {label!r} has impossible coordinates"
+    return ""
+
+
+def _decoded(data: object) -> bytes:
+    try:
+        return base64.b64decode(data, validate=False)
+    except (TypeError, ValueError) as error:
+        raise IssueError(issue("unreadable", "an embedded picture", str(error))) from error
