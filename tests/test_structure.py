@@ -22,7 +22,7 @@ ORDER = """
     data.folder data.pets
     data.toy
     data.shapes
-    data.labelme data.coco
+    data.labelme data.coco data.colour_masks
     data.annotations
     data.photos
     data

@@ -88,12 +88,15 @@ def _split(
             print(issue("shared-stems", folder, f"{len(stems)} such names, as {min(stems)}"))
 
 
+_FORMATS = "labelme, coco, voc (CVAT too), camvid, cityscapes"
 _EXAMPLE = "segkit data convert coco annotations.json --images photos --out scans"
 
 
 @data.command("convert", epilog=example(_EXAMPLE))
 def _convert(
-    form: Annotated[str, Argument(metavar="FORMAT", help="coco or labelme.")],
+    form: Annotated[
+        str, Argument(metavar="FORMAT", help="labelme, coco, voc, camvid or cityscapes.")
+    ],
     source: Annotated[Path, Argument(help="File or folder of annotations.")],
     out: Annotated[Path, Option("--out", "-o", help="New folder for images and masks.")],
     images: Annotated[Path | None, Option(help="Folder of the images, if elsewhere.")] = None,

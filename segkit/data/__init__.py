@@ -21,16 +21,15 @@ class _Source(NamedTuple):
 
 
 _OWN_FILES = ("data_dir", "channels", "class_names", "fractions", "group_by", "cache")
-_ANNOTATED = ("images", "others")
 _SOURCES = {
     "toy-pets": _Source("data.toy:open_toy_pets", ("border",)),
     "toy-xray": _Source("data.toy:open_toy_xray", ("bones",)),
     "toy-embryo": _Source("data.toy:open_toy_embryo"),
     "oxford-pet": _Source("data.pets:open_pets", ("data_dir", "border", "download", "cache")),
     "folder": _Source("data.folder:open_folder", (*_OWN_FILES, "values")),
-    "labelme": _Source("data.annotations:open_annotated", (*_OWN_FILES, *_ANNOTATED)),
-    "coco": _Source("data.annotations:open_annotated", (*_OWN_FILES, *_ANNOTATED)),
 }
+_ANNOTATED = _Source("data.annotations:open_annotated", (*_OWN_FILES, "images", "others"))
+_SOURCES |= dict.fromkeys(("labelme", "coco", "voc", "camvid", "cityscapes"), _ANNOTATED)
 
 
 def names() -> list[str]:
@@ -81,7 +80,7 @@ def load(
                 'border="ignore", "pet", "background" or "class"'
             )
         options["border"] = border
-    if "images" in source.options:
+    if source is _ANNOTATED:
         options["form"] = name
     if "data_dir" in source.options:
         if not data_dir and name != "oxford-pet":

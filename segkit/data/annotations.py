@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from segkit import image_ops
-from segkit.data import coco, folder, labelme, read
+from segkit.data import coco, colour_masks, folder, labelme, read
 from segkit.data.cache import arrays, digests
 from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
 from segkit.data.folder import Example
@@ -21,6 +21,7 @@ from segkit.errors import one_of
 from segkit.issues import Issue, IssueError, issue, raise_errors
 
 FORMATS: dict[str, ModuleType] = {"labelme": labelme, "coco": coco}
+FORMATS |= dict.fromkeys(("voc", "camvid", "cityscapes"), colour_masks)
 _SPECIAL = {"background": 0, "_background_": 0, IGNORED: IGNORE}  # labels that LabelMe names so
 
 

@@ -250,8 +250,8 @@ def test_a_byte_order_mark_is_no_obstacle(tmp_path):
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path):
-    with pytest.raises(ArgumentError, match="no format 'voc'; there are: labelme, coco"):
-        annotations.find("voc", tmp_path)
+    with pytest.raises(ArgumentError, match="no format 'pascal'; there are: labelme, coco, voc"):
+        annotations.find("pascal", tmp_path)
 
 
 def test_more_objects_than_colours_keep_their_numbers():
