@@ -15,7 +15,7 @@ from segkit import image_ops
 from segkit.data import annotations, folder, splits
 from segkit.data.cache import digests, in_threads
 from segkit.data.folder import Example, listed
-from segkit.data.shapes import draw, draw_instances
+from segkit.data.shapes import STRICT, Rules, draw, draw_instances
 from segkit.errors import ArgumentError, DataError
 from segkit.files import atomic_folder, csv_text, write_text
 from segkit.issues import attempt, raise_errors
@@ -131,6 +131,7 @@ def convert(
     images: str | Path | None = None,
     class_names: Sequence[str] | None = None,
     others: str | None = None,
+    rules: Rules = STRICT,
     instances: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Write annotations as `out`[/SPLIT]/images and masks, and the class names to classes.txt.
@@ -141,6 +142,7 @@ def convert(
     Args:
         form: one of `annotations.FORMATS`.
         images, class_names, others: see `segkit.data.annotations.open_annotated`.
+        rules: for shapes that are no region.
         instances: whether to write instances/NAME.png too, 16 bits, with a number per object.
 
     Returns:
@@ -149,13 +151,13 @@ def convert(
     Raises:
         DataError: files cannot be used; the message lists them.
     """
-    examples, issues = annotations.find(form, source, images)
+    examples, issues = annotations.find(form, source, images, rules)
     raise_errors(issues, source)
     ids, names = annotations.label_ids(examples, folder.checked_names(class_names), others)
     counts = Counter(example.split for example in examples)
 
     def write(example: Example) -> None:
-        image, shapes = annotations.read_annotated(form, example)
+        image, shapes = annotations.read_annotated(form, example, rules)
         target, suffix = place / example.split, example.image.suffix.lower()
         for name in ("images", *(["instances"] if instances else [])):
             (target / name).mkdir(parents=True, exist_ok=True)

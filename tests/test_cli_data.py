@@ -81,7 +81,8 @@ def test_from_labelme_writes_what_train_reads(folder):
     drawn = Path("drawn")
     annotate(drawn, "a", [shape("bone")])
     printed_json = json.loads(printed("data", "from-labelme", drawn, "--out", "out", "--json"))
-    assert printed_json == {"out": "out", "class_names": ["background", "bone"], "counts": {"": 1}}
+    about = {"out": "out", "class_names": ["background", "bone"], "counts": {"": 1}, "skipped": []}
+    assert printed_json == about
     code, text = call("data", "from-labelme", drawn, "-o", "more", "--classes", "sky, bone")
     assert code == 0 and """-s 'data.class_names=["sky", "bone"]\'""" in text
 

@@ -104,6 +104,10 @@ def _convert(
     others: Annotated[
         str | None, Option(help="What labels not among --classes become: background or ignore.")
     ] = None,
+    line_width: Annotated[
+        float, Option(min=0, help="Draw lines and points so wide, in pixels.")
+    ] = 0,
+    skip: Annotated[bool, Option("--skip", help="Leave out shapes that are no region.")] = False,
     instances: Annotated[
         bool, Option("--instances", help="Write instances/ too: a number for each object.")
     ] = False,
@@ -116,13 +120,20 @@ def _convert(
     and nothing is written.
     """
     from segkit import convert
+    from segkit.data.shapes import Rules
 
+    rules = Rules(line_width, set() if skip else None)
     with stoppable():
-        settings = {"images": images, "others": others, "instances": instances}
+        settings = {"images": images, "others": others, "instances": instances, "rules": rules}
         names, counts = convert.convert(form, source, out, class_names=_names(classes), **settings)
+    skipped = sorted(rules.skipped or ())
     if as_json:
-        print_json({"out": out, "class_names": names, "counts": counts})
+        print_json({"out": out, "class_names": names, "counts": counts, "skipped": skipped})
         return
+    for shape in skipped[:5]:
+        print(f"Left out: {shape}")
+    if len(skipped) > 5:
+        print(f"and {len(skipped) - 5} more shapes")
     parts = ", ".join(f"{count} {split}".rstrip() for split, count in counts.items())
     print(f"{out}: {parts} images and masks of the classes {', '.join(names)}")
     classes = shlex.quote(f"data.class_names={json.dumps(names, ensure_ascii=False)}")

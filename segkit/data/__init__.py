@@ -28,7 +28,10 @@ _SOURCES = {
     "oxford-pet": _Source("data.pets:open_pets", ("data_dir", "border", "download", "cache")),
     "folder": _Source("data.folder:open_folder", (*_OWN_FILES, "values")),
 }
-_ANNOTATED = _Source("data.annotations:open_annotated", (*_OWN_FILES, "images", "others"))
+_ANNOTATED = _Source(
+    "data.annotations:open_annotated",
+    (*_OWN_FILES, "images", "others", "line_width", "skip"),
+)
 _SOURCES |= dict.fromkeys(("labelme", "coco", "voc", "camvid", "cityscapes"), _ANNOTATED)
 
 

@@ -16,7 +16,7 @@ from segkit.data import coco, colour_masks, folder, labelme, read
 from segkit.data.cache import arrays, digests
 from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
 from segkit.data.folder import Example
-from segkit.data.shapes import IGNORED, Shape, draw
+from segkit.data.shapes import IGNORED, STRICT, Rules, Shape, draw
 from segkit.errors import one_of
 from segkit.issues import Issue, IssueError, issue, raise_errors
 
@@ -35,6 +35,8 @@ def open_annotated(
     channels: int | None = None,
     class_names: Sequence[str] | None = None,
     others: str | None = None,
+    line_width: float = 0,
+    skip: bool = False,
     cache: bool = True,
     **choice,
 ) -> SegmentationDataset:
@@ -49,6 +51,8 @@ def open_annotated(
         class_names: the labels, background first; None takes all labels of all splits in
             alphabetical order behind "background".
         others: what all other labels become, "background" or "ignore"; None refuses them.
+        line_width: of lines and points, in pixels; 0 refuses them.
+        skip: whether shapes that cannot be drawn are left out, instead of refused.
         size, channels, cache, choice: see `segkit.data.folder.open_folder`.
 
     Raises:
@@ -56,19 +60,21 @@ def open_annotated(
         DataError: something does not fit; the message lists every issue found.
     """
     size, names = read.as_size(size), folder.checked_names(class_names)
-    examples, issues = find(form, root, images)
+    rules = Rules(line_width, set() if skip else None)
+    examples, issues = find(form, root, images, rules)
     raise_errors(issues, root)
     ids, names = label_ids(examples, names, others)
     channels = channels or max(example.channels for example in examples)
     chosen, groups = folder.choose(folder.by_split(examples), split, **choice)
 
     def read_pair(i: int) -> Pair:
-        image, shapes = read_annotated(form, chosen[i], channels)
+        image, shapes = read_annotated(form, chosen[i], rules, channels)
         mask = draw(shapes, ids, *image.shape[:2])
         return image_ops.resize(image, size), read.resize_mask(mask, size)
 
     content = digests(file for example in chosen for file in example.files)
     name = [*content.values(), form, [example.name for example in chosen], size, channels, ids]
+    name += [line_width, skip]
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
         *arrays(name, read_pair, len(chosen), shape, cache),
@@ -80,11 +86,11 @@ def open_annotated(
 
 
 def find(
-    form: str, source: str | Path, images: str | Path | None = None
+    form: str, source: str | Path, images: str | Path | None = None, rules: Rules = STRICT
 ) -> tuple[list[Example], list[Issue]]:
     """Return an example for each image annotated in a format, and the issues of the rest."""
     reader = FORMATS[one_of("format", form, FORMATS)]
-    return reader.find(Path(source), Path(images) if images else None)
+    return reader.find(Path(source), Path(images) if images else None, rules)
 
 
 def label_ids(
@@ -114,11 +120,11 @@ def label_ids(
 
 
 def read_annotated(
-    form: str, example: Example, channels: int | None = None
+    form: str, example: Example, rules: Rules = STRICT, channels: int | None = None
 ) -> tuple[np.ndarray, list[Shape]]:
     """Return the image of an example, at full size and upright, and its shapes."""
     reader = FORMATS[form]
     data = labelme.image_data(example) if reader is labelme else None
     image, _ = image_ops.read_image(example.image, channels, data)
     example.size = image.shape[:2]
-    return image, reader.shapes(example)
+    return image, reader.shapes(example, rules)

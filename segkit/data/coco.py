@@ -13,13 +13,15 @@ import numpy as np
 
 from segkit.data import read
 from segkit.data.folder import SPLITS, Example
-from segkit.data.shapes import IGNORED, Shape, polygon, union
+from segkit.data.shapes import IGNORED, STRICT, Rules, Shape, polygon, union
 from segkit.issues import Issue, IssueError, attempt, issue
 
 _LARGEST = 1e6  # no coordinate is beyond
 
 
-def find(source: Path, images: Path | None = None) -> tuple[list[Example], list[Issue]]:
+def find(
+    source: Path, images: Path | None = None, rules: Rules = STRICT
+) -> tuple[list[Example], list[Issue]]:
     """Return an example for each image that the files list, and the issues of the rest.
 
     Args:
@@ -34,7 +36,7 @@ def find(source: Path, images: Path | None = None) -> tuple[list[Example], list[
     return examples, issues
 
 
-def shapes(example: Example) -> list[Shape]:
+def shapes(example: Example, rules: Rules = STRICT) -> list[Shape]:
     """Return the shapes of an image in the order of the file; crowds are ignored.
 
     Raises:
@@ -46,7 +48,7 @@ def shapes(example: Example) -> list[Shape]:
             found.append(_shape(label, outline, *example.size))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             what = f"annotation {number}, {label!r}, of {example.image.name}: {error}"
-            raise IssueError(issue("annotation-shape", example.mask, what)) from error
+            rules.refuse(example.mask, what)
     return found
 
 

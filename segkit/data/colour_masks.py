@@ -18,7 +18,7 @@ import numpy as np
 
 from segkit.data import folder, read
 from segkit.data.folder import Example, pictures
-from segkit.data.shapes import IGNORED, Shape
+from segkit.data.shapes import IGNORED, STRICT, Rules, Shape
 from segkit.errors import NoDataError
 from segkit.image_ops import opened
 from segkit.issues import Issue, IssueError, attempt, issue
@@ -42,7 +42,9 @@ _CITYSCAPES = {
 }  # fmt: skip
 
 
-def find(source: Path, images: Path | None = None) -> tuple[list[Example], list[Issue]]:
+def find(
+    source: Path, images: Path | None = None, rules: Rules = STRICT
+) -> tuple[list[Example], list[Issue]]:
     """Return an example for each image with a mask, and the issues of the rest.
 
     Args:
@@ -72,7 +74,7 @@ def find(source: Path, images: Path | None = None) -> tuple[list[Example], list[
     return examples, issues
 
 
-def shapes(example: Example) -> list[Shape]:
+def shapes(example: Example, rules: Rules = STRICT) -> list[Shape]:
     """Return a shape for each class in a mask.
 
     Raises:

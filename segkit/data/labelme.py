@@ -17,14 +17,17 @@ from segkit import image_ops
 from segkit.data import folder, read
 from segkit.data.cache import in_threads
 from segkit.data.folder import Example
-from segkit.data.shapes import Shape, polygon
+from segkit.data.shapes import STRICT, Rules, Shape, polygon
 from segkit.errors import NoDataError
 from segkit.issues import Issue, IssueError, attempt, issue
 
 _POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "oriented_rectangle": 4, "mask": 2}
+_LINES = {"line": 2, "linestrip": 2, "point": 1}  # with a width they cover pixels
 
 
-def find(source: Path, images: Path | None = None) -> tuple[list[Example], list[Issue]]:
+def find(
+    source: Path, images: Path | None = None, rules: Rules = STRICT
+) -> tuple[list[Example], list[Issue]]:
     """Return an example for each JSON file in `source` that can be used, and the others' issues.
 
     The mask of an example is the JSON file, and so is its image where the file holds it.
@@ -43,7 +46,7 @@ def find(source: Path, images: Path | None = None) -> tuple[list[Example], list[
         files, pictures = json_files(place), folder.pictures(images or place)
 
         def example(file: Path, split: str = split, pictures: dict = pictures) -> Example | None:
-            return attempt(issues, _example, file, split, pictures.get(file.stem, []))
+            return attempt(issues, _example, file, split, pictures.get(file.stem, []), rules)
 
         examples += filter(None, in_threads(example, files))
         stems = {file.stem for file in files}
@@ -57,22 +60,24 @@ def json_files(place: Path) -> list[Path]:
     return sorted(place.glob("[!.]*.json"))
 
 
-def shapes(example: Example) -> list[Shape]:
+def shapes(example: Example, rules: Rules = STRICT) -> list[Shape]:
     """Return the shapes of an image in the order of its file.
 
     Raises:
         IssueError: the file was drawn on another image, or a shape cannot be drawn.
     """
-    content = _parse(example.mask)
+    content = _parse(example.mask, rules)
     height, width = example.size
     drawn = content.get("imageWidth"), content.get("imageHeight")
     if None not in drawn and drawn != (width, height):
         sizes = f"{drawn[0]}×{drawn[1]} pixels, this one has {width}×{height}"
         raise IssueError(issue("annotation-size", example.mask, sizes))
-    return as_shapes(content["shapes"], height, width, example.mask)
+    return as_shapes(content["shapes"], height, width, example.mask, rules)
 
 
-def as_shapes(found: list[dict], height: int, width: int, file: Path) -> list[Shape]:
+def as_shapes(
+    found: list[dict], height: int, width: int, file: Path, rules: Rules = STRICT
+) -> list[Shape]:
     """Return shapes as LabelMe writes them as `Shape`; `file` is named in messages.
 
     Raises:
@@ -81,13 +86,14 @@ def as_shapes(found: list[dict], height: int, width: int, file: Path) -> list[Sh
     made = []
     for shape in found:
         try:
-            made.append(Shape(shape["label"], *_pixels(shape, height, width)))
-            problem = "" if made[-1].inside.size else " lies outside the image, or has no area"
+            one = Shape(shape["label"], *_pixels(shape, height, width, rules.line_width))
+            problem = "" if one.inside.size else " lies outside the image, or has no area"
         except (IssueError, image_ops.ImageError) as error:
             problem = f": {error}"
         if problem:
-            what = f"a {shape['shape_type']} {shape['label']!r}{problem}"
-            raise IssueError(issue("annotation-shape", file, what))
+            rules.refuse(file, f"a {shape['shape_type']} {shape['label']!r}{problem}")
+        else:
+            made.append(one)
     return made
 
 
@@ -96,7 +102,7 @@ def image_data(example: Example) -> bytes | None:
     return _decoded(_parse(example.mask)["imageData"]) if example.image == example.mask else None
 
 
-def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]:
+def _pixels(shape: dict, height: int, width: int, line_width: float) -> tuple[int, int, np.ndarray]:
     """Return left and top of a shape's box in the image, and which of its pixels are covered."""
     points = np.array(shape["points"], dtype=float)
     if shape["shape_type"] == "mask":
@@ -105,8 +111,10 @@ def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]
         left, top = points[0].astype(int)
         inside = inside[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
         return max(left, 0), max(top, 0), inside
+    if shape["shape_type"] in _LINES:
+        return 0, 0, _line(points, height, width, line_width)
     (x0, y0), (x1, y1) = points[:2]
-    if shape["shape_type"] == "rectangle":
+    if shape["shape_type"] == "rectangle" and len(points) == 2:
         points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
     elif shape["shape_type"] == "circle":  # its centre and a point on it
         turns = np.linspace(0, 2 * np.pi, 180, endpoint=False)
@@ -115,8 +123,24 @@ def _pixels(shape: dict, height: int, width: int) -> tuple[int, int, np.ndarray]
     return polygon(points, height, width)
 
 
-def _example(file: Path, split: str, beside: list[Path]) -> Example:
-    content = _parse(file)
+def _line(points: np.ndarray, height: int, width: int, line_width: float) -> np.ndarray:
+    """Return the pixels, bool (height, width), whose centres are within half a width of a line."""
+    covered = np.zeros((height, width), bool)
+    for start, end in zip(points, np.concatenate([points[1:], points[-1:]]), strict=True):
+        low = np.floor(np.minimum(start, end) - line_width / 2 - 0.5)
+        high = np.ceil(np.maximum(start, end) + line_width / 2 + 0.5)
+        left, top = np.clip(low, 0, (width, height)).astype(int)
+        right, bottom = np.clip(high, 0, (width, height)).astype(int)
+        centres = np.stack(np.mgrid[top:bottom, left:right][::-1], axis=-1) + 0.5 - start
+        along = end - start
+        share = np.clip(centres @ along / max(along @ along, 1e-12), 0, 1)
+        away = np.linalg.norm(centres - share[..., None] * along, axis=-1)
+        covered[top:bottom, left:right] |= away <= line_width / 2
+    return covered
+
+
+def _example(file: Path, split: str, beside: list[Path], rules: Rules) -> Example:
+    content = _parse(file, rules)
     image, data = file, None
     if content.get("imageData"):
         data = _decoded(content["imageData"])
@@ -130,7 +154,7 @@ def _example(file: Path, split: str, beside: list[Path]) -> Example:
     return Example(file.stem, split, image, file, size, channels, labels)
 
 
-def _parse(file: Path) -> dict:
+def _parse(file: Path, rules: Rules = STRICT) -> dict:
     """Return the content of a JSON file, every field we use checked."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -143,27 +167,35 @@ def _parse(file: Path) -> dict:
         optional = field != "imagePath" or content.get("imageData")
         if not isinstance(content.get(field), kind | type(None) if optional else kind):
             raise IssueError(issue("annotation-file", file, f"{field} is {content.get(field)!r}"))
+    regions = []
     for shape in content["shapes"]:
-        if problem := _shape_problem(shape):
-            raise IssueError(issue("annotation-shape", file, problem))
-    return content
+        if problem := _shape_problem(shape, rules.line_width):
+            rules.refuse(file, problem)
+        else:
+            regions.append(shape)
+    return content | {"shapes": regions}
 
 
-def _shape_problem(shape: object) -> str:
+def _shape_problem(shape: object, line_width: float) -> str:
     """Return what is wrong with a shape, "" if nothing is; a missing type is a polygon."""
     label = shape.get("label") if isinstance(shape, dict) else None
     if not isinstance(label, str) or not label:
         return "a shape has no label"
     kind = shape.setdefault("shape_type", "polygon")
-    if kind not in list(_POINTS):  # a list, since kind may be anything
+    if kind in list(_LINES) and not line_width:  # a list, since kind may be anything
+        return f"a shape {label!r} is a {kind}, which has no area without a line width"
+    needed = _POINTS | _LINES
+    if kind not in list(needed):
         return f"a shape {label!r} is a {kind}, which covers no area: use {', '.join(_POINTS)}"
     try:
         points = np.array(shape.get("points"))
     except ValueError:  # rows of different lengths
         points = np.empty(0)
     n = len(points) if points.dtype.kind in "iuf" and points.shape[1:] == (2,) else 0
-    if n < _POINTS[kind] or (kind != "polygon" and n > _POINTS[kind]):
-        return f"a {kind} {label!r} has not the {_POINTS[kind]} points it needs"
+    if kind == "rectangle" and n == 4:  # its corners, as X-AnyLabeling writes them
+        n = 2
+    if n < needed[kind] or (kind not in ("polygon", "linestrip") and n > needed[kind]):
+        return f"a {kind} {label!r} has not the {needed[kind]} points it needs"
     if not (np.abs(points.astype(float)) < 1e6).all():
         return f"a {kind} {label!r} has impossible coordinates"
     return ""

@@ -5,11 +5,30 @@ outline crosses itself, the even-odd rule holds.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from segkit.issues import IssueError, issue
+
 IGNORED = "__ignore__"  # the label of what becomes 255
+
+
+class Rules(NamedTuple):
+    """What becomes of annotations that are no region."""
+
+    line_width: float = 0  # of lines and points, in pixels; 0 refuses them
+    skipped: set[str] | None = None  # shapes that cannot be drawn are left out, and named here
+
+    def refuse(self, file: Path, what: str) -> None:
+        """Note a shape that cannot be drawn, or raise IssueError."""
+        if self.skipped is None:
+            raise IssueError(issue("annotation-shape", file, what))
+        self.skipped.add(f"{file.name}: {what}")
+
+
+STRICT = Rules()
 
 
 class Shape(NamedTuple):

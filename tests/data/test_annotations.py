@@ -4,8 +4,10 @@ from labelme_files import SQUARE, H, W, png, shape
 from labelme_files import annotate as write
 from PIL import Image
 
+from segkit.convert import convert
 from segkit.data import load
 from segkit.data.annotations import open_annotated
+from segkit.data.shapes import Rules
 from segkit.errors import DataError
 
 
@@ -163,7 +165,10 @@ def test_a_pixel_is_inside_when_its_centre_is(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shape_type": "linestrip"}, "a shape 'bone' is a linestrip, which covers no area"),
+        (
+            {"shape_type": "linestrip"},
+            "a shape 'bone' is a linestrip, which has no area without a line width",
+        ),
         ({"shape_type": None}, "a shape 'bone' is a None"),
         ({"shape_type": []}, "a shape 'bone' is a []"),
         ({"points": [[1, 2], [3, 4]]}, "a polygon 'bone' has not the 3 points it needs"),
@@ -285,3 +290,45 @@ def test_sidecars_and_empty_folders(root, tmp_path):
         opened(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"labelme has no option values; it has: .*group_by"):
         load("labelme", size=16, data_dir=root, values="ids")
+
+
+def test_the_four_corners_of_a_rectangle_are_one_too(tmp_path):
+    corners = [[4, 2], [10, 2], [10, 12], [4, 12]]
+    write(tmp_path / "train", "a", [shape(points=corners, kind="rectangle")])
+    assert (opened(tmp_path).masks[0] == 1).sum() == 60
+
+
+@pytest.mark.parametrize(
+    ("kind", "points", "rows"),
+    [
+        ("line", [[2.5, 5.5], [12.5, 5.5]], {4: (2, 13), 5: (1, 14), 6: (2, 13), 3: (0, 0)}),
+        ("linestrip", [[2.5, 2.5], [12.5, 2.5], [12.5, 12.5]], {1: (2, 13), 9: (11, 14)}),
+        ("point", [[6.5, 8.5]], {7: (6, 7), 8: (5, 8), 9: (6, 7), 10: (0, 0)}),
+    ],
+)
+def test_lines_and_points_have_the_width_that_is_asked_for(tmp_path, kind, points, rows):
+    write(tmp_path / "train", "a", [shape(points=points, kind=kind)])
+    refused(tmp_path, f"is a {kind}, which has no area without a line width")
+    mask = opened(tmp_path, line_width=2.2).masks[0]
+    for row, (left, right) in rows.items():
+        assert np.flatnonzero(mask[row]).tolist() == [*range(left, right)], row
+
+
+def test_what_is_no_region_may_be_skipped(tmp_path):
+    for name, bad in (
+        ("a", shape("crack", [[1, 1], [9, 9]], "line")),
+        ("b", shape(points=[[1, 1]])),
+    ):
+        write(
+            tmp_path / "train", name, [shape(), bad, shape(points=[[90, 90], [99, 90], [99, 99]])]
+        )
+    found = opened(tmp_path, skip=True)
+    assert found.class_names == ("background", "bone") and (found.masks == 1).sum() == 2 * 60
+    rules = Rules(skipped=set())
+    convert("labelme", tmp_path, tmp_path.parent / f"{tmp_path.name} out", rules=rules)
+    assert sorted(rules.skipped) == [
+        "a.json: a polygon 'bone' lies outside the image, or has no area",
+        "a.json: a shape 'crack' is a line, which has no area without a line width",
+        "b.json: a polygon 'bone' has not the 3 points it needs",
+        "b.json: a polygon 'bone' lies outside the image, or has no area",
+    ]
