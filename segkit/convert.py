@@ -140,8 +140,8 @@ def convert(
     palette. `out` appears when all is written.
 
     Args:
-        form: one of `annotations.FORMATS`.
-        images, class_names, others: see `segkit.data.annotations.open_annotated`.
+        form: see `segkit.data.annotations.open_annotated`.
+        images, class_names, others: see there.
         rules: for shapes that are no region.
         instances: whether to write instances/NAME.png too, 16 bits, with a number per object.
 

@@ -5,9 +5,8 @@ the outlines of one image in the order in which they are drawn: later ones lie o
 ignored below all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -20,8 +19,12 @@ from segkit.data.shapes import IGNORED, STRICT, Rules, Shape, draw
 from segkit.errors import one_of
 from segkit.issues import Issue, IssueError, issue, raise_errors
 
-FORMATS: dict[str, ModuleType] = {"labelme": labelme, "coco": coco}
-FORMATS |= dict.fromkeys(("voc", "camvid", "cityscapes"), colour_masks)
+_FORMATS: dict[str, tuple[Callable, Callable]] = {
+    "labelme": (labelme.find, labelme.shapes),
+    "coco": (coco.find, coco.shapes),
+}
+_TABLES = (colour_masks.find, colour_masks.shapes)
+_FORMATS |= dict.fromkeys(("voc", "camvid", "cityscapes"), _TABLES)
 _SPECIAL = {"background": 0, "_background_": 0, IGNORED: IGNORE}  # labels that LabelMe names so
 
 
@@ -46,7 +49,7 @@ def open_annotated(
 
     Args:
         root: the file or folder that the format's module reads.
-        form: one of `FORMATS`.
+        form: "labelme", "coco", "voc", "camvid" or "cityscapes".
         images: the folder of the images, where they are not beside the annotations.
         class_names: the labels, background first; None takes all labels of all splits in
             alphabetical order behind "background".
@@ -89,8 +92,8 @@ def find(
     form: str, source: str | Path, images: str | Path | None = None, rules: Rules = STRICT
 ) -> tuple[list[Example], list[Issue]]:
     """Return an example for each image annotated in a format, and the issues of the rest."""
-    reader = FORMATS[one_of("format", form, FORMATS)]
-    return reader.find(Path(source), Path(images) if images else None, rules)
+    found, _ = _FORMATS[one_of("format", form, _FORMATS)]
+    return found(Path(source), Path(images) if images else None, rules)
 
 
 def label_ids(
@@ -123,8 +126,7 @@ def read_annotated(
     form: str, example: Example, rules: Rules = STRICT, channels: int | None = None
 ) -> tuple[np.ndarray, list[Shape]]:
     """Return the image of an example, at full size and upright, and its shapes."""
-    reader = FORMATS[form]
-    data = labelme.image_data(example) if reader is labelme else None
+    data = labelme.image_data(example) if form == "labelme" else None
     image, _ = image_ops.read_image(example.image, channels, data)
     example.size = image.shape[:2]
-    return image, reader.shapes(example, rules)
+    return image, _FORMATS[form][1](example, rules)
