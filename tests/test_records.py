@@ -60,3 +60,47 @@ def test_the_target_of_the_xray_record_follows_from_its_curves(xray: dict) -> No
         for run in network["runs"]:
             reached = [epoch for epoch, dice in enumerate(run["val_dice"], 1) if dice >= target]
             assert run["epochs_to_target"] == (reached[0] if reached else None)
+
+
+# ---------------------------------------------------------------- real pets, by pretraining
+
+METHODS = ("from scratch", "frozen", "fine-tuned")
+
+
+@pytest.fixture(scope="module")
+def pets() -> dict:
+    return json.loads((RESULTS / "pets_record.json").read_text(encoding="utf-8"))
+
+
+def test_the_pets_record_says_how_it_was_made(pets: dict) -> None:
+    text = json.dumps(pets)
+    assert pets["hardware"]["device"] and pets["versions"]["torch"] and pets["versions"]["timm"]
+    assert not re.search(r"/(?:home|root|tmp|work|Users)/", text), "holds a path of one machine"
+    for run in pets["runs"].values():
+        assert run["seconds"] > 0 and run["threads"] >= 1 and 0 < run["test_iou"] < 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_pets_record_has_three_seeds_of_each_method(name: str, pets: dict) -> None:
+    for seed in range(3):
+        run = pets["runs"][f"ablation, {name}, {seed}"]
+        assert run["recipe"]["seed"] == seed and run["images"] == 298
+        assert len(run["val_iou"]) == run["recipe"]["epochs"]
+        for count in (4, 8, 16, 32, 64, 128, 372):
+            run = pets["runs"][f"labels, {name}, {count} images, {seed}"]
+            assert run["images"] == count and run["recipe"]["seed"] == seed
+
+
+def test_runs_of_the_pets_record_differ_in_what_they_say(pets: dict) -> None:
+    network = models.build("pretrained_unet")
+    for name, run in pets["runs"].items():
+        recipe = run["recipe"]
+        if recipe["network"] == "pretrained_unet":
+            assert run["parameters"] == parameters(network)
+        assert ("from scratch" in name) == (
+            recipe.get("weights", "imagenet") is None or recipe["network"] not in TIMM
+        )
+        assert ("frozen" in name) == (recipe["encoder_lr"] == 0)
+
+
+TIMM = ("pretrained_unet", "smp")
