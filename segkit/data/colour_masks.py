@@ -23,7 +23,7 @@ from segkit.errors import NoDataError
 from segkit.image_ops import opened
 from segkit.issues import Issue, IssueError, attempt, issue
 
-Colour = tuple[int, int, int]
+_Colour = tuple[int, int, int]
 
 _VOC = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -101,7 +101,7 @@ def shapes(example: Example, rules: Rules = STRICT) -> list[Shape]:
     return [Shape(label, 0, 0, inside) for label, inside in found.items() if inside.any()]
 
 
-def _number(colour: Colour | np.ndarray) -> int | np.ndarray:
+def _number(colour: _Colour | np.ndarray) -> int | np.ndarray:
     red, green, blue = colour
     return (red << 16) + (green << 8) + blue
 
@@ -126,7 +126,7 @@ def _voc(source: Path) -> _Found:
             yield split, images.get(stem, folders[0] / f"{stem}.jpg"), mask, table
 
 
-def _labelmap(file: Path) -> dict[Colour, str]:
+def _labelmap(file: Path) -> dict[_Colour, str]:
     """Return the colours in CVAT's file of labels."""
     table = {}
     for line in file.read_text("utf-8-sig").splitlines():
@@ -139,10 +139,10 @@ def _labelmap(file: Path) -> dict[Colour, str]:
     return table
 
 
-def _voc_table() -> dict[Colour, str]:
+def _voc_table() -> dict[_Colour, str]:
     """Return the colours of the PASCAL challenge: the bits of an id, shared out over r, g, b."""
 
-    def colour(number: int) -> Colour:
+    def colour(number: int) -> _Colour:
         bits = [[number >> 3 * k + channel & 1 for k in range(3)] for channel in range(3)]
         return tuple(sum(bit << 7 - k for k, bit in enumerate(row)) for row in bits)
 
