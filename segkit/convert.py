@@ -159,11 +159,11 @@ def convert(
     def write(example: Example) -> None:
         image, shapes = annotations.read_annotated(form, example, rules)
         target, suffix = place / example.split, example.image.suffix.lower()
-        for name in ("images", *(["instances"] if instances else [])):
-            (target / name).mkdir(parents=True, exist_ok=True)
+        (target / "images").mkdir(parents=True, exist_ok=True)
         mask = draw(shapes, ids, *image.shape[:2])
         image_ops.write_mask(target / "masks" / f"{example.name}.png", mask)
         if instances:
+            (target / "instances").mkdir(exist_ok=True)
             labels = draw_instances(shapes, ids, *image.shape[:2])
             Image.fromarray(labels).save(target / "instances" / f"{example.name}.png")
         if suffix in folder.SUFFIXES and image_ops.read_image(example.image)[1] == 1:

@@ -42,9 +42,7 @@ class ModelMetadata:
     notes: dict[str, Any] = field(default_factory=dict)  # data, scores, settings, for JSON
     trained_on: dict[str, str] = field(default_factory=dict)  # names of images by their digests
     chosen_on: dict[str, str] = field(default_factory=dict)  # that chose epoch and threshold
-    encoder_weights: str = (
-        "stored"  # or "imagenet": the pretrained weights, which are not in the file
-    )
+    encoder_weights: str = "stored"  # or "imagenet": pretrained, and not in the file
 
     def __post_init__(self) -> None:
         texts = {name for name in self.class_names if isinstance(name, str)}

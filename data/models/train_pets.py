@@ -25,22 +25,26 @@ SIZE, EPOCHS, TRANSFORM, LEARNING_RATE, SEED = 128, 60, "medium", 3e-3, 0
 FILE = Path(__file__).with_name("pets.safetensors")
 
 
-def load(split: str, transform: str = "evaluation") -> SegmentationDataset:
-    """Return one split of the pets; the border of a trimap counts as pet."""
+def load(split: str, size: int, transform: str = "evaluation") -> SegmentationDataset:
+    """Return one split of the pets, the border of a trimap counted as pet; "all" is train + val."""
+    if split == "all":
+        parts = [load(part, size, transform) for part in ("train", "val")]
+        merged = {
+            key: np.concatenate([getattr(part, key) for part in parts])
+            for key in ("images", "masks", "names", "groups")
+        }
+        return replace(parts[0], **merged, info=parts[0].info | {"split": "train and val"})
     if not os.environ.get("SEGKIT_REAL_DATA"):
         sys.exit("Set SEGKIT_REAL_DATA to the folder that holds oxford-iiit-pet.")
     options = {"border": "pet", "data_dir": os.environ["SEGKIT_REAL_DATA"]}
-    pets = data.load("oxford-pet", split, SIZE, transform=transform, **options)
-    del pets.info["root"]  # where they lie on this machine is nobody's business
+    pets = data.load("oxford-pet", split, size, transform=transform, **options)
+    del pets.info["root"]  # not part of a record: a folder of this machine
     return pets
 
 
 def main() -> None:
     """Train, save, load, evaluate, and save again with the scores."""
-    train, val = (load(split, TRANSFORM) for split in ("train", "val"))
-    arrays = ("images", "masks", "names", "groups")
-    both = {key: np.concatenate([getattr(train, key), getattr(val, key)]) for key in arrays}
-    train = replace(train, **both, info=train.info | {"split": "train and val"})
+    train = load("all", SIZE, TRANSFORM)
     model = models.build("pretrained_unet", seed=SEED)
     train = train.normalised(model.mean, model.std)
     loss = Combined({BCELoss(): 1.0, DiceLoss(): 1.0})
@@ -61,7 +65,7 @@ def main() -> None:
     metadata = replace(metadata, encoder_weights="imagenet")
     save_model(FILE, model, metadata)
     model, metadata = load_model(FILE)  # what is evaluated has weights rounded to 16 bits
-    found = summary(evaluate(model, metadata, load("test")))
+    found = summary(evaluate(model, metadata, load("test", SIZE)))
     notes = metadata.notes | {"test": {"images": found["images"], "scores": found["scores"]}}
     save_model(FILE, model, replace(metadata, notes=notes))
     print(notes["test"], f"{FILE.stat().st_size:,} bytes")

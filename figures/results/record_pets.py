@@ -15,10 +15,8 @@ What is there is written to figures/results/pets_record.json. Seconds are proces
 
 import argparse
 import json
-import os
 import sys
 import time
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -27,7 +25,7 @@ import torch
 from made_with import made_with
 from torch import nn
 
-from segkit import data, models, paths
+from segkit import models, paths
 from segkit.data.dataset import SegmentationDataset
 from segkit.files import write_text
 from segkit.losses import BCELoss, Combined, DiceLoss
@@ -35,6 +33,9 @@ from segkit.models import inspect
 from segkit.models.blocks import WithEncoder
 from segkit.models.pretrained import packaged_weights
 from segkit.train import evaluate, fit
+
+sys.path.append(str(paths.root() / "data" / "models"))
+from train_pets import load
 
 RECORD = paths.root() / "figures" / "results" / "pets_record.json"
 RUNS = paths.data_dir() / "pets_record"
@@ -97,21 +98,6 @@ class SmpUnet(WithEncoder):
         return self.unet(x)
 
 
-def load(split: str, size: int, transform: str = "evaluation") -> SegmentationDataset:
-    """Return one split of the pets, the border of a trimap counted as pet; "all" is train + val."""
-    if not os.environ.get("SEGKIT_REAL_DATA"):
-        sys.exit("Set SEGKIT_REAL_DATA to the folder that holds oxford-iiit-pet.")
-    if split == "all":
-        parts = [load(part, size, transform) for part in ("train", "val")]
-        arrays = {
-            key: np.concatenate([getattr(part, key) for part in parts])
-            for key in ("images", "masks", "names", "groups")
-        }
-        return replace(parts[0], **arrays)
-    options = {"border": "pet", "data_dir": os.environ["SEGKIT_REAL_DATA"]}
-    return data.load("oxford-pet", split, size, transform=transform, **options)
-
-
 def measure(recipe: dict, train: SegmentationDataset, val: SegmentationDataset | None) -> dict:
     """Train one network and evaluate it; return its row of the record."""
     options = {key: recipe[key] for key in ("weights", "width") if key in recipe}
@@ -167,7 +153,7 @@ def main() -> None:
     """Measure what is missing."""
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("part", choices=["ablation", "labels", "final"])
-    arguments.add_argument("--share", default="1/1", help="which runs: 1/2 is the first half")
+    arguments.add_argument("--share", default="1/1", help="which runs: 1/2 is every second one")
     chosen = arguments.parse_args()
     share, shares = map(int, chosen.share.split("/"))
     for name, recipe in list(runs(chosen.part).items())[share - 1 :: shares]:

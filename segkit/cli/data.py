@@ -88,7 +88,6 @@ def _split(
             print(issue("shared-stems", folder, f"{len(stems)} such names, as {min(stems)}"))
 
 
-_FORMATS = "labelme, coco, voc (CVAT too), camvid, cityscapes"
 _EXAMPLE = "segkit data convert coco annotations.json --images photos --out scans"
 
 

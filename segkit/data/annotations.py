@@ -1,8 +1,7 @@
 """Annotations of other programs, drawn as masks: each format has a module that reads it.
 
-A format's `find(source, images)` returns the images with what is wrong, and its `shapes(example)`
-the outlines of one image in the order in which they are drawn: later ones lie on top, what is
-ignored below all.
+A format's `find` returns the images with what is wrong, and its `open_example` one image with its
+shapes in the order in which they are drawn: later ones lie on top, what is ignored below all.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +19,10 @@ from segkit.errors import one_of
 from segkit.issues import Issue, IssueError, issue, raise_errors
 
 _FORMATS: dict[str, tuple[Callable, Callable]] = {
-    "labelme": (labelme.find, labelme.shapes),
-    "coco": (coco.find, coco.shapes),
+    "labelme": (labelme.find, labelme.open_example),
+    "coco": (coco.find, coco.open_example),
 }
-_TABLES = (colour_masks.find, colour_masks.shapes)
+_TABLES = (colour_masks.find, colour_masks.open_example)
 _FORMATS |= dict.fromkeys(("voc", "camvid", "cityscapes"), _TABLES)
 _SPECIAL = {"background": 0, "_background_": 0, IGNORED: IGNORE}  # labels that LabelMe names so
 
@@ -126,7 +125,5 @@ def read_annotated(
     form: str, example: Example, rules: Rules = STRICT, channels: int | None = None
 ) -> tuple[np.ndarray, list[Shape]]:
     """Return the image of an example, at full size and upright, and its shapes."""
-    data = labelme.image_data(example) if form == "labelme" else None
-    image, _ = image_ops.read_image(example.image, channels, data)
-    example.size = image.shape[:2]
-    return image, _FORMATS[form][1](example, rules)
+    _, open_example = _FORMATS[form]
+    return open_example(example, rules, channels)

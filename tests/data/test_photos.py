@@ -45,13 +45,13 @@ def drawn(shapes, ids, name, mask):
 
 
 def test_only_photographs_inside_the_wheel_are_listed():
-    assert set(photos.NAMES) == set(SHAPES)
-    assert not DOWNLOADED & set(photos.NAMES)
+    assert set(photos._NAMES) == set(SHAPES)
+    assert not DOWNLOADED & set(photos._NAMES)
     licences = ("CC0", "public domain", "no known copyright restrictions")
-    assert all(text.endswith(licences) for text in photos.NAMES.values())
+    assert all(text.endswith(licences) for text in photos._NAMES.values())
 
 
-@pytest.mark.parametrize("name", photos.NAMES)
+@pytest.mark.parametrize("name", photos._NAMES)
 def test_they_load_without_a_network(name, monkeypatch):
     def refuse(*args, **options):
         raise AssertionError(f"{name} asks the network")

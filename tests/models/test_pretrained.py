@@ -16,7 +16,7 @@ from segkit import data
 from segkit.errors import ArgumentError
 from segkit.image_ops import normalise
 from segkit.models import build
-from segkit.models.pretrained import PACKAGED, packaged_weights
+from segkit.models.pretrained import _LITE0, packaged_weights
 from segkit.train import fit
 
 
@@ -33,7 +33,7 @@ def packaged():
 @pytest.fixture(scope="module")
 def classifier(packaged):
     """timm's network with its classifier, the packaged weights paired with its own by order."""
-    network = timm.create_model(PACKAGED).eval()
+    network = timm.create_model(_LITE0).eval()
     state = dict(zip(network.state_dict(), packaged.values(), strict=True))
     network.load_state_dict(state)
     return network
@@ -60,7 +60,7 @@ def test_all_but_the_last_seven_tensors_are_in_the_encoder(packaged):
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (224, 160)])
 def test_the_encoder_computes_timm_s_features(size):
-    theirs = timm.create_model(PACKAGED, features_only=True).eval()
+    theirs = timm.create_model(_LITE0, features_only=True).eval()
     theirs.load_state_dict(packaged_weights())
     ours, x = build("pretrained_unet").encoder.eval(), image(1, 3, *size)
     with torch.no_grad():
