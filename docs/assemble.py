@@ -22,13 +22,14 @@ BATCH = paths.root() / "figures" / "results" / "course.json"
 def for_site(lesson: Lesson) -> dict:
     """Return the notebook with its pictures' words where MyST-NB looks for them: in the cell.
 
-    Links to the ledger lead to the page that shows it.
+    Links to the ledger and to the model card lead to the pages that show them.
     """
     notebook = json.loads(lesson.path.read_text("utf-8"))
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             text = "".join(cell["source"])
-            cell["source"] = text.replace("../figures/results/ledger.md", "../results.md")
+            text = text.replace("../figures/results/ledger.md", "../results.md")
+            cell["source"] = text.replace("../data/models/pets.md", "../pets.md")
         for output in cell.get("outputs", []):
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
@@ -92,6 +93,7 @@ def assemble(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__", "assemble.py"))
     shutil.copytree(paths.root() / "figures", folder / "figures")
+    shutil.copy(paths.root() / "data" / "models" / "pets.md", folder)
     ledger = folder / "figures" / "results" / "ledger.md"
     named = re.sub(r'<a id="([\w-]+)"></a>', r"(\1)=", ledger.read_text(encoding="utf-8"))
     ledger.write_text(named, encoding="utf-8")

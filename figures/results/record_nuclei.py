@@ -5,8 +5,7 @@ segmentation-models-pytorch and segkit's own for equal numbers of epochs, three 
 grey images of the 2018 Data Science Bowl (folder `nuclei`, split at random), and evaluates each
 once on the test images. A longer training is a run of its own with its own one-cycle schedule. Each
 row is saved to figures/results/nuclei_record.json when it is there, so the script may be
-stopped and started again; `--rows` does only so many. With the longest trainings of the first
-seed there, it draws nuclei_record.png.
+stopped and started again; `--rows` does only so many.
 """
 
 import argparse
@@ -18,13 +17,12 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 import torch
 from made_with import made_with
-from torch import nn
 
-from segkit import data, models, paths, plot
+from segkit import data, models, paths
 from segkit.files import write_text
 from segkit.losses import BCELoss, Combined, DiceLoss
 from segkit.models import inspect
-from segkit.train import evaluate, fit, load_weights
+from segkit.train import evaluate, fit
 
 SIZE, SEEDS, EPOCHS = 96, (0, 1, 2), (6, 24, 48)
 SETTINGS = {"schedule": "one-cycle", "batch_size": 16, "precision": "fp32"}
@@ -107,26 +105,6 @@ def conditions() -> dict:
     }
 
 
-def draw(file: Path) -> None:
-    """Draw evenly spaced test images, their targets, and what the longest training predicts."""
-    test = load("test")
-    indices = range(0, len(test), len(test) // 5)[:5]
-    networks: list[nn.Module] = []
-    for name, (build, _) in NETWORKS.items():
-        networks.append(build())
-        load_weights(folder(name, EPOCHS[-1], SEEDS[0]) / "best.pt", networks[-1])
-    fig, axes = plot.grid(
-        4, len(indices), cell=1.2, row_titles=["image", "target", "smp Unet", "segkit unet"]
-    )
-    predicted = [plot.predict_masks(model, test, indices) for model in networks]
-    for column, i in enumerate(indices):
-        image, mask = test.raw(i)
-        axes[0, column].imshow(image, cmap="gray")  # stretched: most images are nearly black
-        for row, ids in enumerate([mask, *(s[column] for s in predicted)], start=1):
-            axes[row, column].imshow(plot.colours(ids), interpolation="nearest")
-    fig.savefig(file, dpi=90)
-
-
 def main() -> None:
     """Measure what is missing."""
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -140,8 +118,6 @@ def main() -> None:
         print(*run, flush=True)
         record["rows"].append(measure(*run))
         write_text(file, json.dumps(record, indent=1) + "\n")
-    if all((folder(name, EPOCHS[-1], SEEDS[0]) / "best.pt").exists() for name in NETWORKS):
-        draw(file.with_suffix(".png"))
 
 
 if __name__ == "__main__":
