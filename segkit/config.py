@@ -185,8 +185,8 @@ def source(text: str) -> Config:
 def of_run(model: Path) -> Config:
     """Return the `data` part that a model was trained on, from train.yaml beside its file."""
     file = model.with_name("train.yaml")
-    if not file.is_file():
-        raise ArgumentError(f"there is no {file}: give the data with --data")
+    if not (model.is_file() and file.is_file()):  # a model of the course has no data beside it
+        raise ArgumentError(f"no train.yaml lies beside {model}: give the data with --data")
     return source(str(file))
 
 

@@ -61,7 +61,8 @@ class ModelMetadata:
             "threshold is between 0 and 1": 0 < self.threshold < 1,
             "options are at most 4,096": small,
             "options are without weights": not {"pretrained", "weights"} & set(self.options),
-            "encoder_weights is stored or imagenet": self.encoder_weights in ("stored", "imagenet"),
+            "encoder_weights is stored, or imagenet for pretrained_unet": self.encoder_weights
+            in ("stored", *["imagenet"] * (self.network == "pretrained_unet")),
         }
         if unmet := [demand for demand, met in demands.items() if not met]:
             raise ArgumentError(f"this metadata fits no model: see that {unmet[0]}")
@@ -75,12 +76,16 @@ class ModelMetadata:
         validation: "SegmentationDataset | None" = None,
         threshold: float = 0.5,
         notes: dict[str, Any] | None = None,
+        encoder_weights: str = "stored",
         **options: Any,
     ) -> "ModelMetadata":
         """Return the metadata of the network called `network`, trained on `dataset`.
 
         Args:
             validation: the images that chose the epoch or the threshold.
+            threshold: of probability, where the network is binary.
+            notes: data, scores, settings, for JSON.
+            encoder_weights: "imagenet" for a frozen encoder that the file need not hold.
             options: those given to `build`; `classes` among them only if not the data set's.
         """
         transform, channels = dataset.transform, dataset.channels
@@ -104,7 +109,8 @@ class ModelMetadata:
         )
         parts = (dataset, validation)
         used = [dict(zip(x.digests(), x.names, strict=True)) if x else {} for x in parts]
-        return cls(network, *about, threshold, {"data": dataset.info} | (notes or {}), *used)
+        notes = {"data": dataset.info} | (notes or {})
+        return cls(network, *about, threshold, notes, *used, encoder_weights)
 
     def build(self, weights: str | None = None) -> nn.Module:
         """Return the network, untrained; `weights`: of its encoder, if it can be pretrained."""
@@ -167,8 +173,10 @@ def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> N
             if not torch.equal(weights.pop(name), tensor):
                 remedy = 'leave out encoder_weights="imagenet"'
                 raise CheckpointError(f"{name} differs from the pretrained weights: {remedy}")
-        halves = {k: v.half() for k, v in weights.items() if v.is_floating_point()}
-        weights |= halves
+        largest = torch.finfo(torch.float16).max
+        for name, tensor in weights.items():
+            if tensor.is_floating_point() and tensor.abs().max() <= largest:
+                weights[name] = tensor.half()
     header = {"segkit": text, "checksum": _checksum(text, weights)}
     with atomic_file(path) as part:
         safetensors.torch.save_file(weights, part, header)
@@ -206,6 +214,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
         weights = weights | floats | _pretrained(metadata)
     model = _build_for(path, weights, metadata)
     model.load_state_dict(weights, assign=True)
+    if "weights" in models.options(metadata.network):  # what they need, if trained further
+        model.mean, model.std = metadata.mean, metadata.std
     return model.eval(), metadata
 
 
@@ -213,6 +223,8 @@ def _find(path: Path) -> Path:
     """Return the file at `path`, else the model of that name that comes with the course."""
     if path.is_file():
         return path
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: name the model file in it")
     shipped = {}
     with suppress(CourseMissingError):  # segkit is installed without the course
         shipped = {file.stem: file for file in (root() / "data" / "models").glob("*.safetensors")}
@@ -224,7 +236,11 @@ def _find(path: Path) -> Path:
 
 def _pretrained(metadata: ModelMetadata) -> dict[str, Tensor]:
     """Return the pretrained weights of the encoder, named as in the network."""
-    state = metadata.build("imagenet").state_dict()
+    narrow = replace(metadata, options=metadata.options | {"width": 1})  # the encoder alone counts
+    try:
+        state = narrow.build("imagenet").state_dict()
+    except ArgumentError as error:
+        raise CheckpointError(f"the encoder of this model cannot be had: {error}") from error
     return {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
 
 

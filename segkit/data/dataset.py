@@ -119,11 +119,27 @@ class SegmentationDataset(Dataset):
         return replace(self, transform=transform)
 
     def normalised(self, mean: Sequence[float], std: Sequence[float]) -> "SegmentationDataset":
-        """Return the same items, normalised by these, per channel, of pixels in 0..1.
+        """Return the same items, normalised as pretrained weights need it.
 
-        Pretrained weights need the `mean` and `std` that they were trained with.
+        Args:
+            mean: one number per channel, subtracted from pixels in 0..1.
+            std: one number per channel, by which the difference is divided.
+
+        Raises:
+            ArgumentError: there are other channels, or the transform does not normalise.
         """
-        return self.with_transform(replace(self.transform, mean=tuple(mean), std=tuple(std)))
+        if not len(mean) == len(std) == self.channels:
+            raise ArgumentError(
+                f"mean {mean} and std {std}: the images have {self.channels} channels"
+            )
+        try:
+            changed = replace(self.transform, mean=tuple(mean), std=tuple(std))
+        except TypeError as error:
+            raise ArgumentError(
+                f"the data set's transform, {self.transform!r}, has no mean and std: load the data "
+                'with transform="evaluation" or "light", or normalise in the transform itself'
+            ) from error
+        return self.with_transform(changed)
 
 
 class SeededSampler(Sampler):

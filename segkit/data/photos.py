@@ -59,6 +59,8 @@ def annotated(
     shapes = json.loads(file.read_text("utf-8"))["shapes"]
     found = sorted({shape["label"] for shape in shapes})
     names = tuple(one_of("label", label, found) for label in (found if labels is None else labels))
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"labels {names}: name each once")
     ids = dict.fromkeys(found, 0) | {label: i for i, label in enumerate(names, 1)}
     image = load(name)
     size = image.shape[:2]

@@ -106,13 +106,14 @@ class WithEncoder(nn.Module):
 
     frozen = False
 
-    def freeze_encoder(self) -> None:
-        """Stop the encoder from learning, through `train()` too.
+    def freeze_encoder(self, frozen: bool = True) -> None:
+        """Freeze the encoder, through `train()` too, or with False let it be trained again.
 
-        Its batch normalisation stays in evaluation mode: the running means would drift otherwise.
+        Frozen, its batch normalisation stays in evaluation mode: the running means and variances
+        would drift otherwise.
         """
-        self.frozen = True
-        self.encoder.requires_grad_(False).eval()
+        self.frozen = frozen
+        self.encoder.requires_grad_(not frozen).train(self.training and not frozen)
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; a frozen encoder stays in evaluation mode."""
@@ -122,17 +123,27 @@ class WithEncoder(nn.Module):
         return self
 
     def parameter_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
-        """Return an optimiser's groups: the encoder at `encoder_lr`, all the rest at `lr`."""
+        """Return an optimizer's parameter groups: the encoder's last, all the rest first.
+
+        Args:
+            lr: learning rate of all the rest, the decoder.
+            encoder_lr: learning rate of the encoder.
+        """
         rest = [p for name, p in self.named_parameters() if not name.startswith("encoder.")]
         return [
-            {"name": "encoder", "params": list(self.encoder.parameters()), "lr": encoder_lr},
             {"name": "decoder", "params": rest, "lr": lr},
+            {"name": "encoder", "params": list(self.encoder.parameters()), "lr": encoder_lr},
         ]
 
 
 def share_channels(weight: Tensor, channels: int) -> Tensor:
-    """Return a first layer's weights, (out, 3, k, k) for colour, for another number of channels.
+    """Return a first layer's weights for another number of channels, (out, channels, k, k).
 
-    Each channel gets an equal share of the sum: the same picture in all gives the features of grey.
+    Each channel gets an equal share of the sum over the colours: an image whose channels are all
+    equal gives the features that the grey image gave.
+
+    Args:
+        weight: of the layer for colour, (out, 3, k, k).
+        channels: of the new layer, 1 or more.
     """
     return weight.sum(dim=1, keepdim=True).repeat(1, channels, 1, 1) / channels

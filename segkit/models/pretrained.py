@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkit.errors import ArgumentError, one_of
+from segkit.errors import ArgumentError
 from segkit.models.blocks import Up, WithEncoder, crop, double_conv, share_channels, upsample
 
 _LITE0 = "tf_efficientnet_lite0"  # the encoder whose ImageNet weights are installed with segkit
@@ -20,16 +20,17 @@ class PretrainedUNet(WithEncoder):
 
     Takes `(N, in_channels, H, W)` of any size, returns logits `(N, classes, H, W)`. The image is
     padded with zeros, at the right and at the bottom, to a multiple of the encoder's stride (32),
-    and the logits are cropped. Normalise images with the `mean` and `std` of the network (per
-    channel, of pixels in 0..1): those that its weights were trained with.
+    and the logits are cropped. Pretrained, the network has a `mean` and a `std` (per channel, of
+    pixels in 0..1): normalise images with them, as those were that its weights were trained on.
 
     Args:
-        in_channels: with other than 3, each channel of the first layer gets an equal share of the
-            summed colour weights: the same picture in every channel gives the features of grey.
+        in_channels: of the images. With other than 3, each channel of the pretrained first layer
+            gets an equal share of the sum over the colours (`share_channels`).
+        classes: channels of the logits.
         encoder: a network of timm whose feature maps halve in size from stage to stage;
             `timm.list_models()` has the names.
-        weights: of the encoder. "imagenet": those of "tf_efficientnet_lite0" are installed with
-            segkit; those of others are downloaded once. None: random, trained from scratch.
+        weights: of the encoder, "imagenet" or None for random ones. ImageNet's for
+            "tf_efficientnet_lite0" are installed with segkit, those of others downloaded once.
         width: channels of the decoder at full resolution.
 
     Raises:
@@ -48,17 +49,13 @@ class PretrainedUNet(WithEncoder):
         width: int = 16,
     ) -> None:
         super().__init__()
-        if weights is not None:
-            one_of("weights", weights, ("imagenet",))
-        self.encoder = _create(encoder, in_chans=in_channels)
-        strides = self.encoder.feature_info.reduction()
-        channels = self.encoder.feature_info.channels()
-        self.stride = strides[-1]
-        if [2 * s for s in strides[:-1]] != strides[1:] or strides[0] not in (1, 2, 4):
+        if weights not in (None, "imagenet"):
             raise ArgumentError(
-                f"{encoder}: its feature maps have the strides {strides}, and a U-Net's decoder "
-                "needs each to be twice the one before: take a convolutional network"
+                f'weights={weights!r}: give "imagenet", or None (in a config null) for random ones'
             )
+        self.encoder = _create(encoder, in_chans=in_channels)
+        strides, channels = _strides_and_channels(encoder, in_channels)
+        self.stride = int(strides[-1])
         self.decoder, head, before = nn.ModuleList(), [], channels.pop()
         for stride in [2**k for k in reversed(range(self.stride.bit_length() - 1))]:
             here = width * max(1, stride // 2)
@@ -70,10 +67,10 @@ class PretrainedUNet(WithEncoder):
             before = here
         self.head = nn.Sequential(*head)
         self.out = nn.Conv2d(before, classes, kernel_size=1)
-        config = self.encoder.pretrained_cfg
-        self.mean, self.std = (_per_channel(config[key], in_channels) for key in ("mean", "std"))
         if weights:
             self._load_imagenet(encoder)
+            both = (self.encoder.pretrained_cfg[key] for key in ("mean", "std"))
+            self.mean, self.std = (_per_channel(values, in_channels) for values in both)
         _pad_explicitly(self.encoder)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +83,8 @@ class PretrainedUNet(WithEncoder):
         return crop(self.out(self.head(y)), like=x)
 
     def _load_imagenet(self, encoder: str) -> None:
-        state = packaged_weights() if encoder == _LITE0 else _downloaded_weights(encoder)
+        packaged = encoder in (_LITE0, f"{_LITE0}.in1k")  # timm's name of these weights
+        state = packaged_weights() if packaged else _downloaded_weights(encoder)
         own = self.encoder.state_dict()
         for name, tensor in state.items():
             if tensor.ndim == 4 and tensor.shape[1] != own[name].shape[1]:  # the first layer
@@ -139,13 +137,39 @@ def _create(encoder: str, **options: Any) -> nn.Module:
     """Return timm's network of that name, without its classifier: image to list of feature maps."""
     import timm  # takes a second
 
-    if not timm.is_model(encoder):
-        close = difflib.get_close_matches(encoder, timm.list_models(), 3) + [_LITE0, "resnet34"]
+    if not isinstance(encoder, str) or not timm.is_model(encoder):
+        close = difflib.get_close_matches(str(encoder), timm.list_models(), 3) + [
+            _LITE0,
+            "resnet34",
+        ]
         raise ArgumentError(f"timm has no encoder {encoder!r}; there are: {', '.join(close)}, …")
     try:
         return timm.create_model(encoder, features_only=True, **options)
     except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
         raise ArgumentError(f"{encoder} gives no feature maps: {error}") from error
+
+
+def _strides_and_channels(encoder: str, in_channels: int) -> tuple[list[float], list[int]]:
+    """Return the stride and the channels of each feature map, which must halve in size.
+
+    They are those of a small image, computed without numbers: what timm states of an encoder
+    without padding is not true at its borders.
+    """
+    side = 96  # 3 × 32, the usual last stride
+    try:
+        with torch.device("meta"):
+            maps = _create(encoder, in_chans=in_channels)(torch.empty(2, in_channels, side, side))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ArgumentError(
+            f"{encoder} takes no images of {side} × {side} pixels: {error}"
+        ) from error
+    strides = [side / feature_map.shape[-1] for feature_map in maps]
+    if [2 * s for s in strides[:-1]] != strides[1:] or strides[0] not in (1, 2, 4):
+        raise ArgumentError(
+            f"{encoder}: its feature maps have the strides {[round(s, 2) for s in strides]}, and a "
+            "U-Net's decoder needs each to be twice the one before: take a convolutional network"
+        )
+    return strides, [feature_map.shape[1] for feature_map in maps]
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -95,7 +95,8 @@ def fit(
         loss: called as `loss(logits, target)`; by default binary cross-entropy, or cross-entropy
             for several channels of logits.
         lr: peak learning rate.
-        encoder_lr: that of a pretrained `model.encoder`, if another; 0 freezes the encoder.
+        encoder_lr: learning rate of a pretrained `model.encoder`, if another. 0 freezes the
+            encoder, also for what comes after `fit`; more trains it, frozen before or not.
         optimizer: "adamw", "adam", "sgd" (momentum 0.9), or an optimizer, whose own learning
             rate and weight decay then hold.
         schedule: of the learning rate: a name or a `Schedule`.
@@ -278,11 +279,12 @@ def _checked_settings(arguments: dict[str, Any]) -> tuple[dict[str, Any], Schedu
     for name in others:  # they do not change the numbers, or are recorded under other names
         del settings[name]
     for name in ("lr", "encoder_lr", "weight_decay") if isinstance(optimizer, Optimizer) else ():
-        own = [group.get(name) for group in optimizer.param_groups]
+        own = [group[name] for group in optimizer.param_groups if name in group]
         if arguments[name] not in (inspect.signature(fit).parameters[name].default, *own):
             value = f"{name}={arguments[name]}"
             raise ArgumentError(f"{value} has no effect on an optimizer of your own: give it there")
-        settings[name] = own[0] if len(own) == 1 else own
+        if own:
+            settings[name] = own[0] if len(own) == 1 else own
     return settings, schedule, monitor
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from segkit.data.dataset import IGNORE, SegmentationDataset
 from segkit.errors import ArgumentError, DataError
 from segkit.losses import BCELoss, CrossEntropyLoss
+from segkit.models.blocks import WithEncoder
 from segkit.train.distributed import device_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -113,14 +114,17 @@ def _check_masks(data: SegmentationDataset, classes: int) -> None:
 
 
 def _check_normalisation(model: nn.Module, data: SegmentationDataset) -> None:
-    wanted = getattr(model, "mean", None), getattr(model, "std", None)
-    used = getattr(data.transform, "mean", None), getattr(data.transform, "std", None)
-    if None not in (*wanted, *used) and wanted != used:
+    """Warn of images that are normalised in another way than pretrained weights need."""
+    if not (isinstance(model, WithEncoder) and hasattr(model, "mean")):
+        return
+    wanted = tuple(model.mean), tuple(model.std)
+    used = tuple(tuple(getattr(data.transform, name, ())) for name in ("mean", "std"))
+    if all(used) and wanted != used:
         warnings.warn(
             f"the pretrained weights expect images normalised by mean {wanted[0]} and std "
             f"{wanted[1]}, these are by {used[0]} and {used[1]}: use "
             "dataset.normalised(model.mean, model.std)",
-            stacklevel=5,
+            stacklevel=4,
         )
 
 

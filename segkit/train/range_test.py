@@ -50,6 +50,7 @@ def lr_range_test(
     highest: float = 1.0,
     steps: int = 100,
     loss: Loss | None = None,
+    encoder_lr: float | None = None,
     optimizer: str = "adamw",
     batch_size: int = 16,
     seed: int = 0,
@@ -73,7 +74,7 @@ def lr_range_test(
         loss = check_and_default_loss(model, loss, [loader])
         layout = {"memory_format": torch.channels_last}
         stack.enter_context(distributed.on_device(device, model, loss, **layout))
-        optimizer = make_optimizer(optimizer, model, lowest, None)
+        optimizer = make_optimizer(optimizer, model, lowest, None, encoder_lr)
         scheduler = Scheduler(growth, optimizer, 1, steps - 1)  # as many intervals
         epochs = (distributed.epoch_batches(loader, epoch, seed) for epoch in count())
         model.train()

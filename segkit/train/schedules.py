@@ -66,6 +66,11 @@ class Scheduler:
         self.steps_done = self.epochs_done = 0
         self.warmup_steps = max(0, min(round(schedule.warmup * steps), self.total - 1))
         self.peaks = [group["lr"] for group in optimizer.param_groups]
+        if (floor := schedule.options.get("floor", 0)) > min(self.peaks):
+            raise ArgumentError(
+                f"cosine's floor {floor} is above the learning rate {min(self.peaks)}, which it "
+                "would raise: give a lower one"
+            )
         if self.warmup_steps:
             start = 1 / (self.warmup_steps + 1)
             self.current = lr_scheduler.LinearLR(optimizer, start, total_iters=self.warmup_steps)
@@ -151,7 +156,15 @@ def make_optimizer(
     weight_decay: float | None,
     encoder_lr: float | None = None,
 ) -> Optimizer:
-    """Return the optimizer of that name for the parameters that are not frozen."""
+    """Return the optimizer of that name for the parameters that are not frozen.
+
+    Args:
+        optimizer: "adamw", "adam", "sgd" (momentum 0.9), or one that is made already.
+        lr: learning rate.
+        weight_decay: None takes PyTorch's default.
+        encoder_lr: that of the encoder. 0 freezes it, more trains it, frozen before or not;
+            None gives one learning rate to all.
+    """
     if isinstance(optimizer, Optimizer):
         return optimizer
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -160,14 +173,15 @@ def make_optimizer(
     if encoder_lr is not None:
         if not hasattr(model, "parameter_groups"):
             raise ArgumentError(
-                f"encoder_lr={encoder_lr}, but {type(model).__name__} has no pretrained encoder: "
-                "leave it out, or use pretrained_unet or resnet34_unet"
+                f"encoder_lr={encoder_lr}, but {type(model).__name__} has no parameter_groups, as "
+                "pretrained_unet and resnet34_unet have: leave it out, or give an optimizer with "
+                "parameter groups of your own"
             )
-        if encoder_lr < 0:
+        if not encoder_lr >= 0:
             raise ArgumentError(f"encoder_lr={encoder_lr}: give 0, which freezes it, or more")
-        if encoder_lr == 0:
-            model.freeze_encoder()
-        groups = model.parameter_groups(lr, encoder_lr)[::-1]  # the history has the first one's
+        if encoder_lr == 0 or model.frozen:
+            model.freeze_encoder(encoder_lr == 0)
+        groups = model.parameter_groups(lr, encoder_lr)  # the history has the first one's
     for group in groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
     groups = [group for group in groups if group["params"]]

@@ -190,3 +190,25 @@ def test_an_empty_or_vanishing_epoch_is_refused():
         loader(made().subset([]), 4)
     with pytest.raises(DataError, match="smaller batch_size"):
         loader(made(n=3), 4, drop_last=True)
+
+
+def test_normalised_data_keep_all_but_mean_and_std():
+    dataset = made(transform=data.transforms.build("light"))
+    changed = dataset.normalised([0.1, 0.2, 0.3], [1.0, 1.0, 1.0])
+    assert (changed.transform.mean, changed.transform.std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    assert changed.transform.steps is dataset.transform.steps
+    assert changed.images is dataset.images and dataset.transform.mean != changed.transform.mean
+
+
+@pytest.mark.parametrize("transform", [None, lambda image, mask, seed: (image, mask)])
+def test_a_transform_that_does_not_normalise_is_named(transform):
+    with pytest.raises(
+        ArgumentError, match=r'transform.* has no mean and std: load .*"evaluation"'
+    ):
+        made(transform=transform).normalised([0.5] * 3, [0.5] * 3)
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.5], [0.5]), ([0.5] * 3, [0.5])])
+def test_a_normalisation_of_other_channels_is_refused(mean, std):
+    with pytest.raises(ArgumentError, match="the images have 3 channels"):
+        made(transform=data.transforms.build("light")).normalised(mean, std)

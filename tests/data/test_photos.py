@@ -91,6 +91,8 @@ def test_a_photograph_without_annotation_is_refused(name):
 def test_an_unknown_label_is_refused():
     with pytest.raises(ArgumentError, match="no label 'dog'; there are: cat"):
         photos.annotated("chelsea", ["dog"])
+    with pytest.raises(ArgumentError, match=r"labels \('cat', 'cat'\): name each once"):
+        photos.annotated("chelsea", ["cat", "cat"])
 
 
 def test_every_annotated_photograph_is_listed_here():

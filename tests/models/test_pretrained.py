@@ -15,9 +15,9 @@ from torch import nn
 from segkit import data
 from segkit.errors import ArgumentError
 from segkit.image_ops import normalise
-from segkit.models import build
+from segkit.models import build, pretrained
 from segkit.models.pretrained import _LITE0, packaged_weights
-from segkit.train import fit
+from segkit.train import Schedule, fit, lr_range_test
 
 
 def image(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -103,13 +103,20 @@ def test_the_same_picture_in_every_channel_gives_the_features_of_grey(channels):
     assert (other.mean, other.std) == ((0.5,) * channels, (0.5,) * channels)
 
 
-def test_mean_and_std_are_those_of_the_encoder():
+def resnet18(name):
+    assert name == "resnet18"
+    return timm.create_model(name, features_only=True).state_dict()
+
+
+def test_mean_and_std_are_those_of_the_encoder(monkeypatch):
     config = timm.get_pretrained_cfg("resnet18")
-    colour = build("pretrained_unet", encoder="resnet18", weights=None)
+    monkeypatch.setattr(pretrained, "_downloaded_weights", resnet18)
+    colour = build("pretrained_unet", encoder="resnet18")
     assert (colour.mean, colour.std) == (config.mean, config.std)
-    grey = build("pretrained_unet", 1, encoder="resnet18", weights=None)
+    grey = build("pretrained_unet", 1, encoder="resnet18")
     assert grey.mean == pytest.approx((np.mean(config.mean),))
     assert grey.std == pytest.approx((np.mean(config.std),))
+    assert not hasattr(build("pretrained_unet", weights=None), "mean")  # nothing to agree with
 
 
 @pytest.mark.parametrize(
@@ -163,16 +170,66 @@ def test_the_encoder_may_learn_at_a_rate_of_its_own():
 def test_a_rate_for_an_encoder_that_is_none_is_refused():
     network = build("dumbnet")
     network.mean = network.std = (0.5,) * 3
-    with pytest.raises(ArgumentError, match=r"encoder_lr=0.1, but DumbNet has no pretrained enc"):
+    with pytest.raises(ArgumentError, match=r"encoder_lr=0.1, but DumbNet has no parameter_groups"):
         moved(network, encoder_lr=0.1)
-    with pytest.raises(ArgumentError, match=r"encoder_lr=-1: give 0, which freezes"):
-        moved(build("pretrained_unet", width=4), encoder_lr=-1)
+    for rate in (-1, float("nan")):
+        with pytest.raises(ArgumentError, match=rf"encoder_lr={rate}: give 0, which freezes"):
+            moved(build("pretrained_unet", width=4), encoder_lr=rate)
+    network = build("pretrained_unet", width=4)
+    own = torch.optim.SGD(network.parameter_groups(lr=1e-2, encoder_lr=1e-3))
+    with pytest.raises(ArgumentError, match=r"encoder_lr=0.1 has no effect on an optimizer of you"):
+        moved(network, optimizer=own, encoder_lr=0.1)
+    assert "encoder.conv_stem.weight" in moved(network, optimizer=own)
+
+
+def test_a_frozen_encoder_stays_frozen_until_it_gets_a_rate():
+    network = build("pretrained_unet", width=4)
+    network.freeze_encoder()
+    for options in ({}, {"encoder_lr": None}, {"encoder_lr": 0}):
+        assert not any(key.startswith("encoder.") for key in moved(network, **options))
+    found = moved(network, encoder_lr=1e-3)
+    assert {"encoder.conv_stem.weight", "encoder.bn1.running_mean"} <= found
+    network.eval().freeze_encoder(False)
+    assert not network.encoder.training  # as the rest
+
+
+def test_a_floor_above_the_encoder_s_rate_is_refused():
+    cosine = Schedule("cosine", floor=1e-4)
+    with pytest.raises(ArgumentError, match=r"floor 0.0001 is above the learning rate 1e-05"):
+        moved(build("pretrained_unet", width=4), encoder_lr=1e-5, schedule=cosine)
+
+
+def test_the_range_test_takes_a_frozen_encoder():
+    network = build("pretrained_unet", width=4)
+    toy = data.load("toy-pets", border="pet", count=4).normalised(network.mean, network.std)
+    found = [
+        lr_range_test(network, toy, steps=4, encoder_lr=rate, device="cpu").losses
+        for rate in (0, None)
+    ]
+    assert found[0] != found[1]
+    assert not network.frozen  # a copy is trained
 
 
 def test_images_normalised_for_other_weights_are_warned_of():
     toy = data.load("toy-pets", border="pet", count=2)
-    with pytest.warns(UserWarning, match=r"expect images normalised by mean \(0.5, 0.5, 0.5\)"):
+    message = (
+        r"by mean \(0.5, 0.5, 0.5\) and std \(0.5, 0.5, 0.5\), these are by \(0.485, .*\(0.229,"
+    )
+    with pytest.warns(UserWarning, match=message) as warned:
         fit(build("pretrained_unet", width=4), toy, epochs=1, log=None)
+    assert warned[0].filename == __file__  # the line that called fit
+
+
+def test_images_normalised_as_needed_are_not_warned_of():
+    toy = data.load("toy-pets", border="pet", count=2)
+    fit(build("pretrained_unet", width=4, weights=None), toy, epochs=1, log=None)
+    network = build("pretrained_unet", width=4)
+    network.mean = network.std = [0.5, 0.5, 0.5]  # a list, as in JSON
+    fit(network, toy.normalised([0.5] * 3, [0.5] * 3), epochs=1, log=None)
+    foreign = build("dumbnet")
+    foreign.register_buffer("mean", torch.zeros(3))  # of another meaning
+    foreign.std = 3
+    fit(foreign, toy, epochs=1, log=None)
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -214,7 +271,9 @@ def test_without_a_network_the_message_says_what_there_is(monkeypatch):
 @pytest.mark.parametrize(
     "encoder, message",
     [
-        ("vit_tiny_patch16_224", r"strides \[16, 16, 16\].*take a convolutional network"),
+        ("vit_tiny_patch16_224", r"takes no images of 96 × 96 pixels: Input height"),
+        ("inception_v3", r"strides \[2.13, 4.8, .* to be twice the one before: take a convolut"),
+        (5, r"no encoder 5; there are: tf_efficientnet_lite0, resnet34"),
         ("efficientnet_lite", r"no encoder 'efficientnet_lite'; there are: efficientnet_lite\d"),
         ("", r"no encoder ''"),
     ],
@@ -225,5 +284,13 @@ def test_an_encoder_that_cannot_be_one_is_refused(encoder, message):
 
 
 def test_misspelt_weights_are_refused():
-    with pytest.raises(ArgumentError, match=r"no weights 'image-net' \(did you mean imagenet\?\)"):
-        build("pretrained_unet", weights="image-net")
+    for weights in ("image-net", "none"):
+        with pytest.raises(
+            ArgumentError, match=rf'weights=\'{weights}\': give "imagenet", or None'
+        ):
+            build("pretrained_unet", weights=weights)
+
+
+def test_the_packaged_weights_have_a_second_name():
+    ours = build("pretrained_unet", encoder=f"{_LITE0}.in1k").encoder.state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in packaged_weights().items())

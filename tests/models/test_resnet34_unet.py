@@ -161,6 +161,7 @@ def test_decoder_is_the_lab_s():
 def test_frozen_encoder_stays_as_it_is_through_train():
     network = build("resnet34_unet", width=4)
     network.freeze_encoder()
+    assert network.encoder.training is False  # at once, not from the next train() on
     before = {k: v.clone() for k, v in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameter_groups(lr=0.1, encoder_lr=0.1))
     for _ in range(2):
@@ -176,7 +177,7 @@ def test_frozen_encoder_stays_as_it_is_through_train():
 
 def test_parameter_groups_hold_every_parameter_once():
     network = build("resnet34_unet", width=4)
-    encoder, decoder = network.parameter_groups(lr=1e-3, encoder_lr=1e-4)
+    decoder, encoder = network.parameter_groups(lr=1e-3, encoder_lr=1e-4)
     assert (encoder["lr"], decoder["lr"]) == (1e-4, 1e-3)
     assert {id(p) for p in encoder["params"]} == {id(p) for p in network.encoder.parameters()}
     together = [id(p) for p in encoder["params"] + decoder["params"]]
