@@ -1,5 +1,7 @@
-"""Data sets written anew: a folder split into train, val and test, annotations as masks."""
+"""Data sets written anew: a folder split, annotations as masks, masks as annotations."""
 
+import base64
+import io
 import json
 import shutil
 from collections import Counter
@@ -9,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from skimage import measure
 from tqdm import tqdm
 
 from segkit import image_ops
-from segkit.data import annotations, folder, splits
+from segkit.data import annotations, folder, read, splits
 from segkit.data.cache import digests, in_threads
 from segkit.data.folder import Example, listed
-from segkit.data.shapes import STRICT, Rules, draw, draw_instances
-from segkit.errors import ArgumentError, DataError
+from segkit.data.shapes import IGNORED, STRICT, Rules, draw, draw_instances
+from segkit.errors import ArgumentError, DataError, one_of
 from segkit.files import atomic_folder, csv_text, write_text
 from segkit.issues import attempt, raise_errors
 
@@ -178,3 +181,128 @@ def convert(
         raise_errors(issues, source)
         write_text(place / "classes.txt", "\n".join(names) + "\n")
     return names, dict(counts)
+
+
+def export(
+    form: str, root: str | Path, out: str | Path, *, class_names: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Write the masks of a folder as annotations, with copies of the images, in `out`[/SPLIT].
+
+    Each 4-connected component of a class becomes an object; background becomes none. A polygon
+    runs halfway between pixel centres, (0, 0) being the image's corner. An object with holes is a
+    run-length code in COCO, a shape of the type "mask" in LabelMe and a polygon with interior
+    rings in GeoJSON. What is ignored (255) has the label "__ignore__", and is a crowd in COCO.
+
+    Args:
+        form: "coco" (annotations.json, images/), "labelme" (NAME.json beside the image) or
+            "geojson" (NAME.geojson, images/), with labels as QuPath reads them.
+        root: the folder with images/ and masks/; see `segkit.data.folder.open_folder`.
+        class_names: one per id, the background first; None numbers the classes.
+
+    Returns:
+        The class names in the order of their ids, and how many images each split has.
+
+    Raises:
+        DataError: files cannot be used; the message lists them.
+    """
+    one_of("format", form, ("coco", "labelme", "geojson"))
+    names = folder.checked_names(class_names)
+    examples, issues = folder.find_pairs(Path(root))
+    issues += [one for _, found in in_threads(folder.inspect, examples) for one in found]
+    raise_errors(issues, root)
+    encoding, classes, issues = folder.infer_label_encoding(examples, len(names), "auto")
+    raise_errors(issues, root)
+    names = names or folder.default_names(classes)
+    ignored = encoding == "ids" and any(255 in example.values for example in examples)
+    labels = dict(enumerate(names)) | ({255: IGNORED} if ignored else {})
+    parts = folder.by_split(examples)
+    with atomic_folder(out, root) as place:
+        for split, items in parts.items():
+            target = place / split
+            pictures = target if form == "labelme" else target / "images"
+            pictures.mkdir(parents=True, exist_ok=True)
+            listed, drawn = [], []
+            for number, item in enumerate(items, start=1):
+                shutil.copy2(item.image, pictures)
+                mask = read.mask(item.mask)
+                height, width = mask.shape
+                found = _objects(mask // 255 if encoding == "0/255" else mask)
+                if form == "coco":
+                    size = {"height": height, "width": width}
+                    listed.append({"id": number, "file_name": item.image.name, **size})
+                    for one in found:
+                        about = {"id": len(drawn) + 1, "image_id": number}
+                        drawn.append(about | _coco_object(*one, height, width))
+                elif form == "labelme":
+                    content = {"version": "5.0.0", "flags": {}, "imagePath": item.image.name}
+                    content |= {"imageData": None, "imageHeight": height, "imageWidth": width}
+                    content["shapes"] = [_labelme_shape(labels[i], *one) for i, *one in found]
+                    write_text(target / f"{item.name}.json", json.dumps(content) + "\n")
+                else:
+                    features = [_feature(labels[i], rings) for i, _, _, rings in found]
+                    content = {"type": "FeatureCollection", "features": features}
+                    write_text(target / f"{item.name}.geojson", json.dumps(content) + "\n")
+            if form == "coco":
+                categories = [{"id": i, "name": name} for i, name in labels.items() if i]
+                content = {"images": listed, "categories": categories, "annotations": drawn}
+                write_text(target / "annotations.json", json.dumps(content) + "\n")
+    return names, {split: len(items) for split, items in parts.items()}
+
+
+_Object = tuple[int, tuple[int, int, int, int], np.ndarray, list[np.ndarray]]
+
+
+def _objects(mask: np.ndarray) -> list[_Object]:
+    """Return id, box (top, left, bottom, right), pixels in it and closed rings of each object.
+
+    A ring is (n, 2), x and y; the first is the outer one.
+    """
+    components = measure.label(mask, background=0, connectivity=1)
+    found = []
+    for region in measure.regionprops(components):
+        top, left, *_ = region.bbox
+        contours = measure.find_contours(np.pad(region.image, 1).astype(float), 0.5)
+        rings = [contour[:, ::-1] - 0.5 + (left, top) for contour in contours]
+        rings.sort(key=lambda ring: ring[:, 0].min())
+        found.append((int(mask[tuple(region.coords[0])]), region.bbox, region.image, rings))
+    return found
+
+
+def _coco_object(
+    number: int, box: tuple, inside: np.ndarray, rings: list, height: int, width: int
+) -> dict:
+    top, left, bottom, right = box
+    if number == 255 or len(rings) > 1:
+        whole = np.zeros((height, width), bool)
+        whole[top:bottom, left:right] = inside
+        pixels = np.concatenate([[False], whole.T.ravel()])  # the first run is of zeros
+        starts = np.flatnonzero(np.diff(pixels))
+        counts = np.diff(starts, prepend=0, append=height * width).tolist()
+        outline = {"size": [height, width], "counts": counts}
+    else:
+        outline = [rings[0][:-1].ravel().tolist()]
+    return {
+        "category_id": number,
+        "segmentation": outline,
+        "area": int(inside.sum()),
+        "bbox": [left, top, right - left, bottom - top],
+        "iscrowd": int(number == 255),
+    }
+
+
+def _labelme_shape(label: str, box: tuple, inside: np.ndarray, rings: list) -> dict:
+    shape = {"label": label, "group_id": None, "flags": {}}
+    if len(rings) == 1:
+        return shape | {"shape_type": "polygon", "points": rings[0][:-1].tolist()}
+    top, left, bottom, right = box
+    png = io.BytesIO()
+    Image.fromarray(inside).save(png, "PNG")
+    code = base64.b64encode(png.getvalue()).decode()
+    corners = [[left, top], [right - 1, bottom - 1]]
+    return shape | {"shape_type": "mask", "points": corners, "mask": code}
+
+
+def _feature(label: str, rings: list) -> dict:
+    outline = {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]}
+    about = {"objectType": "annotation", "classification": {"name": label}}
+    return {"type": "Feature", "geometry": outline, "properties": about}

@@ -9,7 +9,7 @@ from typer import Argument, Exit, Option, Typer
 
 from segkit.cli.options import AsJson, example, print_json, stoppable
 
-data = Typer(help="Your own data: check, split, convert.", no_args_is_help=True)
+data = Typer(help="Your own data: check, split, convert, export.", no_args_is_help=True)
 
 _Names = Annotated[
     str | None, Option("--classes", help="Class names in the order of ids, as background,bone.")
@@ -137,6 +137,30 @@ def _convert(
     print(f"{out}: {parts} images and masks of the classes {', '.join(names)}")
     classes = shlex.quote(f"data.class_names={json.dumps(names, ensure_ascii=False)}")
     print(f"Next: segkit train --data {shlex.quote(str(out))} -s {classes} -s data.values=ids")
+
+
+@data.command("export", epilog=example("segkit data export coco scans --out annotated"))
+def _export(
+    form: Annotated[str, Argument(metavar="FORMAT", help="coco, labelme or geojson.")],
+    folder: Annotated[Path, Argument(help="Folder with images/ and masks/.")],
+    out: Annotated[Path, Option("--out", "-o", help="New folder for images and annotations.")],
+    classes: _Names = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn masks into annotations that other programs open: the opposite of convert.
+
+    Each connected component of a class becomes an object, with its holes; 255 becomes __ignore__,
+    in COCO a crowd.
+    """
+    from segkit import convert
+
+    with stoppable():
+        names, counts = convert.export(form, folder, out, class_names=_names(classes))
+    if as_json:
+        print_json({"out": out, "class_names": names, "counts": counts})
+        return
+    parts = ", ".join(f"{count} {split}".rstrip() for split, count in counts.items())
+    print(f"{out}: {parts} images with annotations of the classes {', '.join(names)}")
 
 
 @data.command("from-labelme", epilog=example("segkit data from-labelme drawn --out scans"))
