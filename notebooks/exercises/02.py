@@ -390,7 +390,7 @@ def _use(subset: Callable, question: str) -> Any:
         random = subset(base, [4, 1], _Draws())
         first, again = float(random[0][0].mean()), float(random[0][0].mean())
         return "another image each time" if first != again else "the same image each time"
-    return [tuple(images.shape) for images, _ in DataLoader(chosen, batch_size=2)]
+    return [images[:, 0, 0, 0].tolist() for images, _ in DataLoader(chosen, batch_size=2)]
 
 
 class _Chosen(Dataset):
@@ -414,6 +414,15 @@ class _FullLength(_Chosen):
         return len(self.dataset)
 
 
+class _OneOfTwoMethods(Subset):
+    def __init__(self, dataset: Dataset, indices: Sequence[int], transform: Callable) -> None:
+        super().__init__(dataset, [int(i) for i in indices])
+        self.transform = transform
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.transform(*super().__getitem__(i))
+
+
 class _ImageOnly(_Chosen):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         image, mask = self.dataset[int(self.indices[i])]
@@ -435,7 +444,7 @@ subset_with_transform = Exercise(
         Case("indices in an array", ("images and masks, indices in an array",)),
         Case("two subsets of one dataset", ("another subset with another transform",)),
         Case("a random transform", ("a random transform, item 0 read twice",)),
-        Case("in a DataLoader", ("shapes of the batches of two",)),
+        Case("in a DataLoader", ("first pixels of the images, in batches of two",)),
     ),
     mistakes=(
         Mistake(
@@ -454,6 +463,11 @@ subset_with_transform = Exercise(
         ),
         Mistake(_IgnoresIndices, "Item i of the subset is item indices[i] of the dataset."),
         Mistake(_FullLength, "The subset is as long as `indices`, not as the dataset."),
+        Mistake(
+            _OneOfTwoMethods,
+            "A DataLoader calls Subset.__getitems__ for a whole batch, without your __getitem__. "
+            "Inherit from Dataset instead.",
+        ),
         Mistake(_ImageOnly, "Return the mask of the transform, too: a flip must flip both."),
     ),
     hint="Write a class with __init__, __len__ and __getitem__, and return an object of it. "
