@@ -1,6 +1,7 @@
 """Every exercise is fed its solution and its usual mistakes."""
 
 import ast
+import copy
 import json
 import shutil
 import subprocess
@@ -165,3 +166,58 @@ def test_any_collection_does_for_a_set():
         assert letters.grade(answer).status == "passed"
     assert "One more." in letters.grade(["a"]).message
     assert letters.grade(3).status == letters.grade([[]]).status == "failed"
+
+
+def _stratified(labels, share, seed):
+    """The solution of lesson 02, as lists."""
+    return [part.tolist() for part in solution("02", check.stratified)(labels, share, seed)]
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        lambda part, n: set(part),
+        lambda part, n: tuple(part),
+        lambda part, n: np.array(part),
+        lambda part, n: torch.tensor(part),
+        lambda part, n: np.isin(np.arange(n), part),
+    ],
+    ids=["sets", "tuples", "arrays", "tensors", "booleans"],
+)
+def test_indices_of_a_split_may_have_any_form(style):
+    def stratified(labels, share, seed):
+        return [style(part, len(labels)) for part in _stratified(labels, share, seed)]
+
+    assert check.stratified.grade(stratified).status == "passed"
+
+
+@pytest.mark.parametrize(
+    "style",
+    [list, tuple, sorted, np.array, ", ".join, lambda names: dict.fromkeys(names).keys()],
+    ids=["list", "tuple", "sorted", "array", "string", "keys"],
+)
+def test_groups_that_leak_may_have_any_form(style):
+    right = solution("02", check.shared_groups)
+    answer = check.shared_groups.grade(lambda groups, parts: style(list(right(groups, parts))))
+    assert answer.status == "passed", answer.message
+
+
+def test_a_subset_may_copy_the_dataset_or_be_written_as_a_class():
+    def copied(dataset, indices, transform):
+        own = copy.copy(dataset)
+        own.transform = lambda image, mask: transform(*dataset.transform(image, mask))
+        return torch.utils.data.Subset(own, list(indices))
+
+    assert check.subset_with_transform.grade(copied).status == "passed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        ({"batches": 6, "images in the last batch": 16, "batches with drop_last": 7}, "Not right"),
+        ({"batches": 7, "images in the last batch": 4, "batches with drop_last": None}, "None"),
+        ([7, 4, 6], "Fill in the dictionary"),
+    ],
+)
+def test_a_hint_about_batches_names_what_is_not_right(answer, hint):
+    assert hint in check.batches.grade(answer).message
