@@ -1,4 +1,7 @@
-"""Exercises of lesson 11: schedulers."""
+"""Exercises of lesson 11: learning-rate schedules."""
+
+import math
+import re
 
 from segkit.check import Case, Exercise, Mistake
 from segkit.train.schedules import Schedule, curve
@@ -16,6 +19,25 @@ def five_curves(epochs: int = 30, steps: int = 4) -> dict[str, list[float]]:
     }
 
 
+_NAMES = (  # a pattern in what a learner writes, and the name meant
+    ("plateau", "plateau"),
+    ("cycle", "one-cycle"),
+    ("cos", "cosine"),  # also "warm-up, cosine" and CosineAnnealingLR
+    ("poly", "poly"),
+    ("step", "step"),
+)
+
+
+def _named(answer: dict[str, str]) -> dict[str, str]:
+    """Return the answer with each schedule by the name that the reference has."""
+    named = {}
+    for letter, text in answer.items():
+        letters = re.sub("[^a-z]", "", str(text).lower())
+        found = [name for pattern, name in _NAMES if pattern in letters]
+        named[str(letter).upper()] = found[0] if found else text
+    return named
+
+
 def _swapped(one: str, other: str) -> dict[str, str]:
     return _CURVES | {one: _CURVES[other], other: _CURVES[one]}
 
@@ -23,6 +45,7 @@ def _swapped(one: str, other: str) -> dict[str, str]:
 match_curves = Exercise(
     name="match_curves",
     reference=_CURVES,
+    measure=_named,
     mistakes=(
         Mistake(
             _swapped("B", "D"),
@@ -89,4 +112,56 @@ poly = Exercise(
         ),
     ),
     hint="t is the fraction of the steps that are done; the formula is in section 2.",
+)
+
+
+def _warmup_cosine(step: int, warmup: int, steps: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+warmup_cosine = Exercise(
+    name="warmup_cosine",
+    reference=_warmup_cosine,
+    cases=(
+        Case("the first step of the warm-up", (0, 20, 120)),
+        Case("in the warm-up", (9, 20, 120)),
+        Case("its last step", (19, 20, 120)),
+        Case("the first step of the cosine", (20, 20, 120)),
+        Case("in the cosine", (45, 20, 120)),
+        Case("the last step", (119, 20, 120)),
+        Case("without a warm-up", (30, 0, 60)),
+    ),
+    mistakes=(
+        Mistake(
+            lambda step, warmup, steps: (
+                step / warmup if step < warmup else _warmup_cosine(step, warmup, steps)
+            ),
+            "Step 0 would have a learning rate of 0, which trains nothing: count from 1/warmup.",
+        ),
+        Mistake(
+            lambda step, warmup, steps: (
+                (step + 1) / warmup if step < warmup else (1 + math.cos(math.pi * step / steps)) / 2
+            ),
+            "The cosine begins after the warm-up: use the steps since then, and those that remain.",
+        ),
+        Mistake(
+            lambda step, warmup, steps: (
+                (step + 1) / warmup
+                if step < warmup
+                else (1 + math.cos(math.pi * (step - warmup) / steps)) / 2
+            ),
+            "The cosine must end at `steps`: only steps − warmup of them remain for it.",
+        ),
+        Mistake(
+            lambda step, warmup, steps: (
+                (step + 1) / warmup
+                if step < warmup
+                else math.cos(math.pi * (step - warmup) / (steps - warmup))
+            ),
+            "A cosine falls from 1 to −1. Add 1 and halve it.",
+        ),
+    ),
+    hint="step < warmup: a straight line. Else half a cosine over the steps that remain.",
 )
