@@ -127,7 +127,7 @@ def _verdict(aligned: Callable, transform: Callable) -> str | None:
     if result is None:
         return None
     if isinstance(result, float | int) and not isinstance(result, bool):
-        return f"the number {result:.2f}"
+        return "a number"
     return "aligned" if result else "misaligned"
 
 
@@ -222,6 +222,8 @@ def _windows(random_crop: Callable, shape: tuple[int, ...], size: int) -> dict[s
             result = random_crop(image.copy(), mask.copy(), size, np.random.default_rng(seed))
             if result is None:
                 return None
+            if isinstance(result, dict):  # as albumentations returns them
+                result = result["image"], result["mask"]
             draws.append([np.asarray(part) for part in result])
         crop, ids = draws[0]
         shapes |= {crop.shape[:2], ids.shape}
@@ -270,7 +272,7 @@ random_crop = Exercise(
         Mistake(_crop(wide=True), "The slices have one pixel too many or too few."),
     ),
     hint="Draw the row and the column of the upper left corner from rng, and slice both arrays: "
-    "array[top : top + size, left : left + size].",
+    "array[top : top + size, left : left + size]. Rows come first.",
 )
 
 # ---------------------------------------------------------------- transforms for X-rays
@@ -373,13 +375,12 @@ def _in_frame(draw: _Draw) -> str:
 
 
 def _brightness(draw: _Draw) -> str:
-    """Return whether a constant grey changes; in the middle, where no corner is filled."""
-    grey, mask = np.full((_SIDE, _SIDE), 100, np.uint8), _bone()[1]
+    """Return whether the usual grey of the bone, or of what surrounds it, changes."""
     changed = []
     for seed in range(_DRAWS):
-        image = draw(grey, mask, seed)[0]
-        h, w = (side // 3 for side in image.shape[:2])
-        changed.append(abs(float(image[h:-h, w:-w].mean()) - 100) > 2)
+        image, mask = draw(*_bone(), seed)
+        pairs = [(image[mask == i], grey) for i, grey in ((0, 60), (2, 160))]
+        changed.append(any(abs(np.median(part) - grey) > 2 for part, grey in pairs if part.size))
     return "in many draws" if np.mean(changed) >= 0.2 else "it stays as it was"
 
 
@@ -502,7 +503,8 @@ upright = Exercise(
         ),
         Mistake(
             lambda: [_small_moves(rotate=(-45, 45)), _light()],
-            f"The patient stands: rotate by {_MAX_ROTATION} degrees at most, in each direction.",
+            f"The patient stands: rotate by {_MAX_ROTATION} degrees at most, in each direction. "
+            "A large shear tilts the bone as well.",
         ),
         Mistake(
             lambda: [_small_moves(rotate=(0, 0), shear={"x": (-40, 40), "y": (0, 0)}), _light()],
