@@ -10,7 +10,7 @@ from pathlib import Path
 from segkit.course import CourseError, Lesson
 
 MAX_BYTES = 1_000_000
-MAX_LINES, LONG, LONG_CELLS = 16, 12, 7  # code only; so many cells may exceed LONG
+MAX_LINES, LONG, LONG_CELLS = 16, 12, 9  # code only; so many cells may exceed LONG
 CELLS = range(10, 23)  # without parameters, hidden margins and exercises
 MAX_IGNORED = 0.4
 MIN_ALT = 15  # characters

@@ -43,7 +43,7 @@ def _step(
     masks: Tensor,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    limit: float,
+    max_norm: float,
     *,
     autocast: bool = True,
     float16_sums: bool = False,
@@ -61,7 +61,7 @@ def _step(
     if scaled and unscaled:
         scaler.unscale_(optimizer)
     if clipped:
-        clip_grad_norm_(model.parameters(), limit)
+        clip_grad_norm_(model.parameters(), max_norm)
     if scaled:
         scaler.step(optimizer)
     else:
@@ -75,7 +75,7 @@ def _but(**changes: bool) -> Callable:
     return lambda *args: _step(*args, **changes)
 
 
-def _run(step: Callable, bias: float, lr: float, limit: float) -> tuple[str, Tensor]:
+def _run(step: Callable, bias: float, lr: float, max_norm: float) -> tuple[str, Tensor]:
     """Return the type of the network's output, and its weight and bias after two steps."""
     x = torch.linspace(-1, 1, 256).expand(4, 1, 256, 256)
     model, formats = nn.Conv2d(1, 1, 1), []
@@ -86,7 +86,7 @@ def _run(step: Callable, bias: float, lr: float, limit: float) -> tuple[str, Ten
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
     for _ in range(2):
-        step(model, x, (x[:, 0] > -0.8).long(), optimizer, scaler, limit)
+        step(model, x, (x[:, 0] > -0.8).long(), optimizer, scaler, max_norm)
     weights = torch.cat([w.detach().flatten() for w in model.parameters()])
     return str(formats[-1] if formats else None).removeprefix("torch."), weights
 
@@ -118,7 +118,7 @@ rescued_step = Exercise(
             "The steps are too small: you clip gradients that are scaled by 65,536. Unscale them "
             "first.",
         ),
-        Mistake(_but(clipped=False), "The first step is too large: where is `limit` used?"),
+        Mistake(_but(clipped=False), "The first step is too large: where is `max_norm` used?"),
         Mistake(_but(updated=False), "The scaler needs its `update()` after each step."),
         Mistake(
             _but(autocast=False),
@@ -127,4 +127,47 @@ rescued_step = Exercise(
     ),
     hint="Four lines matter: float32 sums, scaler.scale, scaler.unscale_ before clipping, "
     "and scaler.step with scaler.update.",
+)
+
+
+def _share(gradients: Tensor, scale: float, *, zeros: bool = False, scaled: bool = True) -> Tensor:
+    nonzero = gradients if zeros else gradients[gradients != 0]
+    stored = (nonzero * scale if scaled else nonzero).half()
+    return (stored == 0).float().mean()
+
+
+def _gradients(*exponents: int) -> Tensor:
+    return torch.tensor([[(-1) ** k * 2.0**k for k in exponents], [0.0] * len(exponents)])
+
+
+underflow_share = Exercise(
+    name="underflow_share",
+    reference=lambda gradients, scale: _share(gradients, scale),
+    cases=(
+        Case("without scaling", (_gradients(-30, -26, -20, -10), 1.0)),
+        Case("scaled by 16", (_gradients(-30, -26, -20, -10), 16.0)),
+        Case("scaled by 65,536", (_gradients(-30, -26, -20, -10), 65536.0)),
+        Case("scaled too much: infinite is not 0", (_gradients(-40, 2), 65536.0)),
+    ),
+    mistakes=(
+        Mistake(
+            lambda gradients, scale: _share(gradients, scale, zeros=True),
+            "You count gradients that are 0 in float32 as well. Leave them out.",
+        ),
+        Mistake(
+            lambda gradients, scale: _share(gradients, scale, scaled=False),
+            "Multiply by `scale` before you convert to float16: what is 0 stays 0.",
+        ),
+        Mistake(
+            lambda gradients, scale: (
+                ((gradients * scale).abs() < 2.0**-14)[gradients != 0].float().mean()
+            ),
+            "Below 2^-14 numbers are subnormal in float16, with fewer digits, but not yet 0.",
+        ),
+        Mistake(
+            lambda gradients, scale: (_share(gradients, scale) * (gradients != 0).sum()).round(),
+            "That is how many. Divide by the number of gradients other than 0.",
+        ),
+    ),
+    hint="nonzero = gradients[gradients != 0]; then (nonzero * scale).half() == 0.",
 )
