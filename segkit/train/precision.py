@@ -76,7 +76,7 @@ def choose(name: str = "auto", device: str | torch.device = "cpu") -> Precision:
     """
     device = torch.device(device)
     one_of("precision", name, ("auto", "fp32", "tf32", "bf16", "fp16"))
-    native, reason = native_bf16(device)
+    native, reason = _native_bf16(device)
     if name == "auto":
         return Precision("bf16" if native else "fp32", device, reason)
     if name == "tf32" and device.type != "cuda":
@@ -85,7 +85,7 @@ def choose(name: str = "auto", device: str | torch.device = "cpu") -> Precision:
     return Precision(name, device, f"as asked, though {reason}" if emulated else "as asked")
 
 
-def native_bf16(device: torch.device) -> tuple[bool, str]:
+def _native_bf16(device: torch.device) -> tuple[bool, str]:
     """Return whether `device` multiplies bfloat16 in hardware, and that in words."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

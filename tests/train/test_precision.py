@@ -26,7 +26,7 @@ def test_auto_goes_by_what_the_cpu_can(monkeypatch, can, name, words):
 def test_auto_goes_by_what_the_gpu_can(monkeypatch, has):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
-    native, reason = precision.native_bf16(torch.device("cuda"))
+    native, reason = precision._native_bf16(torch.device("cuda"))
     assert native is has and "Test GPU" in reason
 
 
