@@ -119,6 +119,7 @@ def ignored(notebook: rules.Notebook) -> None:
 
 
 LONG = "\n".join(f"a{i} = {i}" for i in range(13))
+TEN = range(3, 13)
 HTML = {"text/html": "<b>1</b>"}
 ERROR = v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
 # rule, how to break it, what the message must contain
@@ -144,7 +145,7 @@ BREAKS = [
     ("places", outputs(4, stream("C:\\Users\\ada")), "absolute"),
     ("size", lambda n: setattr(n, "size", 1_000_000), "1,000,000"),
     ("lengths", source(4, LONG + "\nb = 1\nc = 2\nd = 3\ne = 4"), "17 lines"),
-    ("lengths", lambda n: [source(i, f"{LONG}\nassert a0 == 0")(n) for i in range(3, 13)], "10 cells"),
+    ("lengths", lambda n: [source(i, f"{LONG}\nassert a0 == 0")(n) for i in TEN], "10 cells"),
     ("amount", short, "8 code cells"),
     ("alternatives", outputs(4, picture("")), "plot.show"),
     ("alternatives", replace(2, ALT, "mask"), "pets.png"),
