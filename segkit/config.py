@@ -89,6 +89,8 @@ def from_config(config: Config, log: Callable[[str], object] | None = print) -> 
     with distributed.process_group(options.get("device")) as device:
         first = distributed.rank() == 0
         train, val = (open_split(config["data"], split) for split in ("train", "val"))
+        if log and first and (folders := train.info.get("folders")):
+            log(f"Read as {folders}")
         model = build_model(config["model"], train.channels, train.classes)
         if hasattr(model, "mean"):  # what its pretrained weights expect
             train, val = (part.normalised(model.mean, model.std) for part in (train, val))

@@ -59,6 +59,8 @@ def split(
     seed: int = 0,
     group_by: str | None = None,
     stratify_by: str | None = None,
+    image_suffix: str = "",
+    mask_suffix: str = "",
 ) -> Split:
     """Split a folder with images/ and masks/ into train, val and test; nothing is written.
 
@@ -66,6 +68,7 @@ def split(
         group_by: a regular expression on the names; what it finds is not split apart.
         stratify_by: a regular expression whose finds every split has in the same proportions, or
             "classes": the classes in the mask.
+        image_suffix, mask_suffix: see `segkit.data.folder.open_folder`; copies are without them.
 
     Raises:
         DataError: the folder is split already, or two splits would hold the same image.
@@ -73,7 +76,7 @@ def split(
     root = Path(root)
     if group_by and stratify_by:
         raise ArgumentError("group_by and stratify_by exclude each other: choose one")
-    parts = folder.find(root)
+    parts = folder.find(root, image_suffix, mask_suffix)
     if "" not in parts:
         raise DataError(f"{root} is split already, into {', '.join(parts)}")
     items, rule, groups = parts[""], "random", None
@@ -109,8 +112,9 @@ def write_folders(found: Split, out: str | Path) -> None:
         pairs = [(place / part, item) for part, items in found.parts.items() for item in items]
         for target, item in tqdm(pairs, "copying", leave=False, disable=None, delay=2):
             for sub, file in zip(("images", "masks"), item.files, strict=True):
-                (target / sub).mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, target / sub)
+                copy = target / sub / f"{item.name}{file.suffix}"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, copy)
 
 
 def write_list(found: Split, path: str | Path) -> None:
@@ -184,7 +188,13 @@ def convert(
 
 
 def export(
-    form: str, root: str | Path, out: str | Path, *, class_names: Sequence[str] | None = None
+    form: str,
+    root: str | Path,
+    out: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    image_suffix: str = "",
+    mask_suffix: str = "",
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Write the masks of a folder as annotations, with copies of the images, in `out`[/SPLIT].
 
@@ -198,6 +208,7 @@ def export(
             "geojson" (NAME.geojson, images/), with labels as QuPath reads them.
         root: the folder with images/ and masks/; see `segkit.data.folder.open_folder`.
         class_names: one per id, the background first; None numbers the classes.
+        image_suffix, mask_suffix: see `segkit.data.folder.open_folder`; copies are without them.
 
     Returns:
         The class names in the order of their ids, and how many images each split has.
@@ -207,7 +218,7 @@ def export(
     """
     one_of("format", form, ("coco", "labelme", "geojson"))
     names = folder.checked_names(class_names)
-    examples, issues = folder.find_pairs(Path(root))
+    examples, issues, _ = folder.find_pairs(Path(root), image_suffix, mask_suffix)
     issues += [one for _, found in in_threads(folder.inspect, examples) for one in found]
     raise_errors(issues, root)
     encoding, classes, issues = folder.infer_label_encoding(examples, len(names), "auto")
@@ -220,21 +231,23 @@ def export(
         for split, items in parts.items():
             target = place / split
             pictures = target if form == "labelme" else target / "images"
-            pictures.mkdir(parents=True, exist_ok=True)
             listed, drawn = [], []
             for number, item in enumerate(items, start=1):
-                shutil.copy2(item.image, pictures)
+                copy = pictures / f"{item.name}{item.image.suffix}"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(item.image, copy)
                 mask = read.mask(item.mask)
                 height, width = mask.shape
                 found = _objects(mask // 255 if encoding == "0/255" else mask)
                 if form == "coco":
                     size = {"height": height, "width": width}
-                    listed.append({"id": number, "file_name": item.image.name, **size})
+                    name = copy.relative_to(pictures).as_posix()
+                    listed.append({"id": number, "file_name": name, **size})
                     for one in found:
                         about = {"id": len(drawn) + 1, "image_id": number}
                         drawn.append(about | _coco_object(*one, height, width))
                 elif form == "labelme":
-                    content = {"version": "5.0.0", "flags": {}, "imagePath": item.image.name}
+                    content = {"version": "5.0.0", "flags": {}, "imagePath": copy.name}
                     content |= {"imageData": None, "imageHeight": height, "imageWidth": width}
                     content["shapes"] = [_labelme_shape(labels[i], *one) for i, *one in found]
                     write_text(target / f"{item.name}.json", json.dumps(content) + "\n")

@@ -57,9 +57,9 @@ class _Details:
 class Report:
     """What `check` found in `folder`: the issues, the worst first, and statistics of the data.
 
-    statistics: "pairs" per split, "sizes" and "modes" with their number of images, "values" (how
-    the masks are read: "ids", "0/255" or "trimap", None if unclear) and "classes", each with its
-    "id", "name", "share" of all pixels and "images".
+    statistics: "folders" if they are not the usual ones, "pairs" per split, "sizes" and "modes"
+    with their number of images, "values" (how the masks are read: "ids", "0/255" or "trimap", None
+    if unclear) and "classes", each with its "id", "name", "share" of all pixels and "images".
     """
 
     folder: Path
@@ -139,7 +139,7 @@ class Report:
         write_text(path, render("doctor.html", **values))
 
     def _statistics(self) -> list[tuple[str, str]]:
-        lines = []
+        lines = [("folders", found)] if (found := self.statistics.get("folders")) else []
         for name in ("pairs", "sizes", "modes"):
             most = Counter(self.statistics[name]).most_common()
             lines.append((name, listed([f"{what} {number}".strip() for what, number in most], 6)))
@@ -175,18 +175,22 @@ def check(
     class_names: Sequence[str] | None = None,
     values: str = "auto",
     group_by: GroupBy = None,
+    image_suffix: str = "",
+    mask_suffix: str = "",
 ) -> Report:
     """Look at every file in a folder and report what is wrong. Nothing is changed.
 
     Args:
         root: images and masks (see `segkit.data.folder`), Oxford-IIIT Pet, or LabelMe files.
-        class_names, values, group_by: as for `segkit.data.folder.open_folder`.
+        class_names, values, group_by, image_suffix, mask_suffix: as for
+            `segkit.data.folder.open_folder`.
 
     Raises:
         NoDataError: there is none of these layouts.
     """
     names = folder.checked_names(class_names)
-    layout, root, examples, issues, names, reader = _source(Path(root), names)
+    source = _source(Path(root), names, (image_suffix, mask_suffix))
+    layout, folders, root, examples, issues, names, reader = source
 
     def look(example: Example) -> list[Issue]:
         found: list[Issue] = []
@@ -204,7 +208,8 @@ def check(
         encoding, classes, found = folder.infer_label_encoding(examples, len(names), values)
         issues += found
         names = names or (folder.default_names(classes) if encoding else ())
-    statistics = {
+    statistics = {"folders": folders} if folders else {}
+    statistics |= {
         "pairs": dict(Counter(e.split for e in examples if e.mask)),
         "sizes": dict(Counter(f"{e.size[1]}×{e.size[0]}" for e in examples if e.details.digest)),
         "modes": dict(Counter(e.details.mode for e in examples if e.details.mode)),
@@ -222,19 +227,20 @@ def check(
     return report
 
 
-def _source(root: Path, names: tuple[str, ...]) -> tuple:
-    """Return layout, folder, examples, issues, class names, and a function that reads an example.
+def _source(root: Path, names: tuple[str, ...], suffixes: tuple[str, str]) -> tuple:
+    """Return layout, folders in it, root, examples, issues, class names, and a reader of examples.
 
-    It returns image and mask as the loader has them, None where refused for reasons it notes.
+    The reader returns image and mask as the loader has them, None where refused, and why it notes.
     """
     for place in (root, root / FOLDER):
         if (place / "annotations" / "trimaps").is_dir():
-            return "oxford-pet", place, *_find_pets(place), trimap_classes("class"), _read_pet
+            return "oxford-pet", "", place, *_find_pets(place), trimap_classes("class"), _read_pet
     for place in (root, *(root / split for split in folder.SPLITS)):
         if labelme.json_files(place) and not (place / "images").is_dir():
             break
     else:
-        return "folder", root, *folder.find_pairs(root), names, _read_files
+        examples, issues, folders = folder.find_pairs(root, *suffixes)
+        return "folder", folders, root, examples, issues, names, _read_files
     examples, issues = annotations.find("labelme", root)
     ids = None
     if examples or not issues:  # else what is wrong with the files is all there is to report
@@ -248,7 +254,7 @@ def _source(root: Path, names: tuple[str, ...]) -> tuple:
         folder.describe_mask(example, mask)
         return found[0], mask
 
-    return "labelme", root, examples, issues, names, read_annotated
+    return "labelme", "", root, examples, issues, names, read_annotated
 
 
 def _read_files(example: Example, issues: list[Issue]) -> tuple:
@@ -553,7 +559,8 @@ def _write_pair(report: Report, example: Example, codes: list[list[str]], out: P
         image = read.image(example.image)
     fixes = []
     for k, (file, content) in enumerate(((example.image, image), (example.mask, mask))):
-        target = out / example.split / ("images", "masks")[k] / file.name
+        name = f"{example.name}{file.suffix}"
+        target = out / example.split / ("images", "masks")[k] / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if content is not None:
             new, target = Image.fromarray(content), target.with_suffix(".png")

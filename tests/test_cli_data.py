@@ -99,3 +99,72 @@ def test_check_reports_and_corrects(folder):
     assert "Written: check.html" in text and "<html" in Path("check.html").read_text()
     assert len(list(Path("fixed").rglob("*.png"))) == 38
     assert state(folder) == before
+
+
+def test_suffixes_are_options_wherever_a_folder_is_opened(folder, monkeypatch, capsys):
+    for file in list((folder / "masks").iterdir()):
+        file.rename(file.with_stem(f"{file.stem}_mask"))
+    for file in list((folder / "images").iterdir()):
+        file.rename(file.with_stem(f"{file.stem}-rgb"))
+    before = state(folder)
+    code, text = call("data", "check", folder)
+    assert code == 1
+    words = re.search(r"\(20 images pair if you add (.+)\)", text)[1].split()
+    assert words == ["--image-suffix", "-rgb", "--mask-suffix", "_mask"]
+    code, text = call("data", "check", folder, *words, "--fix", "fixed")
+    assert code == 0 and "scans (folder): 20 pairs: 1 note" in text
+    printed("data", "split", folder, *words, "--out", "cut")
+    printed("data", "export", "coco", folder, *words, "--out", "drawn")
+    for copy in ("fixed", "cut"):
+        assert "20 pairs" in call("data", "check", copy)[1]
+    train = {file.stem for file in Path("cut/train/images").iterdir()}
+    assert train == {file.stem for file in Path("cut/train/masks").iterdir()}
+    assert all(re.fullmatch(r"p\d_\d\d", name) for name in train)
+    listed = json.loads(Path("drawn/annotations.json").read_text())["images"]
+    assert (Path("drawn/images") / listed[0]["file_name"]).is_file()
+    assert listed[0]["file_name"] == "p0_00.png"
+    tiny = ("--size", 16, "-n", "dumbnet", "-s", "model.width=2", "--epochs", 1, "--out", "run")
+    assert "Read as" not in printed("train", "--data", folder, *words, *tiny)
+    model = Path("run/model.safetensors")
+    by_run = json.loads(printed("evaluate", model, "--json"))
+    by_hand = json.loads(printed("evaluate", model, "--data", folder, *words, "--json"))
+    assert by_hand["scores"] == by_run["scores"] and by_run["images"] == 3
+    assert main(monkeypatch, "evaluate", model, "--data", folder) == 2
+    assert "if you add --image-suffix -rgb --mask-suffix _mask" in capsys.readouterr().err
+    assert main(monkeypatch, "data", "check", folder, "--mask-suffix", "_mask.png") == 2
+    assert "--mask-suffix _mask.png: give the end" in capsys.readouterr().err
+    assert state(folder) == before
+
+
+def test_what_was_recognised_is_said(folder):
+    (folder / "images").rename(folder / "imgs")
+    (folder / "masks").rename(folder / "labels")
+    code, text = call("data", "check", folder, "--html", "check.html")
+    assert code == 0 and re.search("folders +imgs/ and labels/\n", text)
+    assert "imgs/ and labels/" in Path("check.html").read_text()
+    tiny = ("--size", 16, "-n", "dumbnet", "-s", "model.width=2", "--epochs", 1, "--out", "run")
+    assert printed("train", "--data", folder, *tiny).startswith("Read as imgs/ and labels/\n")
+    assert "folders imgs/ and labels/" in printed("evaluate", "run/model.safetensors")
+
+
+def test_folders_inside_stay_in_copies(folder):
+    for sub in ("cat", "dog"):
+        for part in ("images", "masks"):
+            (folder / part / sub).mkdir()
+            for k, file in enumerate(sorted((folder / part).glob("*.png"))[:10]):
+                file.rename(folder / part / sub / f"{k}.png")
+    images = {p.read_bytes() for p in folder.rglob("images/*/*.png")}
+    code, text = call("data", "check", folder, "--fix", "fixed")
+    assert code == 0
+    printed("data", "split", folder, "--out", "cut")
+    printed("data", "export", "coco", folder, "--out", "coco")
+    printed("data", "export", "labelme", folder, "--out", "labelme")
+    for copy, pattern in (("fixed", "images/*/*.png"), ("cut", "*/images/*/*.png"),
+                          ("coco", "images/*/*.png"), ("labelme", "*/*.png")):  # fmt: skip
+        assert {p.read_bytes() for p in Path(copy).glob(pattern)} == images
+    listed = json.loads(Path("coco/annotations.json").read_text())["images"]
+    assert {"cat/0.png", "dog/0.png"} <= {one["file_name"] for one in listed}
+    drawn = json.loads(Path("labelme/cat/0.json").read_text())
+    assert drawn["imagePath"] == "0.png"
+    code, text = call("data", "check", "fixed", "--json")
+    assert json.loads(text)["statistics"]["pairs"] == {"": 20}

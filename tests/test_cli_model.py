@@ -277,7 +277,8 @@ def test_what_a_user_caused_is_an_error_of_segkit():
 @pytest.mark.parametrize(
     "entry",
     ["data.class_names=3", "data.group_by=3", "data.size=abc", "data.data_dir=3",
-     "data.size=[1]", "data.fractions=abc", "data.fractions=3", "fit.out=3", "fit.device=[1]"],
+     "data.size=[1]", "data.fractions=abc", "data.fractions=3", "fit.out=3", "fit.device=[1]",
+     "data.mask_suffix=3", "data.image_suffix=[a]"],
 )  # fmt: skip
 def test_an_option_of_another_type_is_one_message(entry, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -287,7 +288,8 @@ def test_an_option_of_another_type_is_one_message(entry, tmp_path, monkeypatch, 
             Image.fromarray(np.eye(32, k=i, dtype=np.uint8)).save(f"{part}/{i}.png")
     options = ("--data", tmp_path, "--size", 32, "--out", "o", "-s", "model.width=2")
     assert main(monkeypatch, "train", *options, "-s", entry) == 2
-    assert entry.split(".")[1].split("=")[0] in capsys.readouterr().err
+    shown = capsys.readouterr().err.replace("--mask-suffix", "mask_suffix")
+    assert entry.split(".")[1].split("=")[0] in shown.replace("--image-suffix", "image_suffix")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option, Typer
 
-from segkit.cli.options import AsJson, example, print_json, stoppable
+from segkit.cli.options import AsJson, ImageSuffix, MaskSuffix, example, print_json, stoppable
 
 data = Typer(help="Your own data: check, split, convert, export.", no_args_is_help=True)
 
@@ -26,6 +26,8 @@ def _check(
     classes: _Names = None,
     values: Annotated[str, Option(help="What masks hold: auto, ids or 0/255.")] = "auto",
     group_by: _GroupBy = None,
+    image_suffix: ImageSuffix = "",
+    mask_suffix: MaskSuffix = "",
     html: Annotated[Path | None, Option(help="Write a page with thumbnails too.")] = None,
     fix: Annotated[Path | None, Option(help="New folder for a corrected copy.")] = None,
     as_json: AsJson = False,
@@ -37,7 +39,8 @@ def _check(
     from segkit import doctor
 
     with stoppable():
-        report = doctor.check(folder, class_names=_names(classes), values=values, group_by=group_by)
+        settings = {"image_suffix": image_suffix, "mask_suffix": mask_suffix, "values": values}
+        report = doctor.check(folder, class_names=_names(classes), group_by=group_by, **settings)
         if not as_json:
             report.print()
         if html:
@@ -63,6 +66,8 @@ def _split(
     stratify_by: Annotated[
         str | None, Option(help="The same mix in all splits: a regular expression, or: classes.")
     ] = None,
+    image_suffix: ImageSuffix = "",
+    mask_suffix: MaskSuffix = "",
     as_json: AsJson = False,
 ) -> None:
     """Split a folder into train, val and test: at random, by whole groups, or with the same mix.
@@ -75,7 +80,8 @@ def _split(
     from segkit.issues import issue
 
     with stoppable():
-        found = convert.split(folder, fractions, seed, group_by, stratify_by)
+        rule = group_by, stratify_by
+        found = convert.split(folder, fractions, seed, *rule, image_suffix, mask_suffix)
         listed = out.suffix.lower() in (".csv", ".json")
         (convert.write_list if listed else convert.write_folders)(found, out)
     if as_json:
@@ -146,6 +152,8 @@ def _export(
     folder: Annotated[Path, Argument(help="Folder with images/ and masks/.")],
     out: Annotated[Path, Option("--out", "-o", help="New folder for images and annotations.")],
     classes: _Names = None,
+    image_suffix: ImageSuffix = "",
+    mask_suffix: MaskSuffix = "",
     as_json: AsJson = False,
 ) -> None:
     """Turn masks into annotations that other programs open: the opposite of convert.
@@ -156,7 +164,8 @@ def _export(
     from segkit import convert
 
     with stoppable():
-        names, counts = convert.export(form, folder, out, class_names=_names(classes))
+        settings = {"image_suffix": image_suffix, "mask_suffix": mask_suffix}
+        names, counts = convert.export(form, folder, out, class_names=_names(classes), **settings)
     if as_json:
         print_json({"out": out, "class_names": names, "counts": counts})
         return

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, BadParameter, Exit, Option
 
 from segkit.cli import options
-from segkit.cli.options import AsJson, Batch, Border, Data, Device, print_json, stoppable
+from segkit.cli.options import (
+    AsJson,
+    Batch,
+    Border,
+    Data,
+    Device,
+    ImageSuffix,
+    MaskSuffix,
+    print_json,
+    stoppable,
+)
 
 if TYPE_CHECKING:
     from segkit.config import Trained
@@ -25,6 +35,8 @@ def train(
     config: Annotated[Path | None, Argument(help="YAML or JSON: data, model, fit.")] = None,
     data: Data = None,
     border: Border = None,
+    image_suffix: ImageSuffix = "",
+    mask_suffix: MaskSuffix = "",
     size: Annotated[int | None, Option(min=1, help="Side of the images, in pixels.")] = None,
     augment: Annotated[str | None, Option(help="In training: light, geometric, medium.")] = None,
     network: Annotated[str | None, Option("--network", "-n", help="Default: unet.")] = None,
@@ -61,6 +73,7 @@ def train(
     if data:
         settings["data"] = configs.source(data)
     asked = {
+        "data.image_suffix": image_suffix or None, "data.mask_suffix": mask_suffix or None,
         "data.border": border, "data.size": size, "data.transform": augment, "data.seed": seed,
         "model.name": network, "model.seed": seed, "threshold": threshold,
         "fit.epochs": epochs, "fit.batch_size": batch_size, "fit.lr": lr, "fit.seed": seed,
@@ -105,6 +118,8 @@ def evaluate(
     data: Data = None,
     split: Annotated[str, Option(help="train, val or test.")] = "test",
     border: Border = None,
+    image_suffix: ImageSuffix = "",
+    mask_suffix: MaskSuffix = "",
     count: Annotated[int | None, Option(min=1, help="Only so many images.")] = None,
     threshold: _Threshold = None,
     batch_size: Batch = 16,
@@ -131,7 +146,8 @@ def evaluate(
     if threshold is not None:
         metadata = replace(metadata, threshold=threshold)
     part = configs.source(data) if data else configs.of_run(model)
-    part |= options.values(entries) | ({"border": border} if border else {})
+    asked = {"border": border, "image_suffix": image_suffix, "mask_suffix": mask_suffix}
+    part |= options.values(entries) | {name: value for name, value in asked.items() if value}
     part = configs.for_model(part, metadata, options.values(entries))
     with stoppable():
         options.progress(f"evaluating on {part['name']}, {split}")

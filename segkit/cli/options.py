@@ -15,7 +15,9 @@ Batch = Annotated[int | None, Option("--batch-size", min=1, help="Images at a ti
 Border = Annotated[str | None, Option(help="Of a trimap: ignore, pet, background or class.")]
 Data = Annotated[str | None, Option("--data", "-d", help="A data set, folder or config file.")]
 Device = Annotated[str | None, Option(help="cpu, cuda or mps. Default: the best there is.")]
+ImageSuffix = Annotated[str, Option(help="Of image names: _rgb pairs a_rgb.jpg with a.png.")]
 Jobs = Annotated[int, Option("--jobs", "-j", min=1, help="How many at once.")]
+MaskSuffix = Annotated[str, Option(help="Of mask names: _mask pairs a.jpg with a_mask.png.")]
 
 
 def example(command: str) -> str:

@@ -21,12 +21,13 @@ class _Source(NamedTuple):
 
 
 _OWN_FILES = ("data_dir", "channels", "class_names", "fractions", "group_by", "cache")
+_FOLDER = (*_OWN_FILES, "values", "image_suffix", "mask_suffix")
 _SOURCES = {
     "toy-pets": _Source("data.toy:open_toy_pets", ("border",)),
     "toy-xray": _Source("data.toy:open_toy_xray", ("bones",)),
     "toy-embryo": _Source("data.toy:open_toy_embryo"),
     "oxford-pet": _Source("data.pets:open_pets", ("data_dir", "border", "download", "cache")),
-    "folder": _Source("data.folder:open_folder", (*_OWN_FILES, "values")),
+    "folder": _Source("data.folder:open_folder", _FOLDER),
 }
 _ANNOTATED = _Source(
     "data.annotations:open_annotated",

@@ -1,13 +1,21 @@
 """Folders of images and masks, paired by file name.
 
 Either `root/train/images`, `root/train/masks` and the same for `val` and `test`, or one
-`root/images` and `root/masks` that is split here, by seed. `a.jpg` belongs to `a.png`.
+`root/images` and `root/masks` that is split here, by seed. `a.jpg` belongs to `a.png`, and
+`cats/a.jpg`, in a folder inside, to `cats/a.png`. Other layouts are recognised, and named:
+
+- `imgs` or `JPEGImages` for `images`; `labels`, `annotations` or `SegmentationClass` for `masks`;
+- `valid` for `val`; `root/images/train` and `root/masks/train`;
+- `root/train` and `root/trainannot`, as CamVid has them.
 """
 
 import re
+import shlex
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +31,9 @@ from segkit.issues import Issue, attempt, issue, raise_errors
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif"}
 LOSSY = ("JPEG", "MPO")  # formats
+_IMAGES = ("images", "imgs", "jpegimages")  # in upper or lower case
+_MASKS = ("masks", "labels", "annotations", "segmentationclass")
+_SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _MOST_CLASSES = 32  # more than these must be named: so many ids are rather grey values
 _NEAR = 16  # grey values that JPEG moves black and white
 
@@ -60,6 +71,8 @@ def open_folder(
     channels: int | None = None,
     class_names: Sequence[str] | None = None,
     values: str = "auto",
+    image_suffix: str = "",
+    mask_suffix: str = "",
     cache: bool = True,
     **choice,
 ) -> SegmentationDataset:
@@ -71,11 +84,15 @@ def open_folder(
         class_names: one per id, the background first; None counts the ids.
         values: what the masks hold: "ids" (255 is ignored), "0/255" (255 is the foreground), or
             "auto", decided over all masks of all splits (see `infer_label_encoding`).
+        image_suffix: of the names of images, "_rgb" if `a_rgb.jpg` belongs to `a.png`; files
+            without it are left out.
+        mask_suffix: of the names of masks, in the same way.
         cache: whether to keep the resized images on disk.
         choice: seed, fractions, group_by and count, see `choose`.
     """
     size, names = read.as_size(size), checked_names(class_names)
-    examples, issues = find_pairs(Path(root))
+    suffixes = image_suffix, mask_suffix
+    examples, issues, layout = find_pairs(Path(root), *suffixes)
     content = digests(file for example in examples for file in example.files)
 
     def scan() -> list[Example]:
@@ -84,8 +101,9 @@ def open_folder(
         return examples
 
     # What was found in these very files is kept, so that opening them again decodes nothing.
-    keep = cache and not issues
-    examples = once([str(Path(root).absolute()), *content.items()], scan) if keep else scan()
+    keep = cache and all(one.severity != "error" for one in issues)
+    name = [str(Path(root).absolute()), suffixes, *content.items()]
+    examples = once(name, scan) if keep else scan()
     encoding, classes, issues = infer_label_encoding(examples, len(names), values)
     raise_errors(issues, root)
     channels = channels or max(example.channels for example in examples)
@@ -103,68 +121,159 @@ def open_folder(
         names or default_names(classes),
         [example.name for example in chosen],
         groups,
-        info={"source": "folder", "root": str(root), "split": split, "values": encoding},
+        info={"source": "folder", "root": str(root), "split": split, "values": encoding}
+        | ({"folders": layout} if layout else {}),
     )
 
 
-def find(root: Path) -> dict[str, list[Example]]:
+def find(root: Path, image_suffix: str = "", mask_suffix: str = "") -> dict[str, list[Example]]:
     """Return the pairs of each split in `root`, or all under "" where there are no splits."""
-    examples, issues = find_pairs(root)
+    examples, issues, _ = find_pairs(root, image_suffix, mask_suffix)
     raise_errors(issues, root)
     return by_split(examples)
 
 
-def find_pairs(root: Path) -> tuple[list[Example], list[Issue]]:
-    """Return an example for each image in `root`, and the issues of pairing; no file is read."""
-    split_dirs = {split: root / split for split in SPLITS if (root / split / "images").is_dir()}
-    if not split_dirs and (root / "images").is_dir():
-        split_dirs = {"": root}
-    if not split_dirs:
+def find_pairs(
+    root: Path, image_suffix: str = "", mask_suffix: str = ""
+) -> tuple[list[Example], list[Issue], str]:
+    """Return an example for each image in `root`, the issues of pairing, and which folders it has.
+
+    The last is "" for the usual ones, images/ and masks/. No file is read.
+
+    Args:
+        image_suffix, mask_suffix: see `open_folder`.
+
+    Raises:
+        NoDataError: there is no folder of images.
+        DataError: several folders could be meant.
+    """
+    for name, suffix in (("image_suffix", image_suffix), ("mask_suffix", mask_suffix)):
+        if not isinstance(suffix, str) or Path(f"a{suffix}").suffix.lower() in SUFFIXES:
+            wanted = "give the end of the names before the dot, as _mask for a_mask.png"
+            raise ArgumentError(f"{name}={suffix!r}: {wanted}")
+    if not (places := _places(root)):
         wanted = "neither images/ and masks/ nor train/images, train/masks, val/images, …"
         raise NoDataError(f"{root.absolute()} holds {wanted}; {_content(root)}")
     examples: list[Example] = []
     issues: list[Issue] = []
-    for split, place in split_dirs.items():
-        images, masks = pictures(place / "images"), pictures(place / "masks")
-        for sub, files, others in (("images", images, masks), ("masks", masks, images)):
-            if not files:
-                issues.append(issue("no-pictures", place / sub, _content(place / sub)))
-            missing = "missing-mask" if sub == "images" else "missing-image"
-            alike = _by_spelling(others) if files.keys() - others.keys() else {}
-            for stem, same in files.items():
-                issues += [issue("same-stem", file) for file in same if len(same) > 1]
-                if others and stem not in others:
-                    issues.append(issue(missing, same[0], _nearly(stem, alike)))
-        for stem, files in images.items():
-            examples.append(Example(stem, split, files[0], masks.get(stem, [None])[0]))
-    return examples, issues
+    layout = []
+    for split, *folders in places:
+        found = [pictures(place, nested=True) for place in folders]
+        images, masks = map(_without, found, (image_suffix, mask_suffix))
+        pairs, advice = _best_suffixes(*found) if images.keys() != masks.keys() else (0, "")
+        if pairs > len(images.keys() & masks.keys()):
+            hint = f"{pairs} images pair if you {advice}"
+            issues.append(issue("name-suffix", folders[1], hint))
+        else:
+            issues += _unpaired(folders[0], images, masks, "missing-mask")
+            issues += _unpaired(folders[1], masks, images, "missing-image")
+        for k, (named, suffix) in enumerate(((images, image_suffix), (masks, mask_suffix))):
+            if 0 < len(named) < len(found[k]):
+                without = f"{len(found[k]) - len(named)} pictures without {suffix}"
+                issues.append(issue("other-files", folders[k], without))
+        inside = {name.split("/")[0] for name in images if "/" in name}
+        ready = not split and bool(inside & _SPLIT_OF.keys())
+        loose = any("/" not in name for name in images) or inside - _SPLIT_OF.keys()
+        if ready and (loose or {"val", "valid"} <= inside):
+            held = f"{listed(sorted(inside))} and perhaps images"
+            raise DataError(f"{folders[0]} holds {held}: keep train, val and test alone in it")
+        for name, files in images.items():
+            part, short = name.split("/", 1) if ready else (split, name)
+            mask = masks.get(name, [None])[0]
+            examples.append(Example(short, _SPLIT_OF.get(part, part), files[0], mask))
+        names = [place.relative_to(root).as_posix() for place in folders]
+        if inside or names != [f"{split}/{sub}".lstrip("/") for sub in ("images", "masks")]:
+            within = f" with {listed(sorted(inside), 4)} inside" if inside else ""
+            layout.append(f"{'/ and '.join(names)}/{within}{f' for {split}' if split else ''}")
+    return examples, issues, "; ".join(layout)
 
 
-def _spellings(stem: str) -> tuple[str, str]:
-    """Return a name without differences of case and Unicode form; and without its last word."""
-    plain = unicodedata.normalize("NFC", stem).casefold()
+def _places(root: Path) -> list[tuple[str, Path, Path]]:
+    """Return split ("" for none), folder of images and folder of masks of all places in `root`."""
+    found = []
+    for name, split in {"": "", **_SPLIT_OF}.items():
+        place, annot = root / name, root / f"{name}annot"
+        if images := _subfolder(place, _IMAGES):
+            found.append((split, images, _subfolder(place, _MASKS) or place / "masks"))
+        elif name and place.is_dir() and annot.is_dir():
+            found.append((split, place, annot))
+    for (split, place, _), (other, more, _) in pairwise(found):
+        if split in ("", other):
+            raise _ambiguous(root, [place, more])
+    return found
+
+
+def _subfolder(place: Path, names: Sequence[str]) -> Path | None:
+    """Return the one folder in `place` that has one of these names; if several, and pictures."""
+    inside = sorted(place.iterdir()) if place.is_dir() else []
+    found = [sub for sub in inside if sub.name.lower() in names and sub.is_dir()]
+    full = [sub for sub in found if pictures(sub, nested=True)] if len(found) > 1 else found
+    if len(full) > 1:
+        raise _ambiguous(place, full)
+    return (full or found or [None])[0]
+
+
+def _ambiguous(root: Path, places: Sequence[Path]) -> DataError:
+    both = " and ".join(f"{place.relative_to(root).as_posix()}/" for place in places)
+    return DataError(f"{root} holds {both}: move out what is not meant")
+
+
+def _without(files: dict[str, list[Path]], suffix: str) -> dict[str, list[Path]]:
+    """Return files by their names without `suffix`, less those that lack it."""
+    return {n.removesuffix(suffix): same for n, same in files.items() if n.endswith(suffix)}
+
+
+def _best_suffixes(images: dict[str, list], masks: dict[str, list]) -> tuple[int, str]:
+    """Return how many names pair with the suffixes that pair most, and how to choose these."""
+
+    def endings(names: Iterable[str]) -> list[str]:
+        found = Counter(
+            name[match.start() :]
+            for name in names
+            for match in re.finditer(r"[_ .-](?=[^/]*[^\W\d_][^/]*$)", name)
+        )
+        return ["", *(ending for ending, _ in found.most_common(5))]
+
+    tried = [
+        (len(_without(images, a).keys() & _without(masks, b).keys()), -len(a + b), a, b)
+        for a in endings(images)
+        for b in endings(masks)
+    ]
+    pairs, _, image, mask = max(tried)
+    options = [("--image-suffix", image), ("--mask-suffix", mask)]
+    add = " ".join(f"{option} {shlex.quote(suffix)}" for option, suffix in options if suffix)
+    return pairs, f"add {add}" if add else "leave out the suffix"
+
+
+def _unpaired(
+    place: Path, files: dict[str, list[Path]], others: dict[str, list[Path]], code: str
+) -> list[Issue]:
+    """Return the issues of the files in a folder, images or masks, that have no partner or two."""
+    issues = [] if files else [issue("no-pictures", place, _content(place))]
+    spelled = [(_spellings(name), name, same[0]) for name, same in others.items()]
+    alike = {text: (name, file) for texts, name, file in spelled for text in texts[::-1]}
+    for name, same in files.items():
+        issues += [issue("same-stem", file) for file in same if len(same) > 1]
+        if others and name not in others:
+            issues.append(issue(code, same[0], _nearly(name, alike)))
+    return issues
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    """Return a name in lower case, and so without its last word."""
+    plain = name.casefold()
     return plain, re.sub(r"[_ .-][a-z]+$", "", plain)
 
 
-def _by_spelling(files: dict[str, list[Path]]) -> dict[str, Path]:
-    """Return the first file of each spelling of a name."""
-    return {name: same[0] for stem, same in files.items() for name in _spellings(stem)[::-1]}
-
-
-def _nearly(stem: str, alike: dict[str, Path]) -> str:
+def _nearly(name: str, alike: dict[str, tuple[str, Path]]) -> str:
     """Return which file has nearly this name, and what differs; "" if none has."""
-    plain, short = _spellings(stem)
-    file = alike.get(plain) or alike.get(short)
+    plain, short = _spellings(name)
+    other, file = alike.get(plain) or alike.get(short) or ("", None)
     if file is None:
         return ""
-    other = _spellings(file.stem)[0]
-    if plain != other:
-        what = f"but for {max(plain, other, key=len)[min(len(plain), len(other)) :]}"
-    elif unicodedata.normalize("NFC", stem) == unicodedata.normalize("NFC", file.stem):
-        what = "in another Unicode form"
-    else:
-        what = "but for upper and lower case"
-    return f"named as {file.parent.name}/{file.name} {what}"
+    both = sorted((plain, other.casefold()), key=len)
+    what = both[1][len(both[0]) :] or "upper and lower case"
+    return f"named as {file.parent.name}/{file.name} but for {what}"
 
 
 def by_split(examples: Iterable[Example]) -> dict[str, list[Example]]:
@@ -175,12 +284,19 @@ def by_split(examples: Iterable[Example]) -> dict[str, list[Example]]:
     return parts
 
 
-def pictures(place: Path) -> dict[str, list[Path]]:
-    """Return the picture files in a folder by stem, in order; hidden ones (`._a.jpg`) are none."""
+def pictures(place: Path, nested: bool = False) -> dict[str, list[Path]]:
+    """Return the picture files in a folder by stem, in order; hidden ones (`._a.jpg`) are none.
+
+    nested: whether those in folders inside are found too, by "folder/stem".
+    """
     found: dict[str, list[Path]] = {}
-    for file in sorted(place.iterdir()) if place.is_dir() else []:
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith("."):
-            found.setdefault(file.stem, []).append(file)
+    for file in sorted(place.glob("**/*" if nested else "*")):
+        path = file.relative_to(place)
+        hidden = any(part.startswith(".") for part in path.parts)
+        if file.suffix.lower() in SUFFIXES and file.is_file() and not hidden:
+            # A Mac writes names in another Unicode form (NFD) than most others do (NFC).
+            name = unicodedata.normalize("NFC", path.with_suffix("").as_posix())
+            found.setdefault(name, []).append(file)
     return found
 
 

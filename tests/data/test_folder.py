@@ -162,7 +162,6 @@ def test_files_without_their_partner_and_duplicates_are_listed_together(root):
         ("im000", "im000_mask", "but for _mask"),
         ("im000_rgb", "im000", "but for _rgb"),
         ("IM000", "im000", "but for upper and lower case"),
-        ("Z\u00fcrich", "Zu\u0308rich", "in another Unicode form"),
         ("a", "b", ""),
     ],
 )
@@ -173,7 +172,7 @@ def test_a_name_that_nearly_matches_is_named(tmp_path, image, mask, hint):
     file.rename(file.with_stem(image))
     (target,) = (root / "masks").glob(f"{name}.*")
     target.rename(target.with_stem(mask))
-    _, issues = folder.find_pairs(root)
+    _, issues, _ = folder.find_pairs(root)
     assert [one.code for one in issues] == ["missing-mask", "missing-image"]
     details = [one.details[0] for one in issues]
     if not hint:
@@ -185,10 +184,198 @@ def test_a_name_that_nearly_matches_is_named(tmp_path, image, mask, hint):
 
 def test_a_folder_of_another_name_beside_it_is_named(tmp_path):
     root = fill(tmp_path / "mine", n=3)
-    (root / "masks").rename(root / "labels")
-    _, (missing,) = folder.find_pairs(root)
+    (root / "masks").rename(root / "truths")
+    _, (missing,), _ = folder.find_pairs(root)
     assert missing.code == "no-pictures"
-    assert missing.details == ("there is no such folder, but images/, labels/",)
+    assert missing.details == ("there is no such folder, but images/, truths/",)
+
+
+def renamed(root, sub, change):
+    for file in sorted((root / sub).iterdir()):
+        file.rename(file.with_stem(change(file.stem)))
+
+
+def test_names_in_two_unicode_forms_are_one_name(root):
+    for sub, name in (("images", "Z\u00fcrich"), ("masks", "Zu\u0308rich")):
+        (root / sub / "p00.png").rename(root / sub / f"{name}.png")
+    examples, issues, _ = folder.find_pairs(root)
+    assert not issues and examples[0].name == "Z\u00fcrich"
+    assert examples[0].mask.name == "Zu\u0308rich.png"
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "options", "advice"),
+    [
+        ("{}", "{}_mask", {"mask_suffix": "_mask"}, "add --mask-suffix _mask"),
+        ("{}-rgb", "{}", {"image_suffix": "-rgb"}, "add --image-suffix -rgb"),
+        ("{}_im 1a", "{}", {"image_suffix": "_im 1a"}, "add --image-suffix '_im 1a'"),
+        ("{}_img", "{}_gt_ids", {"image_suffix": "_img", "mask_suffix": "_gt_ids"},
+            "add --image-suffix _img --mask-suffix _gt_ids"),
+    ],
+)  # fmt: skip
+def test_suffixes_pair_names_and_are_proposed(root, image, mask, options, advice):
+    before = opened(root)["train"]
+    renamed(root, "images", image.format)
+    renamed(root, "masks", mask.format)
+    message = refused(root, f"masks: the names of images and masks differ at their end (10 images "
+                      f"pair if you {advice}): add the option")  # fmt: skip
+    assert "without" not in message
+    after = opened(root, **options)["train"]
+    assert after.names == before.names
+    assert np.array_equal(after.images, before.images)
+    assert np.array_equal(after.masks, before.masks)
+
+
+def test_a_suffix_that_does_not_help_is_not_proposed(root):
+    # of ten pairs nine would be lost
+    (root / "masks" / "p00.png").rename(root / "masks" / "p00_mask.png")
+    assert "named as images/p00.png but for _mask" in refused(root)
+    assert "--mask-suffix" not in refused(root)
+    # numbers are no suffix: a_1 belongs to a_1
+    other = fill(root.parent / "other", n=1)
+    renamed(other, "images", lambda name: "a_1")
+    renamed(other, "masks", lambda name: "a_2")
+    refused(other, "a_1.png: an image without a mask of the same name: add")
+
+
+def test_a_suffix_too_many_is_noticed(root):
+    refused(root, "10 images pair if you leave out the suffix", mask_suffix="_mask")
+
+
+def test_files_without_the_suffix_are_left_out_and_counted(root):
+    renamed(root, "masks", "{}_mask".format)
+    for i in range(3):  # a second picture of the same scene, as Cityscapes has
+        shutil.copy(root / "masks" / f"p0{i}_mask.png", root / "masks" / f"p0{i}_colour.png")
+    examples, (note,), _ = folder.find_pairs(root, mask_suffix="_mask")
+    assert {e.mask.name for e in examples} == {f"p0{i}_mask.png" for i in range(10)}
+    assert (note.code, note.severity) == ("other-files", "note")
+    assert note.details == ("3 pictures without _mask",)
+    first = open_folder(root, "train", 16, mask_suffix="_mask")
+    assert len(first) == 7
+    shutil.copy(root / "masks" / "p00_mask.png", root / "masks" / "p00_mask.bmp")
+    refused(root, "several files with one stem", mask_suffix="_mask")
+
+
+@pytest.mark.parametrize("suffix", ["_mask.png", ".GIF", 7, None])
+def test_a_suffix_is_the_end_of_a_name(root, suffix):
+    with pytest.raises(ArgumentError, match=r"mask_suffix=.*: give the end .* as _mask for"):
+        open_folder(root, "train", 16, mask_suffix=suffix)
+
+
+def test_another_suffix_pairs_other_files_of_the_same_folder(root):
+    renamed(root, "masks", "{}_a".format)
+    for file in list((root / "masks").iterdir()):
+        Image.fromarray(np.zeros((20, 24), np.uint8)).save(file.with_stem(file.stem[:-2] + "_b"))
+    assert open_folder(root, "train", 16, mask_suffix="_a").masks.any()
+    assert not open_folder(root, "train", 16, mask_suffix="_b").masks.any()
+
+
+# Layouts
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "layout"),
+    [
+        ("images", "masks", ""),
+        ("images", "labels", "images/ and labels/"),
+        ("imgs", "masks", "imgs/ and masks/"),
+        ("images", "annotations", "images/ and annotations/"),
+        ("JPEGImages", "SegmentationClass", "JPEGImages/ and SegmentationClass/"),
+        ("Images", "Labels", "Images/ and Labels/"),
+    ],
+)
+def test_folders_of_other_names_are_recognised(root, images, masks, layout):
+    (root / "images").rename(root / images)
+    (root / "masks").rename(root / masks)
+    found = open_folder(root, "train", 16)
+    assert len(found) == 7 and found.info.get("folders", "") == layout
+
+
+def test_valid_is_val(tmp_path):
+    for k, split in enumerate(("train", "valid")):
+        fill(tmp_path / split, n=3, start=10 * k)
+    found = open_folder(tmp_path, "val", 16)
+    assert found.names == ("p10", "p11", "p12")
+    assert found.info["folders"] == "valid/images/ and valid/masks/ for val"
+
+
+def test_camvid_is_recognised(tmp_path):
+    for k, split in enumerate(("train", "val", "test")):
+        place = fill(tmp_path / "x", n=2, start=10 * k, ids=(0, 1, 2))
+        (place / "images").rename(tmp_path / split)
+        (place / "masks").rename(tmp_path / f"{split}annot")
+    parts = opened(tmp_path)
+    assert [part.names[0] for part in parts.values()] == ["p00", "p10", "p20"]
+    assert parts["val"].info["folders"].split("; ")[1] == "val/ and valannot/ for val"
+
+
+def test_folders_inside_pair_by_their_path(root):
+    for cat, digit in (("cats", "0"), ("dogs/small", "1")):
+        for sub in ("images", "masks"):
+            fill(root.parent / "more", n=3, start=10 * int(digit))
+            (root / sub / cat).parent.mkdir(exist_ok=True)
+            (root.parent / "more" / sub).rename(root / sub / cat)
+            shutil.rmtree(root.parent / "more")
+            (root / sub / ".ipynb_checkpoints").mkdir(exist_ok=True)
+            shutil.copy(root / sub / "p00.png", root / sub / ".ipynb_checkpoints" / "p.png")
+    parts = opened(root, group_by="^[^/]+(?=/)|^p")
+    assert sum(map(len, parts.values())) == 16
+    assert {"cats/p00", "dogs/small/p10"} <= {n for part in parts.values() for n in part.names}
+    assert parts["train"].info["folders"] == "images/ and masks/ with cats, dogs inside"
+    (root / "masks" / "cats" / "p01.png").rename(root / "masks" / "cats" / "q.png")
+    refused(root, "images/cats/p01.png: an image without", "masks/cats/q.png: a mask without")
+
+
+@pytest.fixture
+def inside(tmp_path):
+    """Splits below images/ and masks/."""
+    for k, split in enumerate(("train", "valid")):
+        for sub in ("images", "masks"):
+            fill(tmp_path / "more", n=3, start=10 * k)
+            (tmp_path / "mine" / sub).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "more" / sub).rename(tmp_path / "mine" / sub / split)
+            shutil.rmtree(tmp_path / "more")
+    return tmp_path / "mine"
+
+
+def test_splits_inside_are_splits(inside):
+    assert open_folder(inside, "val", 16).names == ("p10", "p11", "p12")
+    layout = open_folder(inside, "train", 16).info["folders"]
+    assert layout == "images/ and masks/ with train, valid inside"
+
+
+@pytest.mark.parametrize("more", ["p.png", "cats/p.png", "val/p.png"])
+def test_splits_beside_others_are_refused(inside, more):
+    (inside / "images" / more).parent.mkdir(exist_ok=True)
+    shutil.copy(inside / "images" / "train" / "p00.png", inside / "images" / more)
+    refused(inside, "images holds ", "train", "keep train, val and test alone in it")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("masks", "labels", "mine holds labels/ and masks/: move out what is not meant"),
+        ("images", "imgs", "mine holds images/ and imgs/: move out"),
+        (".", "train", "mine holds images/ and train/images/: move out"),
+    ],
+)
+def test_two_folders_that_could_be_meant_are_refused(root, first, second, message):
+    shutil.copytree(root / first, root.parent / "copy")
+    (root.parent / "copy").rename(root / second)
+    refused(root, message)
+
+
+def test_val_beside_valid_is_refused(tmp_path):
+    for split in ("val", "valid"):
+        fill(tmp_path / split, n=3)
+    refused(tmp_path, "holds val/images/ and valid/images/: move out", split="val")
+
+
+def test_a_folder_without_pictures_is_not_meant(root):
+    (root / "labels").mkdir()
+    (root / "labels" / "p00.txt").write_text("0 0.5 0.5 0.1 0.1")
+    (root / "annotations").mkdir()
+    assert "folders" not in open_folder(root, "train", 16).info
 
 
 def test_jfif_is_jpeg(tmp_path):
