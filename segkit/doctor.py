@@ -7,9 +7,9 @@
 import io
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from segkit.data.cache import in_threads
 from segkit.data.dataset import IGNORE, Pair, digest
 from segkit.data.folder import Example, GroupBy, listed
 from segkit.data.pets import FOLDER, from_trimap, trimap_classes
+from segkit.data.read import Table
 from segkit.data.shapes import draw
 from segkit.errors import DataError
 from segkit.files import atomic_folder, text_table, write_text
@@ -68,6 +69,7 @@ class Report:
     read: Callable[[Example, list[Issue]], tuple] = field(repr=False)
     statistics: dict[str, Any]
     issues: list[Issue] = field(default_factory=list)  # their files are relative to the folder
+    table: Table | None = None  # the id of each value, if `check` was given a map
 
     @property
     def ok(self) -> bool:
@@ -173,7 +175,7 @@ def check(
     root: str | Path,
     *,
     class_names: Sequence[str] | None = None,
-    values: str = "auto",
+    values: str | Mapping[int | str, str] = "auto",
     group_by: GroupBy = None,
     image_suffix: str = "",
     mask_suffix: str = "",
@@ -188,14 +190,16 @@ def check(
     Raises:
         NoDataError: there is none of these layouts.
     """
-    names = folder.checked_names(class_names)
-    source = _source(Path(root), names, (image_suffix, mask_suffix))
+    table, names = folder.value_table(values, class_names)
+    source = _source(Path(root), names, (image_suffix, mask_suffix), table)
     layout, folders, root, examples, issues, names, reader = source
 
     def look(example: Example) -> list[Issue]:
         found: list[Issue] = []
         image, mask = reader(example, found)
         example.details = _measure(example, image, mask, found)
+        if table:
+            example.details.palette = {}  # it has the colours of values, not of ids
         return found
 
     looks, n = in_threads(look, examples), len(examples)
@@ -205,7 +209,8 @@ def check(
         e.details.group = group
     encoding = "trimap" if layout == "oxford-pet" else "ids"
     if layout == "folder":
-        encoding, classes, found = folder.infer_label_encoding(examples, len(names), values)
+        encoding = "ids" if table else values
+        encoding, classes, found = folder.infer_label_encoding(examples, len(names), encoding)
         issues += found
         names = names or (folder.default_names(classes) if encoding else ())
     statistics = {"folders": folders} if folders else {}
@@ -216,7 +221,7 @@ def check(
         "values": encoding,
         "classes": _classes(examples, encoding, names),
     }
-    report = Report(root, layout, examples, reader, statistics)
+    report = Report(root, layout, examples, reader, statistics, table=table)
     for find in (_palettes, _strips, _balance, _duplicates, _groups, _modes, _others):
         issues += find(report)
     for one in grouped(issues):
@@ -227,7 +232,9 @@ def check(
     return report
 
 
-def _source(root: Path, names: tuple[str, ...], suffixes: tuple[str, str]) -> tuple:
+def _source(
+    root: Path, names: tuple[str, ...], suffixes: tuple[str, str], table: Table | None
+) -> tuple:
     """Return layout, folders in it, root, examples, issues, class names, and a reader of examples.
 
     The reader returns image and mask as the loader has them, None where refused, and why it notes.
@@ -240,7 +247,8 @@ def _source(root: Path, names: tuple[str, ...], suffixes: tuple[str, str]) -> tu
             break
     else:
         examples, issues, folders = folder.find_pairs(root, *suffixes)
-        return "folder", folders, root, examples, issues, names, _read_files
+        reader = partial(_read_files, table=table)
+        return "folder", folders, root, examples, issues, names, reader
     examples, issues = annotations.find("labelme", root)
     ids = None
     if examples or not issues:  # else what is wrong with the files is all there is to report
@@ -257,8 +265,8 @@ def _source(root: Path, names: tuple[str, ...], suffixes: tuple[str, str]) -> tu
     return "labelme", "", root, examples, issues, names, read_annotated
 
 
-def _read_files(example: Example, issues: list[Issue]) -> tuple:
-    mask, found = folder.inspect(example)
+def _read_files(example: Example, issues: list[Issue], table: Table | None) -> tuple:
+    mask, found = folder.inspect(example, table)
     issues += found
     return attempt(issues, read.image, example.image) if example.size else None, mask
 
@@ -513,7 +521,8 @@ class Fix:
 def fix(report: Report, out: str | Path) -> list[Fix]:
     """Write a corrected copy of the data of `report` to `out`; the originals stay as they are.
 
-    What cannot be corrected without guessing is left out, and listed. Near-duplicates, leaks and
+    If `check` was given a map of values, masks hold ids, and classes.txt the class names. What
+    cannot be corrected without guessing is left out, and listed. Near-duplicates, leaks and
     rare classes stay: they are no issue of a single file. `out` appears when all is written.
 
     Raises:
@@ -542,6 +551,9 @@ def fix(report: Report, out: str | Path) -> list[Fix]:
                 done += [Fix(name, None, str(error)) for name in names]
         if not any(fix.written for fix in done):
             raise DataError(f"{report.folder}: holds no pair that could be written")
+        if report.table:
+            names = [one["name"] for one in report.statistics["classes"]]
+            write_text(place / "classes.txt", "\n".join(names) + "\n")
     alone = sorted(why.keys() - {fix.file for fix in done})
     return done + [Fix(file, None, why[file]) for file in alone]
 
@@ -550,7 +562,9 @@ def _write_pair(report: Report, example: Example, codes: list[list[str]], out: P
     """Write one pair, each file as it is if nothing about it changes; codes: of image and mask."""
     image, mask, changes = None, None, ["made grey or RGB", ""]
     code = next((code for code in _MASK_FIXES if code in codes[1]), None)
-    if code:
+    if report.table:
+        mask, changes[1] = read.mask(example.mask, table=report.table), "values became ids"
+    elif code:
         mask, changes[1] = _MASK_FIXES[code](report, example)
     if "exif" in codes[0] + codes[1]:
         image, mask = _upright(example, mask)
@@ -580,13 +594,12 @@ def _write_pair(report: Report, example: Example, codes: list[list[str]], out: P
 
 
 def _colours_to_ids(report: Report, example: Example) -> _Fixed:
-    rgb = _rgb(example.mask)
-    mask = np.zeros(rgb.shape[:2], np.uint8)
-    for colour in _colours(example.mask):
-        if colour not in report.colour_ids:
-            raise _CannotFix(f"which ids its colours are is not known, {colour} for one")
-        mask[(rgb == colour).all(axis=-1)] = report.colour_ids[colour]
-    return mask, f"colours became ids: {report.colour_ids}"
+    if unknown := set(_colours(example.mask)) - report.colour_ids.keys():
+        colour = read.hexadecimal(min(unknown))
+        raise _CannotFix(f"which ids its colours are is not known, {colour} for one: use --values")
+    ids = {read.hexadecimal(colour): i for colour, i in report.colour_ids.items()}
+    mask = read.mask(example.mask, table=report.colour_ids)
+    return mask, f"colours became ids: {listed([f'{k} {i}' for k, i in ids.items()], 99)}"
 
 
 def _to_eight_bits(report: Report, example: Example) -> _Fixed:

@@ -15,7 +15,8 @@ _KINDS = {code: ("error", *reason) for code, reason in REASONS.items()} | {
     "exif": ("error", "is stored turned, so viewers show it another way round than its pixels are",
         "save PIL.ImageOps.exif_transpose(image) and check that the mask fits"),
     "mask-colours": ("error", "is a colour picture, not class ids",
-        "turn each colour into its id, ids[(rgb == colour).all(-1)] = id, and save 8-bit PNG"),
+        "name the class of each colour, as --values '#000000=background,#ff0000=disc', or save "
+        "8-bit PNG with ids"),
     "mask-depth": ("error", "a mask holds class ids 0..255 in 8 bits, this one does not",
         "give each value its id, as ids = np.searchsorted([0, 65535], mask) does for these two, "
         'and save Image.fromarray(ids.astype("uint8")) as 8-bit PNG'),
@@ -56,7 +57,10 @@ _KINDS = {code: ("error", *reason) for code, reason in REASONS.items()} | {
     "id-gap": ("error", "a mask with ids beyond a gap: an id below them is in no mask",
         "correct the mask, or give class_names, one per id, if the class is only absent"),
     "unknown-ids": ("error", "a mask with values that belong to no class",
-        "if interpolation mixed ids, use nearest; else correct the mask or name the classes"),
+        "if interpolation mixed ids, use nearest; else correct the mask, name the classes, or name "
+        "the class of each value, as --values 0=background,128=disc"),
+    "unknown-value": ("error", "a mask with a value that the table of classes lacks",
+        "correct the mask, or give the value a class or ignore"),
     "class-names": ("error", "the masks hold 0 and 255 only, but not two classes are named",
         'name two classes, or say values="ids" if 255 is to be ignored'),
     "no-foreground": ("error", "no mask holds anything but background",

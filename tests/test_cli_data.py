@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -168,3 +169,33 @@ def test_folders_inside_stay_in_copies(folder):
     assert drawn["imagePath"] == "0.png"
     code, text = call("data", "check", "fixed", "--json")
     assert json.loads(text)["statistics"]["pairs"] == {"": 20}
+
+
+def test_values_are_an_option_and_corrected_copies_hold_ids(folder, monkeypatch, capsys):
+    for file in (folder / "masks").iterdir():
+        mask = np.array(Image.open(file)) * 128
+        mask[50:60, 50:60] = 255
+        Image.fromarray(mask).save(file)
+    before = state(folder)
+    assert "--values 0=background,128=disc" in call("data", "check", folder)[1]
+    values = ("--values", "0=background, 128=disc,255 = cup")
+    code, text = call("data", "check", folder, *values, "--fix", "fixed")
+    assert code == 0 and "class 2, cup" in text and "values became ids" in text
+    command = re.search(r"Next: segkit (train --data fixed -s .* --values ids)", text)[1]
+    tiny = ("--size", 16, "-n", "dumbnet", "-s", "model.width=2", "--epochs", 1)
+    printed(*shlex.split(command), *tiny, "--out", "second")
+    assert "Next" not in call("data", "check", "fixed", "--fix", "more")[1]
+    printed("train", "--data", folder, *values, *tiny, "--out", "first")
+    model, copy = (Path(run, "model.safetensors") for run in ("first", "second"))
+    scores = [json.loads(printed("evaluate", file, "--json"))["scores"] for file in (model, copy)]
+    assert scores[0] == scores[1]
+    by_hand = json.loads(printed("evaluate", model, "--data", folder, *values, "--json"))
+    assert by_hand["scores"] == scores[0]
+    assert by_hand["data"]["values"] == {"0": "background", "128": "disc", "255": "cup"}
+    wrong = ("--values", "0=background,128=disc")
+    assert main(monkeypatch, "train", "--data", folder, *wrong, "--out", "third") == 2
+    assert "p0_00.png" in (error := capsys.readouterr().err) and "(it holds 255)" in error
+    for text, message in (("0=a,0=b", "names a value twice"), ("0=a,b", "is not NAME=VALUE")):
+        code, shown = call("data", "check", folder, "--values", text)
+        assert code == 2 and message in shown
+    assert state(folder) == before

@@ -466,6 +466,52 @@ def test_colour_masks_become_ids(tmp_path, root, empty):
     assert np.array_equal(written == 0, mask(2) == 0)
 
 
+def test_a_map_of_values_is_written_as_ids(tmp_path):
+    root = healthy(tmp_path / "mine", (0, 128, 255))
+    assert "unknown-ids" in codes(doctor.check(root))
+    values = {255: "cup", 0: "background", 128: "disc"}
+    report = doctor.check(root, values=values)
+    assert report.issues == []
+    classes = [(c["id"], c["name"]) for c in report.statistics["classes"]]
+    assert classes == [(0, "background"), (1, "cup"), (2, "disc")]
+    turned(root)  # its mask is turned, too
+    edit(root / "val/masks/p07.png", lambda p: p.point(lambda v: v and 90))
+    report = doctor.check(root, values=values)
+    assert codes(report)["unknown-value"].details == ("it holds 90",)
+    assert not codes(report)["unknown-value"].fixable
+    done = doctor.fix(report, tmp_path / "out")
+    left_out = {fix.file: fix.what for fix in done if fix.written is None}
+    assert set(left_out) == {"val/masks/p07.png", "val/images/p07.png"}
+    assert "unknown-value" in left_out["val/masks/p07.png"]
+    assert {fix.what for fix in done if fix.written and "/masks/" in fix.file} == {
+        "values became ids"
+    }
+    assert (tmp_path / "out/classes.txt").read_text() == "background\ncup\ndisc\n"
+    for i in (1, 2):
+        ids = np.asarray(Image.open(tmp_path / f"out/train/masks/p{i:02d}.png"))
+        wanted = np.array([0, 2, 1])[mask(i)]
+        assert np.array_equal(ids, wanted if i == 1 else wanted.T[:, ::-1])
+    assert doctor.check(tmp_path / "out", values="ids", class_names=["b", "c", "d"]).issues == []
+
+
+def test_a_map_of_colours_does_not_take_palettes_for_those_of_ids(tmp_path):
+    root = healthy(tmp_path / "mine")
+    for k, file in enumerate(sorted(root.glob("*/masks/*.png"))):
+        colours = [(0, 0, 0), (250, 0, 0), (0, 250, 0)]
+        order = [0, 2, 1] if k % 2 else [0, 1, 2]
+        indexed = Image.fromarray(np.array(order, np.uint8)[np.array(Image.open(file))])
+        indexed.putpalette([part for i in order for part in colours[i]])
+        indexed.save(file)
+    assert "palette-differs" in codes(doctor.check(root))
+    values = {"#000000": "background", "#fa0000": "disc", "#00fa00": "cup"}
+    report = doctor.check(root, values=values)
+    assert report.issues == []
+    doctor.fix(report, tmp_path / "out")
+    for i in range(3):
+        copy = np.asarray(Image.open(tmp_path / f"out/train/masks/p{i:02d}.png"))
+        assert np.array_equal(copy, mask(i))
+
+
 def test_black_white_masks_that_are_all_jpegs_are_cut_at_a_half(tmp_path):
     root = healthy(tmp_path / "mine", BINARY)
     for file in root.glob("*/masks/*"):

@@ -2,12 +2,22 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Exit, Option, Typer
 
-from segkit.cli.options import AsJson, ImageSuffix, MaskSuffix, example, print_json, stoppable
+from segkit.cli.options import (
+    AsJson,
+    ImageSuffix,
+    MaskSuffix,
+    Values,
+    example,
+    print_json,
+    stoppable,
+    value_map,
+)
 
 data = Typer(help="Your own data: check, split, convert, export.", no_args_is_help=True)
 
@@ -24,7 +34,7 @@ _Three = tuple[float, float, float]
 def _check(
     folder: Annotated[Path, Argument(help="images/ and masks/, LabelMe files, or pets.")],
     classes: _Names = None,
-    values: Annotated[str, Option(help="What masks hold: auto, ids or 0/255.")] = "auto",
+    values: Values = None,
     group_by: _GroupBy = None,
     image_suffix: ImageSuffix = "",
     mask_suffix: MaskSuffix = "",
@@ -39,7 +49,8 @@ def _check(
     from segkit import doctor
 
     with stoppable():
-        settings = {"image_suffix": image_suffix, "mask_suffix": mask_suffix, "values": values}
+        settings = {"image_suffix": image_suffix, "mask_suffix": mask_suffix}
+        settings["values"] = value_map(values) or "auto"
         report = doctor.check(folder, class_names=_names(classes), group_by=group_by, **settings)
         if not as_json:
             report.print()
@@ -53,6 +64,8 @@ def _check(
             print(f"{one.file}: {one.what if one.written else f'left out, {one.what}'}")
         for place in filter(None, (html, fix)):
             print(f"Written: {place}")
+        if fix and report.table:
+            _print_next(fix, [one["name"] for one in report.statistics["classes"]])
     raise Exit(0 if report.ok else 1)
 
 
@@ -142,8 +155,7 @@ def _convert(
         print(f"and {len(skipped) - 5} more shapes")
     parts = ", ".join(f"{count} {split}".rstrip() for split, count in counts.items())
     print(f"{out}: {parts} images and masks of the classes {', '.join(names)}")
-    classes = shlex.quote(f"data.class_names={json.dumps(names, ensure_ascii=False)}")
-    print(f"Next: segkit train --data {shlex.quote(str(out))} -s {classes} -s data.values=ids")
+    _print_next(out, names)
 
 
 @data.command("export", epilog=example("segkit data export coco scans --out annotated"))
@@ -182,6 +194,11 @@ def _from_labelme(
 ) -> None:
     """Do what `segkit data convert labelme` does."""
     _convert("labelme", folder, out, classes=classes, as_json=as_json)
+
+
+def _print_next(out: Path, names: Sequence[str]) -> None:
+    classes = shlex.quote(f"data.class_names={json.dumps(names, ensure_ascii=False)}")
+    print(f"Next: segkit train --data {shlex.quote(str(out))} -s {classes} --values ids")
 
 
 def _names(classes: str | None) -> list[str] | None:

@@ -17,6 +17,7 @@ from segkit.cli.options import (
     Device,
     ImageSuffix,
     MaskSuffix,
+    Values,
     print_json,
     stoppable,
 )
@@ -35,6 +36,7 @@ def train(
     config: Annotated[Path | None, Argument(help="YAML or JSON: data, model, fit.")] = None,
     data: Data = None,
     border: Border = None,
+    values: Values = None,
     image_suffix: ImageSuffix = "",
     mask_suffix: MaskSuffix = "",
     size: Annotated[int | None, Option(min=1, help="Side of the images, in pixels.")] = None,
@@ -74,6 +76,7 @@ def train(
         settings["data"] = configs.source(data)
     asked = {
         "data.image_suffix": image_suffix or None, "data.mask_suffix": mask_suffix or None,
+        "data.values": options.value_map(values),
         "data.border": border, "data.size": size, "data.transform": augment, "data.seed": seed,
         "model.name": network, "model.seed": seed, "threshold": threshold,
         "fit.epochs": epochs, "fit.batch_size": batch_size, "fit.lr": lr, "fit.seed": seed,
@@ -118,6 +121,7 @@ def evaluate(
     data: Data = None,
     split: Annotated[str, Option(help="train, val or test.")] = "test",
     border: Border = None,
+    values: Values = None,
     image_suffix: ImageSuffix = "",
     mask_suffix: MaskSuffix = "",
     count: Annotated[int | None, Option(min=1, help="Only so many images.")] = None,
@@ -147,6 +151,7 @@ def evaluate(
         metadata = replace(metadata, threshold=threshold)
     part = configs.source(data) if data else configs.of_run(model)
     asked = {"border": border, "image_suffix": image_suffix, "mask_suffix": mask_suffix}
+    asked["values"] = options.value_map(values)
     part |= options.values(entries) | {name: value for name, value in asked.items() if value}
     part = configs.for_model(part, metadata, options.values(entries))
     with stoppable():

@@ -18,6 +18,13 @@ Device = Annotated[str | None, Option(help="cpu, cuda or mps. Default: the best 
 ImageSuffix = Annotated[str, Option(help="Of image names: _rgb pairs a_rgb.jpg with a.png.")]
 Jobs = Annotated[int, Option("--jobs", "-j", min=1, help="How many at once.")]
 MaskSuffix = Annotated[str, Option(help="Of mask names: _mask pairs a.jpg with a_mask.png.")]
+Values = Annotated[
+    str | None,
+    Option(
+        help="What masks hold: auto, ids, 0/255, or a class per value, as 0=background,128=disc "
+        "or '#000000=background,#ff0000=disc'; ignore is one, too."
+    ),
+]
 
 
 def example(command: str) -> str:
@@ -41,6 +48,17 @@ def values(texts: Sequence[str] | None, hint: str = "--set") -> dict[str, Any]:
         return {name: yaml.safe_load(text) for name, text in pairs(texts, hint).items()}
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise BadParameter(f"not a value: {error}", param_hint=hint) from None
+
+
+def value_map(text: str | None) -> dict[str, str] | str | None:
+    """Return what --values was given, VALUE=CLASS,... as a dictionary."""
+    if not text or "=" not in text:
+        return text
+    found = [part.strip() for part in text.split(",")]
+    made = {k.strip(): v.strip() for k, v in pairs(found, "--values").items()}
+    if len(made) < len(found):
+        raise BadParameter(f"{text!r} names a value twice", param_hint="--values")
+    return made
 
 
 def print_json(value: Any) -> None:

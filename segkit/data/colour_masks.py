@@ -21,10 +21,7 @@ from segkit.data import folder, read
 from segkit.data.folder import Example, pictures
 from segkit.data.shapes import IGNORED, STRICT, Rules, Shape
 from segkit.errors import NoDataError
-from segkit.image_ops import opened
 from segkit.issues import Issue, IssueError, attempt, issue
-
-_Colour = tuple[int, int, int]
 
 _VOC = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -84,32 +81,13 @@ def open_example(
         IssueError: the mask is of another size, or holds what the table does not explain.
     """
     image, _ = image_ops.read_image(example.image, channels)
-    coloured = isinstance(next(iter(example.details)), tuple)
-    if coloured:
-        with opened(example.mask) as picture:
-            rgb = np.array(picture.convert("RGB"), dtype=np.int64)
-        values = _number(np.moveaxis(rgb, 2, 0))
-    else:
-        values = read.mask(example.mask)
-    if values.shape != example.size:
-        sizes = "{1}×{0}, image {3}×{2}".format(*values.shape, *example.size)
+    labels = list(dict.fromkeys(example.details.values()))
+    table = {value: labels.index(label) for value, label in example.details.items()}
+    mask = read.mask(example.mask, table=table)
+    if mask.shape != example.size:
+        sizes = "{1}×{0}, image {3}×{2}".format(*mask.shape, *example.size)
         raise IssueError(issue("size-mismatch", example.mask, sizes))
-    table = {(_number(k) if coloured else k): label for k, label in example.details.items()}
-    present = set(np.unique(values).tolist())
-    if unknown := sorted(present - table.keys()):
-        shown = [(v >> 16, v >> 8 & 255, v & 255) if coloured else v for v in unknown[:4]]
-        what = f"it holds {', '.join(map(str, shown))}"
-        raise IssueError(issue("annotation-label", example.mask, what))
-    found: dict[str, np.ndarray] = {}
-    for value, label in table.items():
-        if value in present:
-            found[label] = found.get(label, False) | (values == value)
-    return image, [Shape(label, 0, 0, inside) for label, inside in found.items()]
-
-
-def _number(colour: _Colour | np.ndarray) -> int | np.ndarray:
-    red, green, blue = colour
-    return (red << 16) + (green << 8) + blue
+    return image, [Shape(labels[k], 0, 0, mask == k) for k in np.unique(mask)]
 
 
 _Found = Iterator[tuple[str, Path, Path, Mapping]]  # split, image, mask, table
@@ -132,7 +110,7 @@ def _voc(source: Path) -> _Found:
             yield split, images.get(stem, folders[0] / f"{stem}.jpg"), mask, table
 
 
-def _labelmap(file: Path) -> dict[_Colour, str]:
+def _labelmap(file: Path) -> dict[read.Colour, str]:
     """Return the colours in CVAT's file of labels."""
     table = {}
     for line in file.read_text("utf-8-sig").splitlines():
@@ -145,10 +123,10 @@ def _labelmap(file: Path) -> dict[_Colour, str]:
     return table
 
 
-def _voc_table() -> dict[_Colour, str]:
+def _voc_table() -> dict[read.Colour, str]:
     """Return the colours of the PASCAL challenge: the bits of an id, shared out over r, g, b."""
 
-    def colour(number: int) -> _Colour:
+    def colour(number: int) -> read.Colour:
         bits = [[number >> 3 * k + channel & 1 for k in range(3)] for channel in range(3)]
         return tuple(sum(bit << 7 - k for k, bit in enumerate(row)) for row in bits)
 

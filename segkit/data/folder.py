@@ -13,7 +13,7 @@ import re
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -70,7 +70,7 @@ def open_folder(
     *,
     channels: int | None = None,
     class_names: Sequence[str] | None = None,
-    values: str = "auto",
+    values: str | Mapping[int | str, str] = "auto",
     image_suffix: str = "",
     mask_suffix: str = "",
     cache: bool = True,
@@ -81,47 +81,53 @@ def open_folder(
     Args:
         size: to which everything is resized, the side of a square in pixels, or `(H, W)`.
         channels: 1 or 3; None takes 1 if all images are stored grey, else 3.
-        class_names: one per id, the background first; None counts the ids.
-        values: what the masks hold: "ids" (255 is ignored), "0/255" (255 is the foreground), or
-            "auto", decided over all masks of all splits (see `infer_label_encoding`).
+        class_names: one per id, the background first; None counts the ids, or takes those in
+            `values`.
+        values: what the masks hold: "ids" (255 is ignored), "0/255" (255 is the foreground),
+            "auto", decided over all masks of all splits (see `infer_label_encoding`), or a map of
+            all values or colours to class names (see `value_table`).
         image_suffix: of the names of images, "_rgb" if `a_rgb.jpg` belongs to `a.png`; files
             without it are left out.
         mask_suffix: of the names of masks, in the same way.
         cache: whether to keep the resized images on disk.
         choice: seed, fractions, group_by and count, see `choose`.
     """
-    size, names = read.as_size(size), checked_names(class_names)
+    size, (table, names) = read.as_size(size), value_table(values, class_names)
     suffixes = image_suffix, mask_suffix
     examples, issues, layout = find_pairs(Path(root), *suffixes)
     content = digests(file for example in examples for file in example.files)
 
     def scan() -> list[Example]:
-        found = [one for _, more in in_threads(inspect, examples) for one in more]
+        looks = in_threads(lambda example: inspect(example, table), examples)
+        found = [one for _, more in looks for one in more]
         raise_errors(issues + found, root)
         return examples
 
     # What was found in these very files is kept, so that opening them again decodes nothing.
     keep = cache and all(one.severity != "error" for one in issues)
-    name = [str(Path(root).absolute()), suffixes, *content.items()]
+    name = [str(Path(root).absolute()), suffixes, table, *content.items()]
     examples = once(name, scan) if keep else scan()
-    encoding, classes, issues = infer_label_encoding(examples, len(names), values)
+    encoding = "ids" if table else values
+    encoding, classes, issues = infer_label_encoding(examples, len(names), encoding)
     raise_errors(issues, root)
+    if encoding == "0/255":
+        table = {0: 0, 255: 1}
     channels = channels or max(example.channels for example in examples)
     chosen, groups = choose(by_split(examples), split, **choice)
 
     def read_pair(i: int) -> Pair:
-        mask = read.mask(chosen[i].mask, size)
         image = read.image(chosen[i].image, channels, size)
-        return image, mask // 255 if encoding == "0/255" else mask
+        return image, read.mask(chosen[i].mask, size, table)
 
     files = [content[file] for example in chosen for file in example.files]
     shape = size if channels == 1 else (*size, 3)
     return SegmentationDataset(
-        *arrays([*files, size, channels, encoding], read_pair, len(chosen), shape, cache),
+        *arrays([*files, size, channels, table], read_pair, len(chosen), shape, cache),
         names or default_names(classes),
         [example.name for example in chosen],
         groups,
-        info={"source": "folder", "root": str(root), "split": split, "values": encoding}
+        info={"source": "folder", "root": str(root), "split": split}
+        | {"values": encoding if isinstance(values, str) else dict(values)}
         | ({"folders": layout} if layout else {}),
     )
 
@@ -300,17 +306,22 @@ def pictures(place: Path, nested: bool = False) -> dict[str, list[Path]]:
     return found
 
 
-def inspect(example: Example) -> tuple[np.ndarray | None, list[Issue]]:
-    """Fill an example's fields; return its mask, None if it cannot be read, and the issues."""
+def inspect(
+    example: Example, table: read.Table | None = None
+) -> tuple[np.ndarray | None, list[Issue]]:
+    """Fill an example's fields; return its mask, None if it cannot be read, and the issues.
+
+    table: see `segkit.data.read.mask`.
+    """
     issues: list[Issue] = []
     header = attempt(issues, read.image_header, example.image)
     if header:
         example.size, example.channels = header
-    mask = attempt(issues, read.mask, example.mask) if example.mask else None
+    mask = attempt(issues, read.mask, example.mask, None, table) if example.mask else None
     if mask is not None:
         describe_mask(example, mask)
         with opened(example.mask) as picture:
-            example.lossy = picture.format in LOSSY and len(example.values) > 2
+            example.lossy = picture.format in LOSSY and len(example.values) > 2 and not table
         if header and mask.shape != example.size:
             sizes = "{1}×{0}, image {3}×{2}".format(*mask.shape, *example.size)
             issues.append(issue("size-mismatch", example.mask, sizes))
@@ -481,6 +492,39 @@ def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...]:
         wanted = "give a list of two or more different names, one per id, the background first"
         raise ArgumentError(f"class_names={class_names!r}: {wanted}")
     return names
+
+
+def value_table(
+    values: str | Mapping[int | str, str], class_names: Sequence[str] | None = None
+) -> tuple[read.Table | None, tuple[str, ...]]:
+    """Return the id of each value in a map of values to class names, and the class names.
+
+    The table is None where `values` is no map.
+
+    Args:
+        values: class names, or "ignore", by grey values or palette indices, 0 to 255, or all by
+            colours, "#rrggbb". What a mask holds beyond them is refused.
+        class_names: one per id; None takes those in `values` in order, but "background" first.
+    """
+    if isinstance(values, str):
+        return None, checked_names(class_names)
+    wanted = 'name a class, or ignore, for values of 0 to 255, or for colours as "#ff0000"'
+    labels: dict[int | read.Colour, str] = {}
+    for key, label in values.items() if isinstance(values, Mapping) else ():
+        value, text = None, str(key)
+        if re.fullmatch("#[0-9a-fA-F]{6}", text):
+            value = tuple(bytes.fromhex(text[1:]))
+        elif re.fullmatch("[0-9]{1,3}", text) and int(text) < 256:
+            value = int(text)
+        if value is None or value in labels or not isinstance(label, str) or not label:
+            raise ArgumentError(f"values: {key!r} as {label!r} cannot be: {wanted}, each once")
+        labels[value] = label
+    if len({type(value) for value in labels}) != 1:
+        raise ArgumentError(f"values: {values!r} is no map of either kind: {wanted}")
+    found = sorted(dict.fromkeys(labels.values()), key=lambda label: label != "background")
+    names = checked_names(class_names or [label for label in found if label != "ignore"])
+    ids = {name: i for i, name in enumerate(names)} | {"ignore": IGNORE}
+    return {value: ids[one_of("class", label, ids)] for value, label in labels.items()}, names
 
 
 def default_names(classes: int) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ shrink with antialiasing (Pillow's BILINEAR); masks take the value under the new
 """
 
 import json
+from collections.abc import Mapping
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from segkit.image_ops import (
     raw_mode,
 )
 from segkit.issues import IssueError, issue
+
+Colour = tuple[int, int, int]  # red, green, blue, each 0 to 255
+Table = Mapping[int, int] | Mapping[Colour, int]  # the id of each value, or of each colour
 
 
 def image(
@@ -63,16 +67,24 @@ def image_header(
         return picture.size[::-1], 1 if picture.mode in GREY_MODES else 3
 
 
-def mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Return a mask as uint8 `(H, W)`: palette indices or grey values, as they are stored.
+def mask(
+    path: str | Path, size: tuple[int, int] | None = None, table: Table | None = None
+) -> np.ndarray:
+    """Return a mask as uint8 `(H, W)`: palette indices or grey values, as stored, or their ids.
 
-    A colour file is accepted where its channels are equal. What the values mean is decided over
-    a whole folder (`segkit.data.folder.infer_label_encoding`), never here.
+    A colour file is accepted where its channels are equal, or the table has colours. What values
+    mean without one is decided over a whole folder (`segkit.data.folder.infer_label_encoding`).
+
+    Args:
+        size: `(H, W)` to resize to; None keeps the size.
+        table: the id of each value or, whether they are in a palette or not, of each colour.
 
     Raises:
-        ImageError: the file is unreadable, or holds several pictures.
-        IssueError: the file is coloured, 16-bit, float or turned by EXIF.
+        ImageError: the file is unreadable, transparent, or holds several pictures.
+        IssueError: the file is coloured, 16-bit, float or turned by EXIF, or the table lacks what
+            it holds.
     """
+    coloured = table and isinstance(next(iter(table)), tuple)
     with opened(path) as picture:
         stored = raw_mode(picture)
         try:
@@ -84,10 +96,26 @@ def mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
                 raise
             raise IssueError(issue("mask-depth", path, f"it is {stored}")) from error
         _check_upright(exif_orientation(picture), path)
-        if picture.mode not in ("1", "L", "P"):
-            picture = _single_channel(picture, path)
-        ids = np.array(picture, dtype=np.uint8)
-        return ids if size is None else resize_mask(ids, size)
+        if coloured:
+            rgb = np.array(image_ops.without_alpha(picture, path).convert("RGB"), np.int64)
+            ids = rgb @ (1 << 16, 1 << 8, 1)
+        else:
+            if picture.mode not in ("1", "L", "P"):
+                picture = _single_channel(picture, path)
+            ids = np.array(picture, dtype=np.uint8)
+    if table:
+        present = np.unique(ids) if coloured else np.flatnonzero(np.bincount(ids.ravel()))
+        keys = [(v >> 16, v >> 8 & 255, v & 255) if coloured else v for v in present.tolist()]
+        if unknown := [hexadecimal(v) if coloured else str(v) for v in keys if v not in table]:
+            held = ", ".join(unknown[:8]) + ", …" * (len(unknown) > 8)
+            raise IssueError(issue("unknown-value", path, f"it holds {held}"))
+        ids = np.array([table[key] for key in keys], np.uint8)[np.searchsorted(present, ids)]
+    return ids if size is None else resize_mask(ids, size)
+
+
+def hexadecimal(colour: Colour) -> str:
+    """Return a colour as "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -117,8 +145,10 @@ def _single_channel(picture: Image.Image, path: str | Path) -> Image.Image:
     red, green, blue = rgb.split()
     if red.tobytes() == green.tobytes() == blue.tobytes():
         return red
-    colours = rgb.getcolors(256)
-    found = f"{len(colours)} colours" if colours else "hundreds of colours: JPEG or interpolated?"
+    found = "hundreds of colours: JPEG or interpolated?"
+    if colours := rgb.getcolors(256):
+        shown = ", ".join(sorted(hexadecimal(colour) for _, colour in colours)[:8])
+        found = f"{len(colours)} colours: {shown}{', …' if len(colours) > 8 else ''}"
     raise IssueError(issue("mask-colours", path, found))
 
 

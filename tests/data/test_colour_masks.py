@@ -85,7 +85,7 @@ def test_a_line_of_the_labelmap_that_is_none_is_shown(voc, line):
 
 def test_a_colour_without_a_name_is_refused(voc):
     picture(voc / "SegmentationClass" / "a.png", coloured((0, 0, 0), (1, 2, 3)))
-    with pytest.raises(DataError, match=r"a\.png: holds a label .*it holds \(1, 2, 3\)"):
+    with pytest.raises(DataError, match=r"a\.png: a mask with a value .*it holds #010203\)"):
         opened("voc", voc)
 
 

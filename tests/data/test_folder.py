@@ -495,6 +495,84 @@ def test_each_rule_has_a_cache_entry_of_its_own(root):
         assert set(np.unique(open_folder(root, "train", 16, values=values).masks)) == held
 
 
+def test_a_map_gives_values_their_classes(tmp_path):
+    root = fill(tmp_path / "mine", ids=(0, 128, 255))
+    first = open_folder(root, "train", (20, 24), values={0: "background", 128: "disc", 255: "cup"})
+    assert first.class_names == ("background", "disc", "cup")  # 255 is a class
+    assert first.info["values"] == {0: "background", 128: "disc", 255: "cup"}
+    stored = [np.array(Image.open(root / "masks" / f"{name}.png")) for name in first.names]
+    assert np.array_equal(first.masks, np.searchsorted([0, 128, 255], stored))
+    other = {"255": "background", "128": "ignore", "0": "disc"}  # keys as JSON has them
+    second = open_folder(root, "train", (20, 24), values=other)
+    assert second.class_names == ("background", "disc")
+    assert np.array_equal(second.masks, np.array([1, 255, 0])[first.masks])
+    merged = {0: "rest", 128: "rest", 255: "cup"}
+    names = ["cup", "bone", "rest"]
+    third = open_folder(root, "train", (20, 24), values=merged, class_names=names)
+    assert third.class_names == tuple(names)
+    assert np.array_equal(third.masks, np.array([2, 2, 0])[first.masks])
+    assert np.array_equal(open_folder(root, "train", (20, 24), values="ids",
+                          class_names=[f"c{i}" for i in range(129)]).masks, stored)  # fmt: skip
+
+
+def test_a_map_of_colours_reads_colour_masks(tmp_path):
+    root = fill(tmp_path / "mine", ids=(0, 1, 2))
+    for file in (root / "masks").iterdir():
+        ids = np.array(Image.open(file))
+        Image.fromarray(np.array([(0, 0, 0), (255, 0, 0), (0, 10, 0)], np.uint8)[ids]).save(file)
+    refused(root, "3 colours: #000000, #000a00, #ff0000)", "--values")
+    colours = {"#000000": "background", "#FF0000": "disc", "#000a00": "ignore"}
+    found = open_folder(root, "train", (20, 24), values=colours)
+    ids = [blob(int(name[1:]), (0, 1, 255)) for name in found.names]
+    assert found.class_names == ("background", "disc") and np.array_equal(found.masks, ids)
+    message = refused(root, "#000a00", values={"#000000": "background", "#ff0000": "disc"})
+    assert "10 files: a mask with a value that the table of classes lacks" in message
+
+
+def test_what_a_map_lacks_is_refused_by_file_and_value(tmp_path):
+    root = fill(tmp_path / "mine", ids=(0, 128))
+    Image.fromarray(blob(3, (0, 255))).save(root / "masks" / "p03.png")
+    message = refused(root, "p03.png: a mask with a value", values={0: "background", 128: "disc"})
+    assert "(it holds 255): correct the mask" in message
+    for file in list((root / "masks").iterdir()):
+        Image.open(file).save(file.with_suffix(".jpg"), quality=30)
+        file.unlink()
+    refused(root, "p03.jpg", "(it holds ", values={0: "background", 128: "disc", 255: "cup"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, r"values: \{\} is no map of either kind: name a class, or ignore, for values of 0 to"),
+        (3, "values: 3 is no map"),
+        (None, "values: None is no map"),
+        ({0: "a", "#ff0000": "b"}, "is no map of either kind"),
+        ({0: "a", 256: "b"}, "values: 256 as 'b' cannot be: name a class, .* each once"),
+        ({0: "a", -1: "b"}, "values: -1 as"),
+        ({0: "a", 1.0: "b"}, r"values: 1\.0 as"),
+        ({0: "a", True: "b"}, "values: True as"),
+        ({0: "a", "#ff00": "b"}, "values: '#ff00' as"),
+        ({"#ff0000": "a", "#FF0000": "b"}, "'#FF0000' as 'b' cannot be"),
+        ({0: "a", "0": "b"}, "values: '0' as"),
+        ({0: "a", "00": "b"}, "values: '00' as"),
+        ({0: "a", 1: False}, "values: 1 as False"),
+        ({0: "a", 1: ""}, "values: 1 as ''"),
+        ({0: "a", 1: 1}, "values: 1 as 1"),
+        ({0: "a", 1: "a"}, "class_names=.*: give a list of two or more"),
+        ({0: "a", 1: "ignore"}, "class_names=.*: give a list of two or more"),
+    ],
+)
+def test_a_map_that_means_nothing_is_refused(root, values, message):
+    with pytest.raises(ArgumentError, match=message):
+        open_folder(root, "train", 16, values=values)
+
+
+def test_a_map_names_the_classes_that_are_named(root):
+    with pytest.raises(ArgumentError, match="'cup'; there are: background, disc, ignore"):
+        values = {0: "background", 255: "cup"}
+        open_folder(root, "train", 16, values=values, class_names=["background", "disc"])
+
+
 def test_interpolated_masks_are_refused_with_the_reason(root):
     for i in (2, 5):
         file = root / "masks" / f"p{i:02d}.png"

@@ -181,8 +181,43 @@ def test_a_mask_saved_as_equal_channels_is_read_and_a_coloured_one_refused(save)
     assert np.array_equal(read.mask(save(same, "same.png")), ids)
     assert np.array_equal(read.mask(save(Image.fromarray(same).convert("RGBA"), "a.png")), ids)
     same[0, 0] = 200, 0, 0
-    refused(read.mask, save(same, "red.png"), "6 colours", "turn each colour into its id")
+    refused(
+        read.mask,
+        save(same, "red.png"),
+        "6 colours: #000000, #010101, #020202, #",
+        "name the class of each colour, as --values '#000000=background,#ff0000=disc'",
+    )
     refused(read.mask, save(noise(64, 64, 3), "photo.png"), "hundreds of colours")
+
+
+def test_a_table_gives_each_value_its_id(save):
+    stored = np.array([[0, 128, 255], [128, 0, 0]], np.uint8)
+    table = {0: 3, 128: 0, 255: 255, 7: 1}
+    wanted = [[3, 0, 255], [0, 3, 3]]
+    assert read.mask(save(stored), table=table).tolist() == wanted
+    assert read.mask(save(np.stack([stored] * 3, axis=2)), table=table).tolist() == wanted
+    large = read.mask(save(stored), (4, 6), table)
+    assert large.dtype == np.uint8 and np.array_equal(large, np.kron(wanted, np.ones((2, 2))))
+    message = r"a\.png: a mask with a value that the table of classes lacks \(it holds 128, 255\): "
+    with pytest.raises(DataError, match=f"{message}correct the mask, or give the value a class or"):
+        read.mask(save(stored), table={0: 0})
+
+
+def test_a_table_of_colours_gives_each_its_id(save):
+    rgb = np.array([[(0, 0, 0), (255, 0, 0)], [(0, 0, 1), (1, 0, 0)]], np.uint8)
+    table = {(0, 0, 0): 2, (255, 0, 0): 0, (0, 0, 1): 1, (1, 0, 0): 255}
+    for picture in (Image.fromarray(rgb), Image.fromarray(rgb).convert("RGBA"),
+                    Image.fromarray(rgb).quantize(4)):  # fmt: skip
+        assert read.mask(save(picture), table=table).tolist() == [[2, 0], [1, 255]]
+    grey = np.array([[0, 128]], np.uint8)
+    assert read.mask(save(grey), table={(0, 0, 0): 0, (128, 128, 128): 1}).tolist() == [[0, 1]]
+    with pytest.raises(DataError, match=r"\(it holds #0000ff, #0100ff, .*, #0700ff, …\)"):
+        many = [[(i, 0, 255) for i in range(12)]]
+        read.mask(save(np.array(many, np.uint8)), table={(0, 0, 0): 0})
+    clear = Image.fromarray(rgb).convert("RGBA")
+    clear.putalpha(9)
+    with pytest.raises(DataError, match="transparent"):
+        read.mask(save(clear), table=table)
 
 
 @pytest.mark.parametrize(
