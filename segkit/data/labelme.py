@@ -68,7 +68,7 @@ def open_example(
         IssueError: the file was drawn on another image, or a shape cannot be drawn.
     """
     content = _parse(example.mask, rules)
-    data = _decoded(content["imageData"]) if example.image == example.mask else None
+    data = _decoded(content["imageData"], example.mask) if example.image == example.mask else None
     image, _ = image_ops.read_image(example.image, channels, data)
     height, width = image.shape[:2]
     drawn = content.get("imageWidth"), content.get("imageHeight")
@@ -104,7 +104,7 @@ def _pixels(shape: dict, height: int, width: int, line_width: float) -> tuple[in
     """Return left and top of a shape's box in the image, and which of its pixels are covered."""
     points = np.array(shape["points"], dtype=float)
     if shape["shape_type"] == "mask":
-        with image_ops.opened("its PNG", _decoded(shape.get("mask"))) as picture:
+        with image_ops.opened("its PNG", _decoded(shape.get("mask"), "its PNG")) as picture:
             inside = np.array(picture.convert("L")) > 0
         left, top = points[0].astype(int)
         inside = inside[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
@@ -141,7 +141,7 @@ def _example(file: Path, split: str, beside: list[Path], rules: Rules) -> Exampl
     content = _parse(file, rules)
     image, data = file, None
     if content.get("imageData"):
-        data = _decoded(content["imageData"])
+        data = _decoded(content["imageData"], file)
     else:
         named = file.parent / content["imagePath"].replace("\\", "/")
         image = next((picture for picture in (named, *beside) if os.path.isfile(picture)), None)
@@ -196,8 +196,8 @@ def _shape_problem(shape: object, line_width: float) -> str:
     return ""
 
 
-def _decoded(data: object) -> bytes:
+def _decoded(data: object, source: Path | str) -> bytes:
     try:
         return base64.b64decode(data, validate=False)
     except (TypeError, ValueError) as error:
-        raise IssueError(issue("unreadable", "an embedded picture", str(error))) from error
+        raise IssueError(issue("unreadable", source, f"its embedded picture: {error}")) from error
