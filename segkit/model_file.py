@@ -250,11 +250,11 @@ def _find(path: Path) -> Path:
     """Return the file at `path`, else the model of that name that comes with the course."""
     if path.is_file():
         return path
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder: name the model file in it")
     shipped = {}
     with suppress(CourseMissingError):  # segkit is installed without the course
         shipped = {file.stem: file for file in (root() / "data" / "models").glob("*.safetensors")}
+    if path.is_dir() and (str(path) not in shipped or (path / "model.safetensors").exists()):
+        raise CheckpointError(f"{path} is a folder: name the model file in it")
     if str(path) not in shipped:
         known = f"; models that come with the course: {', '.join(shipped)}" if shipped else ""
         raise CheckpointError(f"{path}: there is no such file{known}")

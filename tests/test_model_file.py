@@ -141,7 +141,9 @@ def test_pretrained_weights_are_left_out_of_a_small_file(tmp_path, monkeypatch):
 def test_a_folder_is_not_taken_for_a_model_of_the_course(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_model("pets")[1].network == "pretrained_unet"
-    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets").mkdir()  # of photographs, say
+    assert load_model("pets")[1].network == "pretrained_unet"
+    (tmp_path / "pets" / "model.safetensors").touch()  # of a run
     with pytest.raises(CheckpointError, match="pets is a folder: name the model file in it"):
         load_model("pets")
 

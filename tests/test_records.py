@@ -101,4 +101,4 @@ def test_the_names_of_the_pets_record_fit_their_recipes(pets: dict) -> None:
         assert ("from scratch" in name) == (
             recipe.get("weights", "imagenet") is None or recipe["network"] not in TIMM
         )
-        assert ("frozen" in name) == (recipe["encoder_lr"] == 0)
+        assert ("frozen" in name or name.startswith("final")) == (recipe["encoder_lr"] == 0)

@@ -113,7 +113,8 @@ _EXAMPLE = "segkit data convert coco annotations.json --images photos --out scan
 @data.command("convert", epilog=example(_EXAMPLE))
 def _convert(
     form: Annotated[
-        str, Argument(metavar="FORMAT", help="labelme, coco, voc, camvid or cityscapes.")
+        str,
+        Argument(metavar="FORMAT", help="labelme, coco, labelstudio, voc, camvid or cityscapes."),
     ],
     source: Annotated[Path, Argument(help="File or folder of annotations.")],
     out: Annotated[Path, Option("--out", "-o", help="New folder for images and masks.")],

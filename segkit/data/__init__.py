@@ -33,7 +33,8 @@ _ANNOTATED = _Source(
     "data.annotations:open_annotated",
     (*_OWN_FILES, "images", "others", "line_width", "skip"),
 )
-_SOURCES |= dict.fromkeys(("labelme", "coco", "voc", "camvid", "cityscapes"), _ANNOTATED)
+_FORMATS = ("labelme", "coco", "labelstudio", "voc", "camvid", "cityscapes")
+_SOURCES |= dict.fromkeys(_FORMATS, _ANNOTATED)
 
 
 def names() -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit import image_ops
-from segkit.data import coco, colour_masks, folder, labelme, read
+from segkit.data import coco, colour_masks, folder, labelme, labelstudio, read
 from segkit.data.cache import arrays, digests
 from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
 from segkit.data.folder import Example
@@ -21,6 +21,7 @@ from segkit.issues import Issue, IssueError, issue, raise_errors
 _FORMATS: dict[str, tuple[Callable, Callable]] = {
     "labelme": (labelme.find, labelme.open_example),
     "coco": (coco.find, coco.open_example),
+    "labelstudio": (labelstudio.find, labelstudio.open_example),
 }
 _TABLES = (colour_masks.find, colour_masks.open_example)
 _FORMATS |= dict.fromkeys(("voc", "camvid", "cityscapes"), _TABLES)
@@ -48,7 +49,7 @@ def open_annotated(
 
     Args:
         root: the file or folder that the format's module reads.
-        form: "labelme", "coco", "voc", "camvid" or "cityscapes".
+        form: "labelme", "coco", "labelstudio", "voc", "camvid" or "cityscapes".
         images: the folder of the images, where they are not beside the annotations.
         class_names: the labels, background first; None takes all labels of all splits in
             alphabetical order behind "background".

@@ -4,7 +4,6 @@ Format: https://cocodataset.org/#format-data. Roboflow, CVAT and Label Studio wr
 images lie where `images` says, else beside the file or in `images/` beside it or one folder up.
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -117,10 +116,7 @@ def _example(file: Path, split: str, bases: list[Path], record: dict, drawn: lis
 
 def _parse(file: Path) -> dict:
     """Return the content of a file, with every field that we use checked."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise IssueError(issue("annotation-file", file, f"no readable JSON: {error}")) from error
+    content = read.json_file(file)
     fields = {
         "images": {"id": int | str, "file_name": str, "height": int, "width": int},
         "categories": {"id": int | str, "name": str},

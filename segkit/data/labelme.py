@@ -6,7 +6,6 @@ upright as LabelMe shows it. Format: https://github.com/wkentaro/labelme
 """
 
 import base64
-import json
 import math
 import os
 from pathlib import Path
@@ -155,10 +154,7 @@ def _example(file: Path, split: str, beside: list[Path], rules: Rules) -> Exampl
 
 def _parse(file: Path, rules: Rules) -> dict:
     """Return the content of a JSON file, every field we use checked."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise IssueError(issue("annotation-file", file, f"no readable JSON: {error}")) from error
+    content = read.json_file(file)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise IssueError(issue("annotation-file", file, 'no "shapes"'))
     kinds = {"imageData": str, "imageHeight": int, "imageWidth": int, "imagePath": str}

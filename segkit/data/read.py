@@ -5,9 +5,11 @@ shrink with antialiasing (Pillow's BILINEAR); masks take the value under the new
 (Pillow's NEAREST, torch's "nearest-exact"), so no value is invented and nothing shifts.
 """
 
+import json
 from collections.abc import Mapping
 from operator import index
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -148,3 +150,15 @@ def _single_channel(picture: Image.Image, path: str | Path) -> Image.Image:
         shown = ", ".join(sorted(hexadecimal(colour) for _, colour in colours)[:8])
         found = f"{len(colours)} colours: {shown}{', …' if len(colours) > 8 else ''}"
     raise IssueError(issue("mask-colours", path, found))
+
+
+def json_file(path: Path) -> Any:
+    """Return the content of a JSON file; a byte-order mark at its start is left out.
+
+    Raises:
+        IssueError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise IssueError(issue("annotation-file", path, f"no readable JSON: {error}")) from error
