@@ -504,7 +504,7 @@ def value_table(
             raise ArgumentError(f"values: {key!r} as {label!r} cannot be: {wanted}, each once")
         labels[value] = label
     if len({type(value) for value in labels}) != 1:
-        raise ArgumentError(f"values: {values!r} is no map of either kind: {wanted}")
+        raise ArgumentError(f"values: {values!r} is no map of values or of colours: {wanted}")
     found = sorted(dict.fromkeys(labels.values()), key=lambda label: label != "background")
     names = checked_names(class_names or [label for label in found if label != "ignore"])
     ids = {name: i for i, name in enumerate(names)} | {"ignore": IGNORE}

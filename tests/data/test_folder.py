@@ -540,10 +540,10 @@ def test_what_a_map_lacks_is_refused_by_file_and_value(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, r"values: \{\} is no map of either kind: name a class, or ignore, for values of 0 to"),
+        ({}, r"values: \{\} is no map of values or of colours: name a class, or ignore, for"),
         (3, "values: 3 is no map"),
         (None, "values: None is no map"),
-        ({0: "a", "#ff0000": "b"}, "is no map of either kind"),
+        ({0: "a", "#ff0000": "b"}, "is no map of values or of colours"),
         ({0: "a", 256: "b"}, "values: 256 as 'b' cannot be: name a class, .* each once"),
         ({0: "a", -1: "b"}, "values: -1 as"),
         ({0: "a", 1.0: "b"}, r"values: 1\.0 as"),
