@@ -611,13 +611,12 @@ def _to_eight_bits(report: Report, example: Example) -> _Fixed:
 
 
 def _to_usual_palette(report: Report, example: Example) -> _Fixed:
-    table = np.arange(256, dtype=np.uint8)
+    palette = example.details.palette
     ids = {colour: value for value, colour in reversed(report.palette.items())}
-    for value, colour in example.details.palette.items():
-        if colour not in ids:
-            raise _CannotFix(f"its palette has {colour}, which is no id in the usual one")
-        table[value] = ids[colour]
-    return table[read.mask(example.mask)], "ids made those of the usual palette"
+    if unknown := [colour for colour in palette.values() if colour not in ids]:
+        raise _CannotFix(f"its palette has {unknown[0]}, which is no id in the usual one")
+    table = {value: ids[colour] for value, colour in palette.items()}
+    return read.mask(example.mask, table=table), "ids made those of the usual palette"
 
 
 def _cut_edges(report: Report, example: Example) -> _Fixed:

@@ -53,7 +53,8 @@ _KINDS = {code: ("error", *reason) for code, reason in REASONS.items()} | {
     "trimap": ("error", "the masks hold 1, 2 and 3 and no 0, as trimaps of Oxford-IIIT Pet do",
         "turn them into ids with segkit.data.pets.from_trimap; subtract 1 if they are ids from 1"),
     "ids-from-one": ("error", "no mask holds 0, so the ids seem to be counted from 1",
-        "subtract 1 if 1 is the background; if nothing is background, give class_names"),
+        "subtract 1 if 1 is the background, or name the class of each value, as --values "
+        "1=background,2=disc; if nothing is background, give class_names"),
     "id-gap": ("error", "a mask with ids beyond a gap: an id below them is in no mask",
         "correct the mask, or give class_names, one per id, if the class is only absent"),
     "unknown-ids": ("error", "a mask with values that belong to no class",

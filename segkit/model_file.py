@@ -161,11 +161,7 @@ def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> N
     Raises:
         CheckpointError: the metadata does not build this network, or its encoder is another.
     """
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        name = re.sub(r"^(module\.|_orig_mod\.)+", "", name)  # of DDP and torch.compile
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
-        weights[name] = tensor.cpu().contiguous()
+    weights = _as_stored(model.state_dict())
     text = metadata.to_json()
     _build_for("the metadata given", weights, metadata)
     if metadata.encoder_weights == "imagenet":
@@ -180,6 +176,37 @@ def save_model(path: str | Path, model: nn.Module, metadata: ModelMetadata) -> N
     header = {"segkit": text, "checksum": _checksum(text, weights)}
     with atomic_file(path) as part:
         safetensors.torch.save_file(weights, part, header)
+
+
+def import_weights(path: str | Path, metadata: ModelMetadata) -> nn.Module:
+    """Return the network that `metadata` describes with the weights in a file of `torch.save`.
+
+    The file holds a state dict, alone or under "state_dict", "model_state_dict" or "model". It is
+    read by `torch.load(weights_only=True)`, so no code in it runs.
+
+    Raises:
+        CheckpointError: the file holds no state dict, or one that does not fit in all names and
+            shapes; the message lists what differs.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for key in ("state_dict", "model_state_dict", "model"):
+            state = state[key] if isinstance(state.get(key), dict) else state
+        if not state or not all(map(torch.is_tensor, state.values())):
+            raise TypeError("it holds no state dict")
+        weights = _as_stored(state)
+        if len(weights) < len(state):
+            raise ValueError("a name stands in it with a prefix and without")
+    except Exception as error:  # a foreign file may fail in any of the libraries that read it
+        raise CheckpointError(
+            f"{path}: no weights can be read from it without running code that it may hold "
+            f"({type(error).__name__}): where it was made, torch.save(model.state_dict(), path)"
+        ) from error
+    model = _build_for(path, weights, metadata)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
@@ -198,8 +225,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelMetadata]:
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is damaged, or no model file of segkit: {error}. If it was made by torch.save "
-            "and you trust it, torch.load(path, weights_only=True) and save it with save_model"
+            f"{path} is damaged, or no model file of segkit: {error}. If it was made by "
+            "torch.save, import it: segkit import-weights"
         ) from error
     if not {"segkit", "checksum"} <= set(header):
         raise CheckpointError(
@@ -244,6 +271,15 @@ def _pretrained(metadata: ModelMetadata) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
 
 
+def _as_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in float32, without the prefixes of DDP and torch.compile."""
+    weights = {}
+    for name, tensor in state.items():
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        weights[re.sub(r"^(module\.|_orig_mod\.)+", "", name)] = tensor.cpu().contiguous()
+    return weights
+
+
 def _build_for(
     source: str | Path, weights: dict[str, Tensor], metadata: ModelMetadata
 ) -> nn.Module:
@@ -255,12 +291,22 @@ def _build_for(
         raise CheckpointError(f"{source} describes a network that cannot be: {error}") from error
     given = {name: (*t.shape, t.dtype) for name, t in weights.items()}
     needed = {name: (*t.shape, t.dtype) for name, t in model.state_dict().items()}
-    for name in given | needed:
-        if given.get(name) != needed.get(name):
-            raise CheckpointError(
-                f"{source} and the weights disagree: {name} is {given.get(name, 'absent')} among "
-                f"the weights and {needed.get(name, 'absent')} in the {type(model).__name__}"
-            )
+    differ = [name for name in given | needed if given.get(name) != needed.get(name)]
+    kinds = {"missing": [n for n in differ if n not in given]}
+    kinds["unexpected"] = [n for n in differ if n not in needed]
+    both = [n for n in differ if n in given and n in needed]
+    kinds["of another shape or type"] = [f"{n} {given[n]} for {needed[n]}" for n in both]
+    if differ:
+        lists = [
+            f"{len(found)} {kind}: {', '.join(found[:8])}{', …' if len(found) > 8 else ''}"
+            for kind, found in kinds.items()
+            if found
+        ]
+        raise CheckpointError(
+            f"{source} and the weights disagree: of {len(needed)} tensors in the "
+            f"{type(model).__name__} {len(needed.keys() & given.keys()) - len(both)} match; "
+            f"{'; '.join(lists)}"
+        )
     return model
 
 

@@ -100,6 +100,44 @@ def test_evaluate_scores_the_test_set_of_the_run(model, tmp_path):
     assert "Report card" in card.read_text()
 
 
+def test_weights_trained_elsewhere_become_a_model_file(
+    model, pictures, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    network, metadata = load_model(model)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, "w.pth")
+    words = ["import-weights", "w.pth", "-n", "unet", "--classes", "background, cell", "--size", 32]
+    words += ["--mean", metadata.mean[0], "--std", metadata.std[0], "--threshold", 0.3]
+    words += ["-s", "width=8", "-s", "depth=2", "-o", "out/m.safetensors"]
+    text = printed(*words)
+    assert text == f"All {len(network.state_dict())} tensors match: out/m.safetensors\n"
+    found, about = load_model("out/m.safetensors")
+    kept = ("network", "class_names", "mean", "std", "size", "in_channels", "classes", "options")
+    assert all(getattr(about, name) == getattr(metadata, name) for name in kept)
+    assert about.threshold == 0.3
+    x = torch.randn(1, 1, 32, 32)
+    assert torch.equal(found(x), network(x))
+    assert call("predict", "out/m.safetensors", pictures, "-o", "masks")[0] == 0
+    whole = Path("out/m.safetensors").read_bytes()
+    code, text = call(*words)
+    assert code == 2 and "is there already" in text
+    assert Path("out/m.safetensors").read_bytes() == whole
+    words[-1] = "other"
+    for change, message in (
+        (["-s", "classes=2"], "2 of another shape or type: out.weight (1, 8, 1, 1"),
+        (["-s", "width=4"], "of another shape or type"),
+        (["-s", "widht=4"], "unet has no option widht"),
+        (["--mean", "0,0"], "mean and std have a number per channel"),
+        (["--classes", "cell"], "each class has a name"),
+        (["--classes", "background,a,b"], "out.bias (1, torch.float32) for (3, torch.float32)"),
+    ):
+        assert main(monkeypatch, *words, *change) == 2
+        assert message in capsys.readouterr().err
+    code, text = call(*words, "--std", "one")
+    assert code == 2 and "give numbers" in text
+    assert not Path("other").exists()
+
+
 @pytest.fixture(scope="module")
 def exported(model) -> Path:
     path = model.parent / "out" / "m.onnx"

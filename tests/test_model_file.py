@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import random
 import struct
 import sys
@@ -209,7 +210,7 @@ def test_notes_that_json_cannot_hold_are_named(tmp_path, score):
 
 def test_saving_refuses_metadata_of_another_network(tmp_path):
     other = models.build("unet", 1, 3, width=8, depth=2)
-    with pytest.raises(CheckpointError, match=r"the metadata given .*encoder\.0\.0\.weight is"):
+    with pytest.raises(CheckpointError, match=r"the metadata given .*encoder\.0\.0\.weight \(8, "):
         save_model(tmp_path / "m.safetensors", other, METADATA)
     assert not list(tmp_path.iterdir())
 
@@ -223,12 +224,109 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="without metadata of their network"):
         load_model(tmp_path / "weights.safetensors")
     save_weights(tmp_path / "best.pt", METADATA.build())
-    with pytest.raises(CheckpointError, match=r"best\.pt is .* weights_only=True"):
+    with pytest.raises(CheckpointError, match=r"best\.pt is .* segkit import-weights"):
         load_model(tmp_path / "best.pt")
     for name, content in {"empty": b"", "text": b"hello", "png": b"\x89PNG\r\n\x1a\n"}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=str(tmp_path / name)):
             load_model(tmp_path / name)
+
+
+# Weights of torch.save
+
+
+def in_epoch(state):
+    return {"epoch": 3, "optimizer": {"lr": torch.tensor(0.1)}, **state}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: state,
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
+        lambda state: in_epoch({"state_dict": state}),
+        lambda state: in_epoch({"model_state_dict": state}),
+        lambda state: in_epoch({"model": {f"_orig_mod.{k}": v for k, v in state.items()}}),
+        lambda state: {"state_dict": {"model": state}},
+        lambda state: {k: v.half() if v.is_floating_point() else v for k, v in state.items()},
+    ],
+)
+def test_weights_are_imported_exactly(tmp_path, wrapped):
+    model = models.build("unet", 1, 3, seed=7, width=4, depth=2, skips=[True, False])
+    model.train()(torch.randn(2, 1, 16, 16))
+    torch.save(wrapped(model.state_dict()), tmp_path / "w.pth")
+    before = (tmp_path / "w.pth").read_bytes()
+    found = model_file.import_weights(tmp_path / "w.pth", METADATA)
+    assert not found.training and next(found.parameters()).dtype == torch.float32
+    for name, tensor in model.state_dict().items():
+        halved = tensor.half() if tensor.is_floating_point() else tensor
+        assert torch.equal(found.state_dict()[name].to(halved.dtype), halved), name
+    save_model(tmp_path / "m.safetensors", found, METADATA)
+    assert load_model(tmp_path / "m.safetensors")[1] == METADATA
+    assert (tmp_path / "w.pth").read_bytes() == before
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path):
+    state = METADATA.build().state_dict()
+    del state["out.bias"]
+    state["out.weight"] = state["out.weight"][:1]
+    state |= {f"head{i}": torch.zeros(1) for i in range(10)}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError) as error:
+        model_file.import_weights(tmp_path / "w.pth", METADATA)
+    n = len(METADATA.build().state_dict())
+    assert str(error.value) == (
+        f"{tmp_path / 'w.pth'} and the weights disagree: of {n} tensors in the UNet {n - 2} match; "
+        "1 missing: out.bias; 10 unexpected: head0, head1, head2, head3, head4, head5, head6, "
+        "head7, …; 1 of another shape or type: out.weight (1, 4, 1, 1, torch.float32) for "
+        "(3, 4, 1, 1, torch.float32)"
+    )
+
+
+class Hostile:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_that_runs_code_does_not_run(tmp_path, legacy):
+    state = METADATA.build().state_dict() | {"hook": Hostile(tmp_path / "ran")}
+    for content in (state, Hostile(tmp_path / "ran"), METADATA.build()):
+        torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(
+            CheckpointError, match=r"w\.pth: no weights can be read from it without"
+        ):
+            model_file.import_weights(tmp_path / "w.pth", METADATA)
+        assert not (tmp_path / "ran").exists()
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "ran")))
+    with pytest.raises(CheckpointError, match=r"torch\.save\(model\.state_dict\(\), path\)"):
+        model_file.import_weights(tmp_path / "raw.pth", METADATA)
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "w.pth", weights_only=False)  # the whole network: any code would run
+    pickle.loads((tmp_path / "raw.pth").read_bytes()).close()
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [], {"epoch": 3}, torch.zeros(3), {"model": {}}, {1: torch.zeros(1)},
+                {"module.a": torch.zeros(1), "a": torch.zeros(1)}],
+)  # fmt: skip
+def test_what_is_no_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="no weights can be read"):
+        model_file.import_weights(tmp_path / "w.pth", METADATA)
+    (tmp_path / "w.pth").write_bytes(b"words, and no more")
+    with pytest.raises(CheckpointError, match="no weights can be read"):
+        model_file.import_weights(tmp_path / "w.pth", METADATA)
+    with pytest.raises(CheckpointError, match="none: there is no such file"):
+        model_file.import_weights(tmp_path / "none", METADATA)
+
+
+# Damage
 
 
 def test_damage_is_noticed_wherever_it_is(saved):

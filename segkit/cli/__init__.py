@@ -22,9 +22,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+_IMPORT = "segkit import-weights unet.pth -n unet --classes background,cell --size 256 "
+_IMPORT += "--mean 0,0,0 --std 1,1,1 -o model.safetensors"
 _EXAMPLES = {
     model.train: "segkit train --data toy-pets --border ignore --epochs 5 -s model.width=8",
     model.evaluate: "segkit evaluate runs/pets/model.safetensors --split test --report card.html",
+    model.import_weights: _IMPORT,
     model.predict: "segkit predict runs/pets/model.safetensors photos --out masks --overlay",
     model.export: "segkit export runs/pets/model.safetensors pets.onnx",
     course.reproduce: "segkit reproduce --profile full --data-dir ~/data --minutes 9",

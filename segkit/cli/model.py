@@ -116,6 +116,44 @@ def _print_training(result: "Trained", as_json: bool) -> None:
     print(f"Threshold {metadata.threshold:g} ({chosen})\nModel: {result.file}")
 
 
+def import_weights(
+    weights: Annotated[Path, Argument(help="State dict, as torch.save writes it: .pth or .pt.")],
+    out: Annotated[Path, Option("--out", "-o", help="Model file to write.")],
+    network: Annotated[str, Option("--network", "-n", help="As train has it.")],
+    classes: Annotated[str, Option(help="Class names in the order of ids, as background,bone.")],
+    size: Annotated[int, Option(min=1, help="Side of the images in training, in pixels.")],
+    mean: Annotated[str, Option(help="By channel, of pixels in 0..1; 0,0,0 for none.")],
+    std: Annotated[str, Option(help="By channel; 1,1,1 for none.")],
+    threshold: Annotated[float, Option(help="Of probability.")] = 0.5,
+    entries: Annotated[
+        list[str] | None,
+        Option("--set", "-s", metavar="KEY=VALUE", help="Another option of the network."),
+    ] = None,
+) -> None:
+    """Make a model file of weights that were trained with PyTorch elsewhere.
+
+    The network and how its images were normalised are what the training had. Two classes are one
+    logit (sigmoid), or with -s classes=2 two (softmax). No code in the file runs. Where tensors are
+    missing, unexpected or of another shape they are listed, and nothing is written.
+    """
+    from segkit.model_file import ModelMetadata, save_model
+    from segkit.model_file import import_weights as read
+
+    if out.exists():
+        raise BadParameter(f"{out} is there already", param_hint="--out")
+    try:
+        scale = [tuple(map(float, text.split(","))) for text in (mean, std)]
+    except ValueError as error:
+        raise BadParameter(f"{error}: give numbers, as 0.5,0.5,0.5") from error
+    names, chosen = tuple(name.strip() for name in classes.split(",")), options.values(entries)
+    logits = chosen.pop("classes", len(names) if len(names) > 2 else 1)
+    about = {"in_channels": len(scale[0]), "classes": logits, "options": chosen}
+    metadata = ModelMetadata(network, names, *scale, (size, size), **about, threshold=threshold)
+    found = read(weights, metadata)
+    save_model(out, found, metadata)
+    print(f"All {len(found.state_dict())} tensors match: {out}")
+
+
 def evaluate(
     model: _Model,
     data: Data = None,

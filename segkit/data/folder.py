@@ -256,30 +256,14 @@ def _unpaired(
 ) -> list[Issue]:
     """Return the issues of the files in a folder, images or masks, that have no partner or two."""
     issues = [] if files else [issue("no-pictures", place, _content(place))]
-    spelled = [(_spellings(name), name, same[0]) for name, same in others.items()]
-    alike = {text: (name, file) for texts, name, file in spelled for text in texts[::-1]}
+    alike = {name.casefold(): same[0] for name, same in others.items()}
     for name, same in files.items():
         issues += [issue("same-stem", file) for file in same if len(same) > 1]
         if others and name not in others:
-            issues.append(issue(code, same[0], _nearly(name, alike)))
+            near = alike.get(name.casefold())
+            hint = f"{near.parent.name}/{near.name} differs in case: rename one" if near else ""
+            issues.append(issue(code, same[0], hint))
     return issues
-
-
-def _spellings(name: str) -> tuple[str, str]:
-    """Return a name in lower case, and so without its last word."""
-    plain = name.casefold()
-    return plain, re.sub(r"[_ .-][a-z]+$", "", plain)
-
-
-def _nearly(name: str, alike: dict[str, tuple[str, Path]]) -> str:
-    """Return which file has nearly this name, and what differs; "" if none has."""
-    plain, short = _spellings(name)
-    other, file = alike.get(plain) or alike.get(short) or ("", None)
-    if file is None:
-        return ""
-    both = sorted((plain, other.casefold()), key=len)
-    what = both[1][len(both[0]) :] or "upper and lower case"
-    return f"named as {file.parent.name}/{file.name} but for {what}"
 
 
 def by_split(examples: Iterable[Example]) -> dict[str, list[Example]]:
@@ -520,7 +504,7 @@ def value_table(
             raise ArgumentError(f"values: {key!r} as {label!r} cannot be: {wanted}, each once")
         labels[value] = label
     if len({type(value) for value in labels}) != 1:
-        raise ArgumentError(f"values: {values!r} is no map of either kind: {wanted}")
+        raise ArgumentError(f"values: {values!r} is no map of values or of colours: {wanted}")
     found = sorted(dict.fromkeys(labels.values()), key=lambda label: label != "background")
     names = checked_names(class_names or [label for label in found if label != "ignore"])
     ids = {name: i for i, name in enumerate(names)} | {"ignore": IGNORE}
