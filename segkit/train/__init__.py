@@ -144,9 +144,9 @@ def fit(
         stack.enter_context(_memory_advice(batch_size))
 
         # Data, network, loss, optimizer, schedule.
-        train = make_loader(train, batch_size, seed, workers, training=True)
+        train = make_loader(train, batch_size, seed, workers, device, training=True)
         if val is not None:
-            val = make_loader(val, batch_size, seed, workers, training=False)
+            val = make_loader(val, batch_size, seed, workers, device, training=False)
         batches = len(train)
         model = distributed.sync_batch_norm(model, device)
         loss = settings["loss"] = check_and_default_loss(model, loss, [train, val])
@@ -381,7 +381,7 @@ def predict_batches(
     device = distributed.pick_device(device or distributed.device_of(model))
     number_format = precisions.choose(precision, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    loader = make_loader(data, batch_size, 0, workers, training=False)
+    loader = make_loader(data, batch_size, 0, workers, device, training=False)
     model.eval()
     with on_device(device, model, memory_format=layout):
         for images, masks in loader:
@@ -406,7 +406,7 @@ def evaluate(
     arguments, and the errors raised, are those of `fit`.
     """
     device = distributed.pick_device(device)
-    loader = make_loader(data, batch_size, 0, 0, training=False)
+    loader = make_loader(data, batch_size, 0, 0, device, training=False)
     loss = check_and_default_loss(model, loss, [loader], training=False)
     with on_device(device, model, loss):
         mean, counted = _evaluate(model, loader, loss, device, precision=precision)

@@ -142,7 +142,9 @@ def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
 
 
-def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: bool) -> DataLoader:
+def make_loader(
+    data: Data, batch_size: int, seed: int, workers: int, device: torch.device, training: bool
+) -> DataLoader:
     """Return a loader of this process's share of `data`; a DataLoader is used as it is.
 
     In training the order is shuffled, and the shares are equally large; in evaluation every image
@@ -170,6 +172,7 @@ def make_loader(data: Data, batch_size: int, seed: int, workers: int, training: 
         remedy = f"make it a multiple of {n}"
         raise ArgumentError(f"batch_size={batch_size} is that of all {n} processes: {remedy}")
     data, share = replace(data, seed=seed) if training else data, {"rank": rank(), "ranks": n}
+    share["pin_memory"] = device.type == "cuda"
     share["generator"] = torch.Generator()  # else each pass would draw from the global stream
     return loader(data, batch_size // n, training, seed, workers, **share)
 

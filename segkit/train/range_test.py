@@ -66,7 +66,7 @@ def lr_range_test(
         raise ArgumentError(f"steps={steps}, from {lowest} to {highest}: give 2 steps, and a range")
     device = distributed.pick_device(device)
     number_format = precisions.choose(precision, device)
-    loader = distributed.make_loader(train, batch_size, seed, 0, training=True)
+    loader = distributed.make_loader(train, batch_size, seed, 0, device, training=True)
     model, rates, losses, smooth = deepcopy(model), [], [], []
     growth = Schedule("exponential", final=highest / lowest)
     with ExitStack() as stack:

@@ -139,7 +139,7 @@ def test_shares_of_a_step_make_the_batch_of_one_process(monkeypatch):
     def batches(rank, ranks):
         monkeypatch.setattr(distributed, "rank", lambda: rank)
         monkeypatch.setattr(distributed, "ranks", lambda: ranks)
-        loader = distributed.make_loader(toy(24), 8, 3, 0, training=True)
+        loader = distributed.make_loader(toy(24), 8, 3, 0, torch.device("cpu"), training=True)
         loader.sampler.set_epoch(1)
         return [[index for index, _ in group] for group in loader.batch_sampler]
 
