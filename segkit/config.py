@@ -215,6 +215,7 @@ def for_model(part: Config, metadata: ModelMetadata, asked: Config | None = None
         "size": height if height == width else (height, width),
         "channels": metadata.in_channels,
         "class_names": list(metadata.class_names),
+        "intensity": metadata.intensity,
         "border": part.get("border", metadata.notes.get("data", {}).get("border")),
     }
     if fixed := [key for key in asked or {} if key in demands and key != "border"]:

@@ -22,6 +22,7 @@ from segkit.data import annotations, folder, labelme, read
 from segkit.data.cache import in_threads
 from segkit.data.dataset import IGNORE, Pair, digest
 from segkit.data.folder import Example, GroupBy, listed
+from segkit.data.intensity import PERCENTILES, Rule, describe, fit, sample
 from segkit.data.pets import FOLDER, from_trimap, trimap_classes
 from segkit.data.read import Table
 from segkit.data.shapes import draw
@@ -149,6 +150,12 @@ class Report:
         for c in self.statistics["classes"]:
             share = f"{100 * c['share']:.2f} % of all pixels, in {c['images']} images"
             lines.append((f"class {c['id']}, {c['name']}", share))
+        for k, c in enumerate(self.statistics["intensity"]):
+            text = (
+                "{lowest:g} ({share_lowest:.1%} of pixels) to {highest:g} ({share_highest:.1%}); "
+            )
+            text += "0.1 % below {percentile_0_1:g}, 0.1 % above {percentile_99_9:g}"
+            lines.append((f"channel {k}", text.format_map(c)))
         return lines
 
     def _thumbnail(self, example: Example) -> dict | None:
@@ -179,25 +186,27 @@ def check(
     group_by: GroupBy = None,
     image_suffix: str = "",
     mask_suffix: str = "",
+    intensity: Rule | None = None,
 ) -> Report:
     """Look at every file in a folder and report what is wrong. Nothing is changed.
 
     Args:
         root: images and masks (see `segkit.data.folder`), Oxford-IIIT Pet, or LabelMe files.
-        class_names, values, group_by, image_suffix, mask_suffix: as for
+        class_names, values, group_by, image_suffix, mask_suffix, intensity: as for
             `segkit.data.folder.open_folder`.
 
     Raises:
         NoDataError: there is none of these layouts.
     """
     table, names = folder.value_table(values, class_names)
-    source = _source(Path(root), names, (image_suffix, mask_suffix), table)
+    deep = intensity is not None
+    source = _source(Path(root), names, (image_suffix, mask_suffix), table, deep)
     layout, folders, root, examples, issues, names, reader = source
 
     def look(example: Example) -> list[Issue]:
         found: list[Issue] = []
         image, mask = reader(example, found)
-        example.details = _measure(example, image, mask, found)
+        example.details = _measure(example, image, mask, found, deep)
         if table:
             example.details.palette = {}  # it has the colours of values, not of ids
         return found
@@ -220,7 +229,10 @@ def check(
         "modes": dict(Counter(e.details.mode for e in examples if e.details.mode)),
         "values": encoding,
         "classes": _classes(examples, encoding, names),
+        "intensity": describe([e.sample for e in examples if e.sample is not None]),
     }
+    if deep:
+        issues += _deep(examples, intensity)
     report = Report(root, layout, examples, reader, statistics, table=table)
     for find in (_palettes, _strips, _balance, _duplicates, _groups, _modes, _others):
         issues += find(report)
@@ -233,7 +245,7 @@ def check(
 
 
 def _source(
-    root: Path, names: tuple[str, ...], suffixes: tuple[str, str], table: Table | None
+    root: Path, names: tuple[str, ...], suffixes: tuple[str, str], table: Table | None, deep: bool
 ) -> tuple:
     """Return layout, folders in it, root, examples, issues, class names, and a reader of examples.
 
@@ -247,7 +259,7 @@ def _source(
             break
     else:
         examples, issues, folders = folder.find_pairs(root, *suffixes)
-        reader = partial(_read_files, table=table)
+        reader = partial(_read_files, table=table, deep=deep)
         return "folder", folders, root, examples, issues, names, reader
     examples, issues = annotations.find("labelme", root)
     ids = None
@@ -265,10 +277,34 @@ def _source(
     return "labelme", "", root, examples, issues, names, read_annotated
 
 
-def _read_files(example: Example, issues: list[Issue], table: Table | None) -> tuple:
-    mask, found = folder.inspect(example, table)
+def _read_files(example: Example, issues: list[Issue], table: Table | None, deep: bool) -> tuple:
+    mask, found = folder.inspect(example, table, deep)
     issues += found
-    return attempt(issues, read.image, example.image) if example.size else None, mask
+    if not example.size:
+        return None, mask
+    if not deep:
+        return attempt(issues, read.image, example.image), mask
+    stored = read.stored(example.image)
+    low, high = np.percentile(example.sample, PERCENTILES, axis=0)
+    ends = np.stack([low, np.where(high > low, high, low + 1)], axis=1)
+    shown = attempt(issues, image_ops.rescale, stored, ends, example.image)
+    return None if shown is None else image_ops.rgb(shown), mask
+
+
+def _deep(examples: Sequence[Example], intensity: Rule) -> list[Issue]:
+    """Return the issues of images with any numbers: types that differ, a rule that fits none."""
+    modes = {e.image: e.details.mode for e in examples if e.sample is not None}
+    if not modes:
+        return []
+    usual = Counter(modes.values()).most_common(1)[0][0]
+    if others := [issue("mixed-types", file, m) for file, m in modes.items() if m != usual]:
+        return others
+    samples = [e.sample for e in examples if e.sample is not None]
+    try:
+        fit(intensity, samples, samples[0].shape[1])
+    except DataError as error:
+        return [issue("intensity", next(iter(modes)).parent, str(error))]
+    return []
 
 
 def _read_pet(example: Example, issues: list[Issue]) -> tuple:
@@ -309,7 +345,11 @@ def _find_pets(root: Path) -> tuple[list[Example], list[Issue]]:
 
 
 def _measure(
-    example: Example, image: np.ndarray | None, mask: np.ndarray | None, issues: list[Issue]
+    example: Example,
+    image: np.ndarray | None,
+    mask: np.ndarray | None,
+    issues: list[Issue],
+    deep: bool,
 ) -> _Details:
     """Return the details of an example; what is unusual about its files goes to `issues`."""
     import imagehash
@@ -317,6 +357,8 @@ def _measure(
     details = _Details()
     if image is not None:
         details.digest = digest(image)
+        if example.sample is None:
+            example.sample = sample(np.atleast_3d(image))
         grey = Image.fromarray(image).convert("L")
         details.phash = imagehash.phash(grey, 16).hash.ravel()
         small = np.asarray(grey.resize((32, 32), Image.Resampling.BOX), dtype=np.float32).ravel()
@@ -329,6 +371,9 @@ def _measure(
     for file, content in ((example.image, image), (example.mask, mask)):
         if content is None or file.suffix == ".json":
             details.mode = details.mode or ("in JSON" if content is not None else "")
+            continue
+        if deep and file == example.image:
+            details.mode = f"{example.sample.dtype} × {example.channels}"
             continue
         with image_ops.opened(file) as stored:
             named = Image.registered_extensions().get(file.suffix.lower())
@@ -481,7 +526,8 @@ def _modes(report: Report) -> list[Issue]:
     """Find images stored in unusual ways, and grey ones among coloured ones."""
     modes = {e.image: e.details.mode for e in report.examples if e.details.mode}
     grey = [file for file, mode in modes.items() if mode in ("1", "L", "LA")]
-    unusual = [file for file, mode in modes.items() if mode not in ("L", "RGB", "in JSON")]
+    usual = ("L", "RGB", "in JSON")
+    unusual = [file for file, mode in modes.items() if mode not in usual and "×" not in mode]
     issues = [issue("mode", file, modes[file]) for file in unusual]
     if 0 < len(grey) < len(modes):
         issues += [issue("mixed-channels", file) for file in grey]

@@ -61,6 +61,7 @@ def evaluate(
         ("class names", metadata.class_names, tuple(data.class_names)),
         ("channels", metadata.in_channels, data.channels),
         ("size", metadata.size, data.masks.shape[1:]),
+        ("intensity", metadata.intensity, data.info.get("intensity")),
     ):
         if trained != found:
             raise DataError(f"the model was trained for {name} {trained}, the data have {found}")

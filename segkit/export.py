@@ -129,11 +129,12 @@ def _compare(
     """
     copy = deepcopy(model).cpu().float().eval()
     random = np.random.default_rng(0)
+    dtype = np.uint8 if metadata.intensity is None else np.uint16
     colours = () if metadata.in_channels == 1 else (metadata.in_channels,)
     differences, largest = [], []
     for n, height, width in ((1, 64, 64), (3, 33, 70), (2, 97, 64), (1, 256, 31)):
         coarse = (n, height // 8 + 1, width // 8 + 1, *colours)
-        noise = random.integers(0, 256, coarse, dtype=np.uint8)
+        noise = random.integers(0, np.iinfo(dtype).max, coarse, dtype, endpoint=True)
         images = np.stack([image_ops.resize(image, (height, width)) for image in noise])
         batch = image_ops.normalise(images, metadata.mean, metadata.std)
         logits = copy(torch.from_numpy(batch)).numpy()

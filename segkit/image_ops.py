@@ -1,8 +1,8 @@
 """From an image to a network's input, and from its logits to a mask, in numpy and Pillow.
 
-An image is uint8 (H, W, 3) or, grey, (H, W). A *network* is any function from a batch of images
-of one size, uint8 (N, H, W[, 3]), to logits, float32 (N, K, H, W). To bound the memory, logits of
-an image come in *row chunks*, (first row, logits (K, rows, W)), from top to bottom.
+An image is uint8 or uint16, (H, W, C) or, grey, (H, W). A *network* is any function from a batch
+of images of one size, (N, H, W[, C]), to logits, float32 (N, K, H, W). To bound the memory, logits
+of an image come in *row chunks*, (first row, logits (K, rows, W)), from top to bottom.
 """
 
 import io
@@ -20,6 +20,7 @@ from segkit.errors import ArgumentError, DataError, SegkitError
 from segkit.files import atomic_file
 
 Network = Callable[[np.ndarray], np.ndarray]
+Intensity = Sequence[tuple[float, float]]  # of each channel: the numbers that become 0 and 65,535
 RowChunks = Iterator[tuple[int, np.ndarray]]
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which people with any colour vision
@@ -37,8 +38,13 @@ REASONS = {  # code: what is wrong with a file, and what to do
         "if it is truncated, damaged or no picture, fetch it again, or remove it with its mask"),
     "too-large": ("has more pixels than Pillow opens",
         "cut it into parts; if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS"),
-    "bit-depth": ("has more than 8 bits a channel, and cutting them off loses contrast",
-        "scale it to 0..255 (the same scale for every image) and save it as 8-bit PNG"),
+    "bit-depth": ("has more than 8 bits a channel, or more channels than three",
+        "to train on such files, say what is black and white: intensity=percentile, dtype or "
+        "(0, 4095); for a network trained on 8 bits, scale it to 0..255 as its images were"),
+    "channels": ("has other channels than the rest, or than asked for",
+        "give the number that all images have as channels, and leave out those that differ"),
+    "array": ("is no array (H, W) or (H, W, channels) of finite numbers",
+        "np.moveaxis(array, 0, -1) brings channels to the end; replace what is not finite"),
     "colour-space": ("its colours are neither RGB nor grey",
         'Image.open(path).convert("RGB"), look at the result, and save it as PNG'),
     "frames": ("holds several pictures", "save each as a file of its own"),
@@ -62,6 +68,8 @@ class ImageError(DataError):
 @contextmanager
 def opened(path: str | Path, data: bytes | None = None) -> Iterator[Image.Image]:
     """Open the picture at `path`, or the one in `data`; what a decoder raises is an ImageError."""
+    if Path(path).suffix.lower() == ".npy":
+        raise ImageError(path, "bit-depth", "it is an array")
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as picture:
             yield picture
@@ -73,6 +81,11 @@ def opened(path: str | Path, data: bytes | None = None) -> Iterator[Image.Image]
         large = isinstance(error, (Image.DecompressionBombError, MemoryError))
         detail = str(error) or type(error).__name__
         raise ImageError(path, "too-large" if large else "unreadable", detail) from error
+
+
+def allow_large() -> None:
+    """Let Pillow open pictures of up to half a gigapixel; windows predict them part by part."""
+    Image.MAX_IMAGE_PIXELS = 2**28  # it warns above, and refuses twice as many
 
 
 def raw_mode(picture: Image.Image) -> str:
@@ -110,47 +123,179 @@ def exif_orientation(picture: Image.Image) -> int:
 
 
 def read_image(
-    path: str | Path, channels: int | None = None, data: bytes | None = None
+    path: str | Path,
+    channels: int | None = None,
+    data: bytes | None = None,
+    intensity: Intensity | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Return an upright uint8 image, and the EXIF orientation of its file, 1 if it has none.
+    """Return an upright image, and the EXIF orientation of its file, 1 if it has none.
 
     Args:
         path: the file, or only its name if there is `data`.
         channels: 3 repeats a grey image, 1 turns colour into luminance (0.299 R + 0.587 G +
             0.114 B, exact where the channels are equal), None keeps what the file has.
+        intensity: reads any numbers in any channels as uint16, see `rescale`; None reads grey and
+            colour of 8 bits as uint8.
 
     Raises:
-        ImageError: the file is unreadable, transparent anywhere, 16-bit, float or CMYK.
+        ImageError: the file is unreadable, transparent anywhere, CMYK, has other channels than
+            asked for, or, without `intensity`, 16 bits, floats or more than three channels.
     """
+    if intensity is not None:
+        stored, orientation = read_array(path, data)
+        return rescale(with_channels(stored, channels, path), intensity, path), orientation
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine
         with opened(path, data) as picture:
             check_format(picture, path)
             grey = channels == 1 or (channels is None and picture.mode in GREY_MODES)
-            upright = without_alpha(ImageOps.exif_transpose(picture), path)
-            pixels = np.array(upright.convert("L" if grey else "RGB"))
-            return pixels, exif_orientation(picture)
+            orientation = exif_orientation(picture)
+            upright = ImageOps.exif_transpose(picture) if orientation != 1 else picture
+            return _pixels(without_alpha(upright, path), "L" if grey else "RGB"), orientation
 
 
-def _check_pixels(image: np.ndarray) -> None:
-    """Raise ArgumentError for an image whose numbers are not 0 to 255 as uint8."""
-    if image.dtype != np.uint8:
-        found = f"{image.dtype}, from {np.nanmin(image):g} to {np.nanmax(image):g}"
+def _pixels(picture: Image.Image, mode: str) -> np.ndarray:
+    """Return a picture as an array, some rows at a time: a large one has no second copy."""
+    width, height = picture.size
+    pixels = np.empty((height, width, 3) if mode == "RGB" else (height, width), np.uint8)
+    for top in range(0, height, 128):
+        rows = picture.crop((0, top, width, min(height, top + 128)))
+        pixels[top : top + 128] = rows.convert(mode)
+    return pixels
+
+
+def read_array(path: str | Path, data: bytes | None = None) -> tuple[np.ndarray, int]:
+    """Return the numbers stored in a picture, a TIFF or a `.npy` file, (H, W, C), and orientation.
+
+    The pages of a TIFF are channels. Raises ImageError for what is none of these.
+    """
+    suffix, orientation = Path(path).suffix.lower(), 1
+    try:
+        if suffix == ".npy":
+            stored = np.load(path if data is None else io.BytesIO(data), allow_pickle=False)
+            axes = "YXC"[: stored.ndim]
+        elif suffix in (".tif", ".tiff"):
+            import tifffile
+
+            with tifffile.TiffFile(path if data is None else io.BytesIO(data)) as file:
+                stored, axes = file.series[0].asarray(), file.series[0].axes
+                if len(file.series) > 1:
+                    raise ImageError(path, "frames", f"{len(file.series)}, of different shapes")
+        else:
+            with opened(path, data) as picture:
+                deep = any(depth in raw_mode(picture) for depth in (";16B", ";16L", ";16N"))
+                if deep and picture.mode != "I;16":  # Pillow would drop the low bytes
+                    stored = _decode_deep(path, data)
+                elif picture.mode[0] in "IF":
+                    stored = np.array(picture)
+                else:
+                    stored, orientation = read_image(path, None, data)
+            axes = "YXC"[: stored.ndim]
+    except SegkitError:
+        raise
+    except Exception as error:  # as in `opened`
+        raise ImageError(path, "unreadable", str(error) or type(error).__name__) from error
+    return _channels_last(stored, axes, path), orientation
+
+
+def _decode_deep(path: str | Path, data: bytes | None) -> np.ndarray:
+    """Return a 16-bit colour PNG, which OpenCV has as blue, green, red."""
+    import cv2
+
+    content = np.frombuffer(Path(path).read_bytes() if data is None else data, np.uint8)
+    return cv2.cvtColor(cv2.imdecode(content, cv2.IMREAD_UNCHANGED), cv2.COLOR_BGR2RGB)
+
+
+def _channels_last(stored: np.ndarray, axes: str, path: str | Path) -> np.ndarray:
+    """Return an array with named axes as (H, W, C); raise ImageError if it has others."""
+    others = [k for k, axis in enumerate(axes) if axis not in "YX"]
+    long = [k for k in others if stored.shape[k] > 1] or others[:1]
+    if not {"Y", "X"} <= set(axes) or len(axes) != stored.ndim or len(long) > 1:
+        raise ImageError(path, "array", f"its shape is {stored.shape}")
+    order = [axes.index("Y"), axes.index("X"), *long]
+    shape = [stored.shape[k] for k in order] + [1] * (not long)
+    rest = [k for k in range(stored.ndim) if k not in order]
+    stored = stored.transpose(*order, *rest).reshape(shape)
+    if stored.dtype.kind not in "uif" or stored.size == 0 or stored.shape[2] > 256:
+        raise ImageError(path, "array", f"it is {stored.dtype}, {stored.shape}")
+    return stored
+
+
+def with_channels(image: np.ndarray, channels: int | None, path: str | Path) -> np.ndarray:
+    """Return an image (H, W, C) with as many channels as asked for: grey and colour change."""
+    found = image.shape[2]
+    if channels in (None, found):
+        return image
+    if (found, channels) == (1, 3):
+        return np.repeat(image, 3, axis=2)
+    if (found, channels) == (3, 1):
+        return image @ np.array([[0.299], [0.587], [0.114]])
+    raise ImageError(path, "channels", f"{found}, not {channels}")
+
+
+def rescale(image: np.ndarray, intensity: Intensity, path: str | Path = "the image") -> np.ndarray:
+    """Return an image (H, W[, C]) of any numbers as uint16: `low` becomes 0, `high` 65,535.
+
+    What lies outside is cut off. intensity: one pair (low, high) for all channels, or one each.
+
+    Raises:
+        ImageError: the image has other channels, or numbers that are not finite.
+    """
+    low, high = np.array(intensity, np.float64).reshape(-1, 2).T
+    pixels = image[..., None] if image.ndim == 2 else image
+    if len(low) not in (1, pixels.shape[2]):
+        raise ImageError(path, "channels", f"{pixels.shape[2]}, not {len(low)}")
+    scaled = np.empty(pixels.shape, np.uint16)
+    for top in range(0, len(pixels), 256):  # a few rows at a time: floats take up to 8 bytes
+        rows = (pixels[top : top + 256] - low) * (65535 / (high - low))
+        if not np.isfinite(rows).all():
+            raise ImageError(path, "array")
+        scaled[top : top + 256] = np.clip(rows, 0, 65535).round()
+    return scaled[..., 0] if scaled.shape[2] == 1 else scaled
+
+
+def as_pairs(pairs: Sequence) -> Intensity:
+    """Return (low, high), or such a pair for each channel, as a tuple of pairs of floats."""
+    try:
+        made = tuple((float(low), float(high)) for low, high in np.reshape(pairs, (-1, 2)))
+    except (TypeError, ValueError):
+        made = ()
+    if not made or not all(np.isfinite(pair).all() and pair[0] < pair[1] for pair in made):
+        what = "give (low, high) with low below high, or one pair for each channel"
+        raise ArgumentError(f"intensity={pairs!r}: {what}")
+    return made
+
+
+def check_pixels(image: np.ndarray, intensity: Intensity | None = None) -> None:
+    """Raise ArgumentError for an image that is not uint8, or uint16 if there is `intensity`."""
+    if image.dtype == (np.uint8 if intensity is None else np.uint16):
+        return
+    found = f"{image.dtype}, from {np.nanmin(image):g} to {np.nanmax(image):g}"
+    if intensity is None:
         raise ArgumentError(
             f"an image holds 0 to 255 as uint8, this one {found}: scale it by what its numbers "
             "mean, as (image * 255).round().astype(np.uint8) for floats from 0 to 1"
         )
+    raise ArgumentError(
+        f"an image for this network is uint16, made by image_ops.rescale(image, {intensity}); "
+        f"this one is {found}"
+    )
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Turn uint8 images (N, H, W[, C]) into float32 (N, C, H, W): (pixel / 255 - mean) / std."""
-    _check_pixels(images)
+    """Turn images (N, H, W[, C]) into float32 (N, C, H, W): (pixel / top - mean) / std.
+
+    `top` is 255 for uint8, and 65,535 for uint16.
+    """
+    if images.dtype != np.uint16:
+        check_pixels(images)
+    top = np.iinfo(images.dtype).max
     pixels = images[..., None] if images.ndim == 3 else images
     if (found := pixels.shape[3]) != len(mean):
         raise ArgumentError(f"the network takes {len(mean)} channels, the image has {found}")
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    scaled = np.subtract(planes, np.array(mean, np.float32)[:, None, None] * 255, dtype=np.float32)
-    scaled /= np.array(std, np.float32)[:, None, None] * 255
+    scaled = np.subtract(planes, np.array(mean, np.float32)[:, None, None] * top, dtype=np.float32)
+    scaled /= np.array(std, np.float32)[:, None, None] * top
     return scaled
 
 
@@ -159,13 +304,16 @@ def resize(image: np.ndarray, size: tuple[int, int], box: tuple | None = None) -
 
     box: the part to take, (left, top, right, bottom) in pixels of `image`; None takes all.
     """
-    picture = Image.fromarray(image)
-    return np.array(picture.resize(size[::-1], Image.Resampling.BILINEAR, box))
+    if (image.dtype == np.uint8 and image.shape[2:] in ((), (3,))) or image.dtype == np.float32:
+        picture = Image.fromarray(image)
+        return np.array(picture.resize(size[::-1], Image.Resampling.BILINEAR, box))
+    planes = image.reshape(*image.shape[:2], -1).astype(np.float32)
+    resized = np.dstack([resize(plane, size, box) for plane in np.moveaxis(planes, 2, 0)])
+    return resized.round().astype(image.dtype).reshape(*size, *image.shape[2:])
 
 
 def predict_resized(network: Network, image: np.ndarray, size: tuple[int, int]) -> RowChunks:
     """Predict the whole image at `size` (H, W); yield row chunks at the image's own size."""
-    _check_pixels(image)
     height, width = image.shape[:2]
     planes = network_logits(network, resize(image, size)[None])[0]
     for top in range(0, height, 512):
@@ -189,7 +337,6 @@ def sliding_window(
         overlap: share of a window that its neighbour covers too, 0 to below 1.
         batch_size: windows at a time.
     """
-    _check_pixels(image)
     height, width = image.shape[:2]
     tall, wide = min(window, height), min(window, width)
     tops, lefts = tile_starts(height, tall, overlap), tile_starts(width, wide, overlap)
@@ -265,8 +412,12 @@ def colours(mask: np.ndarray) -> np.ndarray:
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
-    """Return a uint8 image as `(H, W, 3)`, whether it is grey or in colour."""
-    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+    """Return an image as uint8 `(H, W, 3)`: grey is repeated, of more channels three are shown."""
+    image = (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
+    if image.ndim == 2:
+        return np.repeat(image[..., None], 3, axis=2)
+    missing = max(0, 3 - image.shape[2])
+    return np.pad(image[..., :3], ((0, 0), (0, 0), (0, missing)))
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, alpha: float = 0.55) -> np.ndarray:

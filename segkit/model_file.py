@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from segkit import models
 from segkit.errors import ArgumentError, CheckpointError
 from segkit.files import atomic_file
+from segkit.image_ops import Intensity, as_pairs
 from segkit.paths import CourseMissingError, root
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ class ModelMetadata:
     trained_on: dict[str, str] = field(default_factory=dict)  # names of images by their digests
     chosen_on: dict[str, str] = field(default_factory=dict)  # that chose epoch and threshold
     encoder_weights: str = "stored"  # or "imagenet": pretrained, and not in the file
+    intensity: Intensity | None = None  # of images that are not of 8 bits, see `image_ops.rescale`
 
     def __post_init__(self) -> None:
         texts = {name for name in self.class_names if isinstance(name, str)}
         channels = len(self.mean) == len(self.std) == self.in_channels
+        ends = self.intensity is None or len(self.intensity) in (1, self.in_channels)
         finite = all(map(math.isfinite, (*self.mean, *self.std))) and min(self.std, default=0) > 0
         sides = len(self.size) == 2 and all(side in range(1, 2**16) for side in self.size)
         small = all(v <= 4096 for v in self.options.values() if isinstance(v, int | float))
@@ -56,6 +59,7 @@ class ModelMetadata:
             "each class has a name, one channel 2": len(self.class_names) == max(2, self.classes),
             "class names are different texts": len(texts) == len(self.class_names),
             "mean and std have a number per channel": channels,
+            "intensity has a pair for all channels or one for each": ends,
             "mean and std are finite, and std is above 0": finite,
             "size is (height, width) in pixels, up to 65,535": sides,
             "threshold is between 0 and 1": 0 < self.threshold < 1,
@@ -109,8 +113,9 @@ class ModelMetadata:
         )
         parts = (dataset, validation)
         used = [dict(zip(x.digests(), x.names, strict=True)) if x else {} for x in parts]
+        intensity = dataset.info.get("intensity")
         notes = {"data": dataset.info} | (notes or {})
-        return cls(network, *about, threshold, notes, *used, encoder_weights)
+        return cls(network, *about, threshold, notes, *used, encoder_weights, intensity)
 
     def build(self, weights: str | None = None) -> nn.Module:
         """Return the network, untrained; `weights`: of its encoder, if it can be pretrained."""
@@ -140,6 +145,8 @@ def read_metadata(path: str | Path, stored: Any) -> ModelMetadata:
         stored = json.loads(stored) if isinstance(stored, str) else stored
         given = {f.name: stored[f.name] for f in fields(ModelMetadata) if f.name in stored}
         tuples = {key: tuple(given[key]) for key in ("class_names", "mean", "std", "size")}
+        if given.get("intensity") is not None:
+            tuples["intensity"] = as_pairs(given["intensity"])
         return ModelMetadata(**given | tuples)
     except (
         ArithmeticError,

@@ -17,6 +17,7 @@ import numpy as np
 from segkit.errors import ArgumentError, SegkitError
 from segkit.image_ops import (
     ImageError,
+    allow_large,
     mask_files,
     normalise,
     predict_resized,
@@ -54,16 +55,17 @@ class OnnxNetwork:
         except (ValueError, TypeError, RecursionError) as error:
             raise ArgumentError(f"{path}: its metadata are damaged ({error})") from error
 
-    def _check(self, mean, std, size, in_channels, classes, threshold, **_) -> None:
+    def _check(self, mean, std, size, in_channels, classes, threshold, intensity=None, **_) -> None:
         (image,), (logits,) = self.session.get_inputs(), self.session.get_outputs()
         right = len(mean) == len(std) == in_channels == image.shape[1]
         right &= min(std) > 0 and math.isfinite(sum(mean) + sum(std)) and 0 < threshold < 1
+        right &= intensity is None or len(intensity) in (1, in_channels)
         right &= len(size) == 2 and all(side in range(1, 16385) for side in size)
         if not right or classes != logits.shape[1]:
             raise ValueError("they do not describe the network")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return logits (N, K, H, W) for uint8 images (N, H, W[, 3])."""
+        """Return logits (N, K, H, W) for images (N, H, W[, C])."""
         batch = normalise(images, self.metadata["mean"], self.metadata["std"])
         return self.session.run(None, {"image": batch})[0]
 
@@ -78,12 +80,17 @@ def _main() -> int:
     parser.add_argument("--threshold", type=float, help="default: the one in the model")
     chosen, failed = parser.parse_args(), 0
     images = list(dict.fromkeys(chosen.images))
+    if chosen.window:
+        allow_large()
     try:
         targets, network = mask_files(images, chosen.out), OnnxNetwork(chosen.model)
         threshold = network.metadata["threshold"] if chosen.threshold is None else chosen.threshold
         for file, target in zip(images, targets, strict=True):
             try:
-                image, orientation = read_image(file, network.metadata["in_channels"])
+                about = network.metadata
+                image, orientation = read_image(
+                    file, about["in_channels"], intensity=about.get("intensity")
+                )
             except ImageError as error:
                 print(error, file=sys.stderr)
                 failed = 1

@@ -32,7 +32,7 @@ class Predictor:
     """A network, its metadata, and how it is applied to an image.
 
     Args:
-        network: returns logits for uint8 images; `as_network` makes one of a model.
+        network: returns logits for images; `as_network` makes one of a model.
         window: side of a window that slides over the image at its own resolution; None predicts
             the whole image, resized to the training size.
         overlap, batch_size: see `image_ops.sliding_window`.
@@ -67,23 +67,24 @@ class Predictor:
         return cls(as_network(model.to(pick_device(device)), metadata), metadata, **options)
 
     def _chunks(self, image: np.ndarray) -> RowChunks:
+        image_ops.check_pixels(image, self.metadata.intensity)
         if self.window is None:
             return image_ops.predict_resized(self._augmented, image, self.metadata.size)
         options = self.window, self.overlap, self.batch_size
         return image_ops.sliding_window(self._augmented, image, *options)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Return the logits (K, H, W) for a uint8 image (H, W[, 3])."""
+        """Return the logits (K, H, W) for an image (H, W[, C]), as `image_ops.read_image` reads."""
         return np.concatenate([logits for _, logits in self._chunks(image)], axis=1)
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """Return class ids, uint8 (H, W), for a uint8 image (H, W[, 3])."""
+        """Return class ids, uint8 (H, W), for an image (H, W[, C])."""
         mask = image_ops.stitch(self._chunks(image), self.metadata.threshold)
         return remove_small_components(mask, self.min_size)
 
 
 def as_network(model: nn.Module, metadata: ModelMetadata) -> Network:
-    """Return `model`, on the device it is on, as a function from uint8 images to logits."""
+    """Return `model`, on the device it is on, as a function from images to logits."""
     model.to(memory_format=torch.channels_last)  # the faster layout
 
     @torch.inference_mode()
@@ -235,7 +236,10 @@ def _predict_file(
 ) -> Outcome:
     names = predictor.metadata.class_names
     try:
-        image, orientation = image_ops.read_image(file, predictor.metadata.in_channels)
+        about = predictor.metadata
+        image, orientation = image_ops.read_image(
+            file, about.in_channels, intensity=about.intensity
+        )
         mask = predictor.mask(image)
     except image_ops.ImageError as error:
         return Outcome(file, error=str(error))
@@ -245,11 +249,12 @@ def _predict_file(
         return Outcome(file, error=f"{file}: too large for the memory; use windows ({error})")
     image_ops.write_mask(target, mask, orientation, form)
     if overlay:
-        small = Image.fromarray(image)
+        small = Image.fromarray(image_ops.rgb(image))
         small.thumbnail((2048, 2048), Image.Resampling.BILINEAR)
         ids = Image.fromarray(mask).resize(small.size, Image.Resampling.NEAREST)
         with atomic_file(overlay) as part:
             drawn = Image.fromarray(image_ops.overlay(np.array(small), np.array(ids)))
             drawn.save(part, "JPEG", quality=90, subsampling=0)
-    shares = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
+    pixels = sum(np.bincount(row, minlength=len(names)) for row in mask)  # in int64: not at once
+    shares = pixels / mask.size
     return Outcome(file, target, overlay, dict(zip(names, shares.tolist(), strict=True)))

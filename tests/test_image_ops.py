@@ -188,23 +188,3 @@ def test_masks_are_named_after_their_images_and_never_replace_them(tmp_path):
     os.symlink(saved(out / "original.png", 4, 4), tmp_path / "link.png")
     with pytest.raises(ArgumentError, match="give another folder"):
         ops.mask_files([tmp_path / "link.png"], out)
-
-
-@pytest.mark.parametrize(
-    ("image", "found"),
-    [
-        (np.linspace(0, 1, 48).reshape(4, 4, 3).astype(np.float32), "float32, from 0 to 1:"),
-        (np.full((4, 4, 3), 65535, np.uint16), "uint16, from 65535 to 65535:"),
-    ],
-)
-def test_an_image_that_is_not_uint8_is_refused(image, found):
-    def network(images):
-        return np.zeros((len(images), 1, *images.shape[1:3]), np.float32)
-
-    for call in (
-        lambda: list(ops.predict_resized(network, image, (4, 4))),
-        lambda: list(ops.sliding_window(network, image, 2)),
-        lambda: ops.normalise(image[None], (0.5,) * 3, (0.2,) * 3),
-    ):
-        with pytest.raises(ArgumentError, match=f"as uint8, this one {found}"):
-            call()

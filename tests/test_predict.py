@@ -34,6 +34,23 @@ def test_a_network_that_changes_the_size_or_breaks_is_refused():
         broken.mask(noise(64, 64))
 
 
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (np.linspace(0, 1, 16).reshape(4, 4).astype(np.float32), "float32, from 0 to 1:"),
+        (np.full((4, 4), 65535, np.uint16), "uint16, from 65535 to 65535:"),
+    ],
+)
+def test_an_image_that_is_not_uint8_is_refused(image, found, window):
+    predictor = predict.Predictor(bright, METADATA, window=window)
+    with pytest.raises(ArgumentError, match=f"as uint8, this one {found}"):
+        predictor.mask(image)
+    deep = predict.Predictor(bright, replace(METADATA, intensity=((0, 4095),)), window=window)
+    with pytest.raises(ArgumentError, match="made by image_ops"):
+        deep.mask(noise(4, 4))
+
+
 # Test-time augmentation
 
 

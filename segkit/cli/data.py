@@ -8,9 +8,11 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option, Typer
 
+from segkit.cli import options
 from segkit.cli.options import (
     AsJson,
     ImageSuffix,
+    Intensity,
     MaskSuffix,
     Values,
     example,
@@ -38,6 +40,7 @@ def _check(
     group_by: _GroupBy = None,
     image_suffix: ImageSuffix = "",
     mask_suffix: MaskSuffix = "",
+    intensity: Intensity = None,
     html: Annotated[Path | None, Option(help="Write a page with thumbnails too.")] = None,
     fix: Annotated[Path | None, Option(help="New folder for a corrected copy.")] = None,
     as_json: AsJson = False,
@@ -51,6 +54,7 @@ def _check(
     with stoppable():
         settings = {"image_suffix": image_suffix, "mask_suffix": mask_suffix}
         settings["values"] = value_map(values) or "auto"
+        settings["intensity"] = options.intensity(intensity)
         report = doctor.check(folder, class_names=_names(classes), group_by=group_by, **settings)
         if not as_json:
             report.print()

@@ -16,6 +16,7 @@ from segkit.cli.options import (
     Data,
     Device,
     ImageSuffix,
+    Intensity,
     MaskSuffix,
     Values,
     print_json,
@@ -39,6 +40,7 @@ def train(
     values: Values = None,
     image_suffix: ImageSuffix = "",
     mask_suffix: MaskSuffix = "",
+    intensity: Intensity = None,
     size: Annotated[int | None, Option(min=1, help="Side of the images, in pixels.")] = None,
     augment: Annotated[str | None, Option(help="In training: light, geometric, medium.")] = None,
     network: Annotated[str | None, Option("--network", "-n", help="Default: unet.")] = None,
@@ -77,6 +79,7 @@ def train(
     asked = {
         "data.image_suffix": image_suffix or None, "data.mask_suffix": mask_suffix or None,
         "data.values": options.value_map(values),
+        "data.intensity": options.intensity(intensity),
         "data.border": border, "data.size": size, "data.transform": augment, "data.seed": seed,
         "model.name": network, "model.seed": seed, "threshold": threshold,
         "fit.epochs": epochs, "fit.batch_size": batch_size, "fit.lr": lr, "fit.seed": seed,
@@ -273,8 +276,11 @@ def predict(
     """
     from tqdm import tqdm
 
+    from segkit.image_ops import allow_large
     from segkit.predict import Predictor, find_pictures, predict_folder
 
+    if tile:
+        allow_large()
     settings = {"window": tile, "overlap": overlap, "batch_size": batch_size, "flips": tta}
     settings |= {"scales": scale or (1.0,), "min_size": min_size}
     predictor = Predictor.load(model, device, **settings)

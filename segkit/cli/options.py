@@ -16,6 +16,10 @@ Border = Annotated[str | None, Option(help="Of a trimap: ignore, pet, background
 Data = Annotated[str | None, Option("--data", "-d", help="A data set, folder or config file.")]
 Device = Annotated[str | None, Option(help="cpu, cuda or mps. Default: the best there is.")]
 ImageSuffix = Annotated[str, Option(help="Of image names: _rgb pairs a_rgb.jpg with a.png.")]
+Intensity = Annotated[
+    str | None,
+    Option(help="Of 16-bit, float or N-channel images: percentile, dtype, or LOW,HIGH."),
+]
 Jobs = Annotated[int, Option("--jobs", "-j", min=1, help="How many at once.")]
 MaskSuffix = Annotated[str, Option(help="Of mask names: _mask pairs a.jpg with a_mask.png.")]
 Values = Annotated[
@@ -59,6 +63,16 @@ def value_map(text: str | None) -> dict[str, str] | str | None:
     if len(made) < len(found):
         raise BadParameter(f"{text!r} names a value twice", param_hint="--values")
     return made
+
+
+def intensity(text: str | None) -> str | list[float] | None:
+    """Return what --intensity was given, LOW,HIGH as two numbers."""
+    if not text or "," not in text:
+        return text
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise BadParameter(f"{text!r} is not LOW,HIGH", param_hint="--intensity") from None
 
 
 def print_json(value: Any) -> None:

@@ -21,7 +21,7 @@ class _Source(NamedTuple):
 
 
 _OWN_FILES = ("data_dir", "channels", "class_names", "fractions", "group_by", "cache")
-_FOLDER = (*_OWN_FILES, "values", "image_suffix", "mask_suffix")
+_FOLDER = (*_OWN_FILES, "intensity", "values", "image_suffix", "mask_suffix")
 _SOURCES = {
     "toy-pets": _Source("data.toy:open_toy_pets", ("border",)),
     "toy-xray": _Source("data.toy:open_toy_xray", ("bones",)),

@@ -45,17 +45,23 @@ def in_threads(work: Callable, items: Iterable) -> Iterator:
 
 
 def arrays(
-    name: object, read_pair: Callable[[int], Pair], n: int, image_shape: tuple, keep: bool = True
+    name: object,
+    read_pair: Callable[[int], Pair],
+    n: int,
+    image_shape: tuple,
+    keep: bool = True,
+    dtype: type = np.uint8,
 ) -> Pair:
-    """Return images `(n, *image_shape)` and masks `(n, H, W)`, uint8, decoded once.
+    """Return images `(n, *image_shape)` of `dtype`, and masks `(n, H, W)`, uint8, decoded once.
 
     Args:
         name: digests of the files, in order, and all options that shape the arrays.
         read_pair: returns item i; called from several threads. Its DataErrors are gathered.
         keep: whether to keep the arrays on disk, memory-mapped and copied on writing.
     """
-    decode = partial(_decode, read_pair, n, image_shape)
-    size = n * (math.prod(image_shape) + math.prod(image_shape[:2]))
+    decode = partial(_decode, read_pair, n, image_shape, dtype)
+    depth = np.dtype(dtype).itemsize
+    size = n * (math.prod(image_shape) * depth + math.prod(image_shape[:2]))
     return once(name, decode, size) if keep else decode()
 
 
@@ -89,8 +95,8 @@ def _call(entry: str, find: Callable[[], Any]) -> Any:
     return find()
 
 
-def _decode(read_pair: Callable[[int], Pair], n: int, image_shape: tuple) -> Pair:
-    images = np.empty((n, *image_shape), np.uint8)
+def _decode(read_pair: Callable[[int], Pair], n: int, image_shape: tuple, dtype: type) -> Pair:
+    images = np.empty((n, *image_shape), dtype)
     masks = np.empty((n, *image_shape[:2]), np.uint8)
 
     def attempt(i: int) -> str | None:

@@ -38,7 +38,7 @@ class SegmentationDataset(Dataset):
     yet the same with any number of workers.
     """
 
-    images: np.ndarray  # uint8 (N, H, W, 3) or, grey, (N, H, W)
+    images: np.ndarray  # uint8 or uint16 (N, H, W, C) or, grey, (N, H, W)
     masks: np.ndarray  # uint8 class ids (N, H, W); 255 is "ignore"
     class_names: tuple[str, ...]  # one per id, the background first
     names: Sequence[str] = ()  # one per item; by default numbers
@@ -55,15 +55,17 @@ class SegmentationDataset(Dataset):
             if len(getattr(self, kind)) != n:
                 raise DataError(f"{n} images but {len(getattr(self, kind))} {kind}: one per item")
         shape = self.masks.shape
-        if images.shape not in (shape, (*shape, 3)):
-            raise DataError(f"images {images.shape} and masks {shape} differ: give (N, H, W[, 3])")
-        for kind, array, values in (("images", images, "0 to 255"), ("masks", self.masks, "ids")):
-            if array.dtype != np.uint8:
-                raise DataError(f"{kind} are {array.dtype}: give {values} as uint8")
+        if images.shape[:3] != shape or images.ndim > 4:
+            raise DataError(f"images {images.shape} and masks {shape} differ: give (N, H, W[, C])")
+        if images.dtype not in (np.uint8, np.uint16):
+            what = f"images are {images.dtype}: give 0 to 255 as uint8"
+            raise DataError(f"{what}, or what image_ops.rescale makes of them")
+        if self.masks.dtype != np.uint8:
+            raise DataError(f"masks are {self.masks.dtype}: give ids as uint8")
 
     @property
     def channels(self) -> int:
-        """Channels of an image: 3 for colour, 1 for grey."""
+        """Channels of an image: 1 for grey, 3 for colour, or any other number."""
         return self.images.shape[3] if self.images.ndim == 4 else 1
 
     @property
@@ -79,7 +81,7 @@ class SegmentationDataset(Dataset):
         return [digest(image) for image in self.images]
 
     def raw(self, i: int) -> Pair:
-        """Return item `i` as it is stored: uint8 image `(H, W[, 3])` and uint8 mask `(H, W)`."""
+        """Return item `i` as it is stored: image `(H, W[, C])` and uint8 mask `(H, W)`."""
         return np.asarray(self.images[i]), np.asarray(self.masks[i])
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,7 +92,8 @@ class SegmentationDataset(Dataset):
         image, mask = self.raw(i)
         if self.transform is None:
             image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-            return torch.from_numpy(image / np.float32(255)), torch.from_numpy(mask.astype("int64"))
+            image = image / np.float32(np.iinfo(image.dtype).max)
+            return torch.from_numpy(image), torch.from_numpy(mask.astype("int64"))
         item_seed = int(np.random.SeedSequence((self.seed, draw, i)).generate_state(1)[0])
         return self.transform(image, mask, item_seed)
 
@@ -182,13 +185,15 @@ def loader(
     rank: int = 0,
     ranks: int = 1,
     generator: torch.Generator | None = None,
+    pin_memory: bool = False,
 ) -> DataLoader:
     """Return batches of `dataset`: float32 `(N, C, H, W)` images and int64 `(N, H, W)` masks.
 
     Order and augmentation depend on `seed` and the epoch alone: call
     `loader.sampler.set_epoch(e)` at each. `workers` processes load; with 0 it is this one, best
     for data in memory. `rank` is which process this is, of `ranks` that share the items. The seeds
-    of workers are drawn from `generator`, by default the global one.
+    of workers are drawn from `generator`, by default the global one. `pin_memory` is for batches
+    that go to a GPU.
     """
     if len(dataset) == 0:
         raise DataError("the data set is empty: nothing to load")
@@ -202,7 +207,7 @@ def loader(
         sampler=SeededSampler(len(dataset), shuffle, seed, rank, ranks),
         num_workers=workers,
         drop_last=drop_last,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=_ignore_ctrl_c,
         generator=generator,

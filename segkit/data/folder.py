@@ -24,12 +24,13 @@ import numpy as np
 from segkit.data import read, splits
 from segkit.data.cache import arrays, digests, in_threads, once
 from segkit.data.dataset import IGNORE, Pair, SegmentationDataset
+from segkit.data.intensity import Rule, fit, sample
 from segkit.errors import ArgumentError, DataError, NoDataError, one_of
 from segkit.image_ops import opened
 from segkit.issues import Issue, attempt, issue, raise_errors
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".npy"}
 LOSSY = ("JPEG", "MPO")  # formats
 _IMAGES = ("images", "imgs", "jpegimages")  # in upper or lower case
 _MASKS = ("masks", "labels", "annotations", "segmentationclass")
@@ -49,12 +50,13 @@ class Example:
     image: Path
     mask: Path | None  # None where it is missing
     size: tuple[int, int] | None = None  # (H, W) of the image
-    channels: int = 1  # of the image, 1 or 3
+    channels: int = 1  # of the image
     labels: frozenset[str] = frozenset()  # of a LabelMe file
     values: list[int] = field(default_factory=list)  # in the mask, in order
     interior_values: list[int] = field(default_factory=list)  # those not only found along edges
     lossy: bool = False  # whether the mask is a JPEG, and has changed values
     binary: bool = False  # whether most pixels of the mask are nearly 0 or 255
+    sample: np.ndarray | None = None  # of its numbers, see `segkit.data.intensity`
     details: Any = None  # what the data doctor measures
 
     @property
@@ -69,6 +71,7 @@ def open_folder(
     size: int | tuple[int, int],
     *,
     channels: int | None = None,
+    intensity: Rule | None = None,
     class_names: Sequence[str] | None = None,
     values: str | Mapping[int | str, str] = "auto",
     image_suffix: str = "",
@@ -80,7 +83,11 @@ def open_folder(
 
     Args:
         size: to which everything is resized, the side of a square in pixels, or `(H, W)`.
-        channels: 1 or 3; None takes 1 if all images are stored grey, else 3.
+        channels: 1 or 3; None takes 1 if all images are stored grey, else 3. With an intensity,
+            that of the files, or 1 or 3.
+        intensity: which numbers are black and white in files of more than 8 bits or 3 channels:
+            "percentile" or "dtype" of the training images, or (low, high); see
+            `segkit.data.intensity.fit`. None: 8 bits.
         class_names: one per id, the background first; None counts the ids, or takes those in
             `values`.
         values: what the masks hold: "ids" (255 is ignored), "0/255" (255 is the foreground),
@@ -93,19 +100,20 @@ def open_folder(
         choice: seed, fractions, group_by and count, see `choose`.
     """
     size, (table, names) = read.as_size(size), value_table(values, class_names)
+    deep = intensity is not None
     suffixes = image_suffix, mask_suffix
     examples, issues, layout = find_pairs(Path(root), *suffixes)
     content = digests(file for example in examples for file in example.files)
 
     def scan() -> list[Example]:
-        looks = in_threads(lambda example: inspect(example, table), examples)
+        looks = in_threads(lambda example: inspect(example, table, deep), examples)
         found = [one for _, more in looks for one in more]
         raise_errors(issues + found, root)
         return examples
 
     # What was found in these very files is kept, so that opening them again decodes nothing.
     keep = cache and all(one.severity != "error" for one in issues)
-    name = [str(Path(root).absolute()), suffixes, table, *content.items()]
+    name = [str(Path(root).absolute()), suffixes, table, deep, *content.items()]
     examples = once(name, scan) if keep else scan()
     encoding = "ids" if table else values
     encoding, classes, issues = infer_label_encoding(examples, len(names), encoding)
@@ -113,22 +121,35 @@ def open_folder(
     if encoding == "0/255":
         table = {0: 0, 255: 1}
     channels = channels or max(example.channels for example in examples)
-    chosen, groups = choose(by_split(examples), split, **choice)
+    parts = by_split(examples)
+    chosen, groups = choose(parts, split, **choice)
+    if deep:
+        whole = choice | {"count": None}  # for val and test, too
+        train = choose(parts, "train", **whole)[0] if parts.keys() & {"", "train"} else []
+        intensity = fit(intensity, [example.sample for example in train], channels)
 
     def read_pair(i: int) -> Pair:
-        image = read.image(chosen[i].image, channels, size)
+        image = read.image(chosen[i].image, channels, size, intensity)
         return image, read.mask(chosen[i].mask, size, table)
 
     files = [content[file] for example in chosen for file in example.files]
-    shape = size if channels == 1 else (*size, 3)
+    shape = size if channels == 1 else (*size, channels)
     return SegmentationDataset(
-        *arrays([*files, size, channels, table], read_pair, len(chosen), shape, cache),
+        *arrays(
+            [*files, size, channels, table, intensity],
+            read_pair,
+            len(chosen),
+            shape,
+            cache,
+            np.uint16 if deep else np.uint8,
+        ),
         names or default_names(classes),
         [example.name for example in chosen],
         groups,
         info={"source": "folder", "root": str(root), "split": split}
         | {"values": encoding if isinstance(values, str) else dict(values)}
-        | ({"folders": layout} if layout else {}),
+        | ({"folders": layout} if layout else {})
+        | ({"intensity": intensity} if deep else {}),
     )
 
 
@@ -291,14 +312,19 @@ def pictures(place: Path, nested: bool = False) -> dict[str, list[Path]]:
 
 
 def inspect(
-    example: Example, table: read.Table | None = None
+    example: Example, table: read.Table | None = None, deep: bool = False
 ) -> tuple[np.ndarray | None, list[Issue]]:
     """Fill an example's fields; return its mask, None if it cannot be read, and the issues.
 
-    table: see `segkit.data.read.mask`.
+    table: see `segkit.data.read.mask`. deep: whether images may hold any numbers and channels.
     """
     issues: list[Issue] = []
-    header = attempt(issues, read.image_header, example.image)
+    if deep:
+        stored = attempt(issues, read.stored, example.image)
+        header = None if stored is None else (stored.shape[:2], stored.shape[2])
+        example.sample = None if stored is None else sample(stored)
+    else:
+        header = attempt(issues, read.image_header, example.image)
     if header:
         example.size, example.channels = header
     mask = attempt(issues, read.mask, example.mask, None, table) if example.mask else None

@@ -19,6 +19,7 @@ from segkit.errors import ArgumentError
 from segkit.image_ops import (
     GREY_MODES,
     ImageError,
+    Intensity,
     check_format,
     exif_orientation,
     opened,
@@ -31,21 +32,29 @@ Table = Mapping[int, int] | Mapping[Colour, int]  # the id of each value, or of 
 
 
 def image(
-    path: str | Path, channels: int | None = None, size: tuple[int, int] | None = None
+    path: str | Path,
+    channels: int | None = None,
+    size: tuple[int, int] | None = None,
+    intensity: Intensity | None = None,
 ) -> np.ndarray:
-    """Return an image as uint8 `(H, W, 3)` or, grey, `(H, W)`.
+    """Return an image as uint8 `(H, W, 3)` or, grey, `(H, W)`; as uint16 if there is `intensity`.
 
     Args:
-        channels: 1 (grey), 3 (colour), or None for what the file has; see `image_ops.read_image`.
+        channels: 1 (grey), 3 (colour), another number if there is `intensity`, or None for what
+            the file has; see `image_ops.read_image`.
         size: `(H, W)` to resize to; None keeps the size.
+        intensity: see `image_ops.rescale`.
 
     Raises:
         ImageError: see `image_ops.read_image`.
         IssueError: EXIF says that the image is to be turned, and its mask might not be.
     """
-    if channels not in (None, 1, 3):
-        raise ArgumentError(f"channels={channels}: choose 1 (grey), 3 (colour) or None (as stored)")
-    pixels, orientation = image_ops.read_image(path, channels)
+    if intensity is None and channels not in (None, 1, 3):
+        raise ArgumentError(
+            f"channels={channels}: choose 1 (grey), 3 (colour) or None (as stored), or give an "
+            "intensity, which reads any number"
+        )
+    pixels, orientation = image_ops.read_image(path, channels, intensity=intensity)
     _check_upright(orientation, path)
     return pixels if size is None else image_ops.resize(pixels, size)
 
@@ -67,6 +76,18 @@ def image_header(
         return picture.size[::-1], 1 if picture.mode in GREY_MODES else 3
 
 
+def stored(path: str | Path) -> np.ndarray:
+    """Return the numbers in an image file of any type and channels, `(H, W, C)`.
+
+    Raises:
+        ImageError: see `image_ops.read_array`.
+        IssueError: EXIF says that the image is to be turned, and its mask might not be.
+    """
+    numbers, orientation = image_ops.read_array(path)
+    _check_upright(orientation, path)
+    return numbers
+
+
 def mask(
     path: str | Path, size: tuple[int, int] | None = None, table: Table | None = None
 ) -> np.ndarray:
@@ -85,6 +106,8 @@ def mask(
             it holds.
     """
     coloured = table and isinstance(next(iter(table)), tuple)
+    if Path(path).suffix.lower() == ".npy":
+        raise IssueError(issue("mask-depth", path, "it is an array"))
     with opened(path) as picture:
         stored = raw_mode(picture)
         try:

@@ -23,8 +23,9 @@ STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 class Pipeline:
     """Albumentations steps, then normalisation, then tensors: `(image, mask, seed) -> pair`.
 
-    From uint8 `(H, W[, 3])` and `(H, W)` to float32 `(C, H, W)`, normalised, and int64 `(H, W)`.
-    The same seed gives the same result in any process. `mean` and `std` are per channel, of 0..1.
+    From uint8 or uint16 `(H, W[, C])` and uint8 `(H, W)` to float32 `(C, H, W)`, normalised, and
+    int64 `(H, W)`. The same seed gives the same result in any process. `mean` and `std` are per
+    channel, of 0..1.
     """
 
     steps: list
@@ -33,7 +34,8 @@ class Pipeline:
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        self.mean, self.std = self.mean or MEAN[self.channels], self.std or STD[self.channels]
+        self.mean = self.mean or MEAN.get(self.channels, (0.5,) * self.channels)
+        self.std = self.std or STD.get(self.channels, (0.25,) * self.channels)
         if self.steps:
             import albumentations as A
 
@@ -47,15 +49,21 @@ class Pipeline:
         return self.normalise(image), torch.from_numpy(mask.astype(np.int64))
 
     def augment(self, image: np.ndarray, mask: np.ndarray, seed: int = 0) -> tuple:
-        """Return the augmented pair, still uint8: the pictures to look at."""
+        """Return the augmented pair, of the same types: the pictures to look at."""
         if not self.steps:
             return image, mask
         self._compose.set_random_seed(seed)
-        moved = self._compose(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
-        return moved["image"], moved["mask"]
+        image, deep = np.ascontiguousarray(image), image.dtype == np.uint16
+        if deep:  # albumentations takes uint8, and floats from 0 to 1
+            image = image / np.float32(65535)
+        moved = self._compose(image=image, mask=np.ascontiguousarray(mask))
+        image = moved["image"]
+        if deep:
+            image = np.clip(image * 65535, 0, 65535).round().astype(np.uint16)
+        return image, moved["mask"]
 
     def normalise(self, image: np.ndarray) -> torch.Tensor:
-        """Turn uint8 `(H, W[, 3])` into float32 `(C, H, W)` with about zero mean, unit spread."""
+        """Turn `(H, W[, C])` into float32 `(C, H, W)` with about zero mean and unit spread."""
         channels = image.shape[2] if image.ndim == 3 else 1
         if channels != self.channels:
             raise ArgumentError(f"{channels} channels: build the pipeline with channels={channels}")
@@ -70,15 +78,13 @@ class Pipeline:
 
 
 def build(name: str, channels: int = 3) -> Pipeline:
-    """Return the pipeline called `name` for images with `channels` channels, 1 or 3.
+    """Return the pipeline called `name` for images with `channels` channels.
 
     "evaluation" only normalises; "light" mirrors and changes brightness, contrast and gamma;
     "geometric" mirrors, rotates, zooms and shifts; "medium" does all of it, with an elastic warp
-    and, for colour images, changes of hue.
+    and, for colour images, changes of hue, which albumentations computes in 8 bits.
     """
     one_of("pipeline", name, ("evaluation", "light", "geometric", "medium"))
-    if channels not in MEAN:
-        raise ArgumentError(f"images have 1 channel (grey) or 3 (colour), not {channels}")
     if name == "evaluation":
         return Pipeline([], channels)
     import albumentations as A

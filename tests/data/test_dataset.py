@@ -41,7 +41,7 @@ UINT8 = np.zeros((2, 4, 4), np.uint8)
     [
         (np.zeros((3, 4, 4), np.uint8), UINT8, {}, "3 images but 2 masks: one per item"),
         (np.zeros((2, 4, 5, 3), np.uint8), UINT8, {}, "differ"),
-        (np.zeros((2, 4, 4, 4), np.uint8), UINT8, {}, "differ"),
+        (np.zeros((2, 4, 4, 3, 1), np.uint8), UINT8, {}, "differ"),
         (np.zeros((2, 4, 4, 3)), UINT8, {}, "images are float64: give 0 to 255 as uint8"),
         (UINT8, np.zeros((2, 4, 4)), {}, "masks are float64: give ids as uint8"),
         (UINT8, np.zeros((2, 4, 4), int), {}, "masks are int64"),
