@@ -215,9 +215,10 @@ def for_model(part: Config, metadata: ModelMetadata, asked: Config | None = None
         "size": height if height == width else (height, width),
         "channels": metadata.in_channels,
         "class_names": list(metadata.class_names),
-        "intensity": metadata.intensity,
         "border": part.get("border", metadata.notes.get("data", {}).get("border")),
     }
+    if metadata.intensity is not None:
+        demands["intensity"] = metadata.intensity
     if fixed := [key for key in asked or {} if key in demands and key != "border"]:
         raise ArgumentError(f"{fixed[0]} is that of the model, {demands[fixed[0]]}: leave it out")
     known = data.options(part["name"])

@@ -193,14 +193,21 @@ def seconds_an_epoch(model: nn.Module, train: list) -> float:
 def row(
     name: str, seed: int, model: nn.Module, seconds: float, epochs: int, test: tuple
 ) -> dict[str, object]:
-    """Return a row of the record."""
+    """Return a row of the record.
+
+    "dead": whether the logits are one number for all pixels, because no ReLU of the last block
+    passes anything: two feature maps are easily lost at the start, and never come back.
+    """
     images, masks, noisy = test
+    with torch.inference_mode():
+        logits = model.eval()(images[:BATCH])
     return {
         "network": name,
         "seed": seed,
         "parameters": inspect.parameters(model),
         "epochs": epochs,
         "seconds": round(seconds),
+        "dead": bool(logits.max() - logits.min() < 1e-3),
         "dice": dice(model, images, masks),
         "dice with noise": dice(model, noisy, masks),
     }
