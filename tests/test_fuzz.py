@@ -11,9 +11,11 @@ import math
 import os
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 import safetensors.torch
+import tifffile
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -150,7 +152,42 @@ def test_folders_of_damaged_pictures(tmp_path, image, mask):
         pass
 
 
-# LabelMe
+# Arrays
+
+
+def arrays():
+    """Return small TIFFs and arrays of many types and layouts, as suffix and bytes."""
+    made = []
+    for dtype in ("u1", "u2", "f4", "i4"):
+        for size, options in (((H, W), {}), ((3, H, W), {"photometric": "minisblack"})):
+            out, array = io.BytesIO(), np.arange(math.prod(size)).reshape(size).astype(dtype)
+            tifffile.imwrite(out, array, compression="zlib" if dtype == "u2" else None, **options)
+            made.append((".tif", out.getvalue()))
+            out = io.BytesIO()
+            np.save(out, array)
+            made.append((".npy", out.getvalue()))
+    deep = np.arange(H * W * 3, dtype=np.uint16).reshape(H, W, 3)
+    return [*made, (".png", cv2.imencode(".png", deep)[1].tobytes()), (".png", PICTURES[3])]
+
+
+ARRAYS = arrays()
+
+
+@pytest.mark.filterwarnings("ignore")  # of numpy and tifffile, about what they read
+@fuzz(250)
+@given(st.sampled_from([".tif", ".npy", ".png"]), st.data())
+def test_damaged_arrays(tmp_path, suffix, data):
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(data.draw(damaged([content for s, content in ARRAYS if s == suffix])))
+    try:
+        result = read.image(file, data.draw(st.sampled_from([None, 1, 3])), (8, 8), ((0, 500),))
+    except DataError as error:
+        assert str(error).startswith(f"{file}: ")
+    else:
+        assert result.dtype == np.uint16
+
+
+# Annotations
 
 
 def annotation(**changes):
@@ -167,16 +204,16 @@ def annotation(**changes):
 EMBEDDED = [annotation(imageData=base64.b64encode(content).decode()) for content in PICTURES[:3]]
 
 
-def opens_or_refuses(root):
+def opens_or_refuses(root, form="labelme"):
+    options = {"form": form, "cache": False, "fractions": (0.4, 0.3, 0.3)}
     try:
-        dataset = open_annotated(
-            root, "train", 8, form="labelme", cache=False, fractions=(0.4, 0.3, 0.3)
-        )
+        dataset = open_annotated(root, "train", 8, **options)
     except DataError as error:
-        assert ".json" in str(error) or "label" in str(error)
+        assert ".json" in str(error) or "label" in str(error) or str(root) in str(error)
     else:
         assert dataset.masks.dtype == np.uint8
-    json.dumps(doctor.check(root).to_dict())
+    if form == "labelme":
+        json.dumps(doctor.check(root).to_dict())
 
 
 def labelme_folder(tmp_path, content):
@@ -239,6 +276,122 @@ def test_labelme_files_with_anything_in_them(tmp_path, content):
 )
 def test_json_that_breaks_parsers(tmp_path, text):
     opens_or_refuses(labelme_folder(tmp_path, text.encode()))
+
+
+def other_folder(tmp_path, content):
+    """Return a file of annotations beside the images that it names."""
+    root = tmp_path / "mine"
+    root.mkdir(exist_ok=True)
+    for name in "abcd":
+        Image.new("RGB", (W, H)).save(root / f"{name}.png")
+    (root / "annotations.json").write_bytes(content)
+    return root / "annotations.json"
+
+
+def coco_file(changes=None, field=None):
+    """Return COCO annotations of four images, with `changes` to one of the first entries."""
+    names = [
+        {"id": i, "file_name": f"{n}.png", "height": H, "width": W} for i, n in enumerate("abcd")
+    ]
+    shapes = [
+        [[1, 1, 9, 1, 9, 9]],
+        {"counts": [20, 30, H * W - 50], "size": [H, W]},
+        {"counts": "T2O0OX5", "size": [H, W]},
+    ]
+    objects = [
+        {"id": i, "image_id": i, "category_id": 5 + i % 2, "iscrowd": i % 2, "segmentation": one}
+        for i, one in enumerate(shapes)
+    ]
+    classes = [{"id": 5, "name": "cat"}, {"id": 6, "name": "dog"}]
+    content = {"images": names, "annotations": objects, "categories": classes}
+    if field:
+        (content if field in content else content["annotations"][0])[field] = changes
+    return content
+
+
+def labelstudio_file(changes=None, field=None):
+    """Return the tasks of a Label Studio export, with `changes` to the first region."""
+    size = {"original_height": H, "original_width": W}
+    values = {
+        "polygonlabels": {"points": [[5, 5], [60, 10], [30, 90]]},
+        "brushlabels": {"format": "rle", "rle": [0, 0, 3, 0, 7]},
+        "ellipselabels": {"x": 50, "y": 50, "radiusX": 20, "radiusY": 9},
+    }
+    regions = [size | {"type": k, "value": v | {k: ["cat"]}} for k, v in values.items()]
+    tasks = [
+        {"data": {"image": f"{name}.png"}, "annotations": [{"result": [region]}]}
+        for name, region in zip("abcd", [*regions, regions[0]], strict=True)
+    ]
+    if field:
+        region = tasks[0]["annotations"][0]["result"][0]
+        (region if field in region else region["value"])[field] = changes
+    return tasks
+
+
+FILES = {"coco": coco_file, "labelstudio": labelstudio_file}
+rles = st.fixed_dictionaries(
+    {"counts": st.lists(numbers, max_size=5) | st.text(max_size=9), "size": anything}
+)
+FIELDS = {
+    "coco": [
+        "images",
+        "annotations",
+        "categories",
+        "image_id",
+        "category_id",
+        "segmentation",
+        "iscrowd",
+    ],
+    "labelstudio": ["type", "value", "points", "polygonlabels", "original_height", "rle", "format"],
+}
+
+
+@fuzz(80)
+@given(st.sampled_from([*FILES]), st.data())
+def test_damaged_annotations(tmp_path, form, data):
+    content = data.draw(damaged([json.dumps(FILES[form]()).encode()]))
+    opens_or_refuses(other_folder(tmp_path, content), form)
+
+
+@fuzz(160)
+@given(st.sampled_from([*FILES]), st.data())
+def test_annotations_with_anything_in_them(tmp_path, form, data):
+    field = data.draw(st.sampled_from(FIELDS[form]))
+    changes = data.draw(
+        st.one_of(anything, rles, st.lists(st.lists(numbers, max_size=7), max_size=3))
+    )
+    opens_or_refuses(other_folder(tmp_path, json.dumps(FILES[form](changes, field)).encode()), form)
+
+
+LABELMAP = b"# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:128,0,0::\n"
+
+
+@fuzz(60)
+@given(damaged([LABELMAP]), damaged(PICTURES), st.sampled_from(["voc", "camvid", "cityscapes"]))
+def test_layouts_with_damaged_masks(tmp_path, labelmap, mask, form):
+    root = tmp_path / "mine"
+    places = {
+        "voc": ("JPEGImages/{}.png", "SegmentationClass/{}.png"),
+        "camvid": ("train/{}.png", "trainannot/{}.png"),
+        "cityscapes": (
+            "leftImg8bit/train/x/{}_leftImg8bit.png",
+            "gtFine/train/x/{}_gtFine_labelIds.png",
+        ),
+    }
+    for k, place in enumerate(places[form]):
+        for i in range(3):
+            file = root / place.format(i)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(
+                mask
+                if k and i == 1
+                else PICTURES[0]
+                if not k
+                else encoded(Image.new("L", (W, H)), "PNG")
+            )
+    if form == "voc":
+        (root / "labelmap.txt").write_bytes(labelmap)
+    opens_or_refuses(root, form)
 
 
 # Checkpoints and model files

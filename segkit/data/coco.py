@@ -82,14 +82,14 @@ def _read(
         raise IssueError(issue("annotation-file", file, f"image id {twice[0]} stands twice"))
     drawn: dict[Any, list] = {number: [] for number in counted}
     for one in content["annotations"]:
-        label = labels.get(one.get("category_id"))
-        if one.get("image_id") not in drawn or label is None:
-            about = f"annotation {one.get('id')}: image {one.get('image_id')}, category "
-            what = f"{about}{one.get('category_id')}, and there is no such image or category"
+        number, label = one["image_id"], labels.get(one["category_id"])
+        if number not in drawn or label is None:
+            about = f"annotation {one.get('id')}: image {number}, category {one['category_id']}"
+            what = f"{about}, and there is no such image or category"
             issues.append(issue("annotation-file", file, what))
             continue
         label = IGNORED if one.get("iscrowd") else label
-        drawn[one["image_id"]].append((one.get("id"), label, one.get("segmentation")))
+        drawn[number].append((one.get("id"), label, one.get("segmentation")))
     bases = [images] if images else [file.parent, file.parent / "images", file.parent.parent]
     bases += [] if images else [file.parent.parent / "images"]
     for record in content["images"]:
@@ -120,7 +120,7 @@ def _parse(file: Path) -> dict:
     fields = {
         "images": {"id": int | str, "file_name": str, "height": int, "width": int},
         "categories": {"id": int | str, "name": str},
-        "annotations": {},
+        "annotations": {"image_id": int | str, "category_id": int | str},
     }
     for part, needed in fields.items():
         rows = content.get(part) if isinstance(content, dict) else None
@@ -162,10 +162,11 @@ def _run_lengths(code: dict, height: int, width: int) -> np.ndarray:
     counts = code["counts"]
     runs = np.array(_decompressed(counts) if isinstance(counts, str) else counts, dtype=np.int64)
     sizes = tuple(code.get("size", (height, width)))
-    if sizes != (height, width) or (runs < 0).any() or runs.sum() != height * width:
+    pixels = height * width
+    fills = len(runs) and 0 <= min(runs) <= max(runs) <= pixels == runs.sum()
+    if sizes != (height, width) or not fills:
         raise ValueError(f"its run-length code does not fill the image, {width}×{height} pixels")
-    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return pixels.reshape(width, height).T
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
 def _decompressed(text: str) -> list[int]:

@@ -103,7 +103,7 @@ def _voc(source: Path) -> _Found:
     colours = source / "labelmap.txt"
     table = _labelmap(colours) if colours.is_file() else _voc_table()
     lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
-    splits = {f.stem: f.read_text("utf-8").split() for f in lists if f.stem in folder.SPLITS}
+    splits = {f.stem: read.text_file(f).split() for f in lists if f.stem in folder.SPLITS}
     for split, stems in (splits if len(splits) > 1 else {"": sorted(masks)}).items():
         for stem in stems:
             mask = masks.get(stem, places[0] / f"{stem}.png")
@@ -113,11 +113,11 @@ def _voc(source: Path) -> _Found:
 def _labelmap(file: Path) -> dict[read.Colour, str]:
     """Return the colours in CVAT's file of labels."""
     table = {}
-    for line in file.read_text("utf-8-sig").splitlines():
+    for line in read.text_file(file).splitlines():
         if line.strip() and not line.startswith("#"):
             name, colour, *_ = [*line.split(":"), ""]
             numbers = colour.split(",")
-            if len(numbers) != 3 or not all(n.strip().isdigit() and int(n) < 256 for n in numbers):
+            if len(numbers) != 3 or not all(n.strip().isdecimal() and int(n) < 256 for n in numbers):
                 raise IssueError(issue("annotation-file", file, f"{line!r} is not name:r,g,b"))
             table[tuple(map(int, numbers))] = name.strip()
     return table

@@ -182,6 +182,18 @@ def json_file(path: Path) -> Any:
         IssueError: it cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        return json.loads(text_file(path))
+    except (ValueError, RecursionError) as error:
         raise IssueError(issue("annotation-file", path, f"no readable JSON: {error}")) from error
+
+
+def text_file(path: Path) -> str:
+    """Return the content of a text file; a byte-order mark at its start is left out.
+
+    Raises:
+        IssueError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise IssueError(issue("annotation-file", path, f"no readable text: {error}")) from error
