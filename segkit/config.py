@@ -24,6 +24,7 @@ from torch import nn
 
 from segkit import data, losses, models
 from segkit.data.dataset import SegmentationDataset
+from segkit.data.labelme import is_labelme
 from segkit.errors import ArgumentError, one_of
 from segkit.files import write_text
 from segkit.model_file import ModelMetadata, save_model
@@ -173,9 +174,7 @@ def source(text: str) -> Config:
     """Return the `data` part for the name of a data set, for a folder, or of a config file."""
     place, known = Path(text), data.names()
     if place.is_dir() and text not in known:
-        folders = ("", "train/", "val/", "test/")
-        labelme = any(any(place.glob(f"{folder}[!.]*.json")) for folder in folders)
-        return {"name": "labelme" if labelme else "folder", "data_dir": text}
+        return {"name": "labelme" if is_labelme(place) else "folder", "data_dir": text}
     if place.is_file() and text not in known:
         part = read(place).get("data")
         if not isinstance(part, dict):

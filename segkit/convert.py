@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -193,6 +193,7 @@ def export(
     out: str | Path,
     *,
     class_names: Sequence[str] | None = None,
+    values: str | Mapping[int | str, str] = "auto",
     image_suffix: str = "",
     mask_suffix: str = "",
 ) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -208,6 +209,7 @@ def export(
             "geojson" (NAME.geojson, images/), with labels as QuPath reads them.
         root: the folder with images/ and masks/; see `segkit.data.folder.open_folder`.
         class_names: one per id, the background first; None numbers the classes.
+        values: what the masks hold; see `segkit.data.folder.open_folder`.
         image_suffix, mask_suffix: see `segkit.data.folder.open_folder`; copies are without them.
 
     Returns:
@@ -217,12 +219,16 @@ def export(
         DataError: files cannot be used; the message lists them.
     """
     one_of("format", form, ("coco", "labelme", "geojson"))
-    names = folder.checked_names(class_names)
+    table, names = folder.value_table(values, class_names)
     examples, issues, _ = folder.find_pairs(Path(root), image_suffix, mask_suffix)
-    issues += [one for _, found in in_threads(folder.inspect, examples) for one in found]
+    looks = in_threads(lambda example: folder.inspect(example, table), examples)
+    issues += [one for _, found in looks for one in found]
     raise_errors(issues, root)
-    encoding, classes, issues = folder.infer_label_encoding(examples, len(names), "auto")
+    encoding = "ids" if table else values
+    encoding, classes, issues = folder.infer_label_encoding(examples, len(names), encoding)
     raise_errors(issues, root)
+    if encoding == "0/255":
+        table = {0: 0, 255: 1}
     names = names or folder.default_names(classes)
     ignored = encoding == "ids" and any(255 in example.values for example in examples)
     labels = dict(enumerate(names)) | ({255: IGNORED} if ignored else {})
@@ -233,12 +239,14 @@ def export(
             pictures = target if form == "labelme" else target / "images"
             listed, drawn = [], []
             for number, item in enumerate(items, start=1):
+                if form == "labelme":  # whose files lie side by side
+                    item.name = item.name.replace("/", "_")
                 copy = pictures / f"{item.name}{item.image.suffix}"
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(item.image, copy)
-                mask = read.mask(item.mask)
+                mask = read.mask(item.mask, table=table)
                 height, width = mask.shape
-                found = _objects(mask // 255 if encoding == "0/255" else mask)
+                found = _objects(mask)
                 if form == "coco":
                     size = {"height": height, "width": width}
                     name = copy.relative_to(pictures).as_posix()
@@ -275,10 +283,18 @@ def _objects(mask: np.ndarray) -> list[_Object]:
     for region in measure.regionprops(components):
         top, left, *_ = region.bbox
         contours = measure.find_contours(np.pad(region.image, 1).astype(float), 0.5)
-        rings = [contour[:, ::-1] - 0.5 + (left, top) for contour in contours]
+        rings = [_corners(contour[:, ::-1]) - 0.5 + (left, top) for contour in contours]
         rings.sort(key=lambda ring: ring[:, 0].min())
         found.append((int(mask[tuple(region.coords[0])]), region.bbox, region.image, rings))
     return found
+
+
+def _corners(ring: np.ndarray) -> np.ndarray:
+    """Return a closed ring (n, 2) without the points that lie on a straight line of others."""
+    steps = np.diff(ring, axis=0)
+    before = np.roll(steps, 1, axis=0)
+    kept = ring[:-1][before[:, 0] * steps[:, 1] != before[:, 1] * steps[:, 0]]
+    return np.concatenate([kept, kept[:1]])
 
 
 def _coco_object(

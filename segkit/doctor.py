@@ -254,10 +254,7 @@ def _source(
     for place in (root, root / FOLDER):
         if (place / "annotations" / "trimaps").is_dir():
             return "oxford-pet", "", place, *_find_pets(place), trimap_classes("class"), _read_pet
-    for place in (root, *(root / split for split in folder.SPLITS)):
-        if labelme.json_files(place) and not (place / "images").is_dir():
-            break
-    else:
+    if not labelme.is_labelme(root):
         examples, issues, folders = folder.find_pairs(root, *suffixes)
         reader = partial(_read_files, table=table, deep=deep)
         return "folder", folders, root, examples, issues, names, reader

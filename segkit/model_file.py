@@ -279,11 +279,11 @@ def _pretrained(metadata: ModelMetadata) -> dict[str, Tensor]:
 
 
 def _as_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights in float32, without the prefixes of DDP and torch.compile."""
+    """Return weights in float32, without the prefixes of DDP, torch.compile and Lightning."""
     weights = {}
     for name, tensor in state.items():
         tensor = tensor.float() if tensor.is_floating_point() else tensor
-        weights[re.sub(r"^(module\.|_orig_mod\.)+", "", name)] = tensor.cpu().contiguous()
+        weights[re.sub(r"^(module\.|_orig_mod\.|model\.)+", "", name)] = tensor.cpu().contiguous()
     return weights
 
 

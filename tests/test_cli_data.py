@@ -161,12 +161,12 @@ def test_folders_inside_stay_in_copies(folder):
     printed("data", "export", "coco", folder, "--out", "coco")
     printed("data", "export", "labelme", folder, "--out", "labelme")
     for copy, pattern in (("fixed", "images/*/*.png"), ("cut", "*/images/*/*.png"),
-                          ("coco", "images/*/*.png"), ("labelme", "*/*.png")):  # fmt: skip
+                          ("coco", "images/*/*.png"), ("labelme", "*.png")):  # fmt: skip
         assert {p.read_bytes() for p in Path(copy).glob(pattern)} == images
     listed = json.loads(Path("coco/annotations.json").read_text())["images"]
     assert {"cat/0.png", "dog/0.png"} <= {one["file_name"] for one in listed}
-    drawn = json.loads(Path("labelme/cat/0.json").read_text())
-    assert drawn["imagePath"] == "0.png"
+    drawn = json.loads(Path("labelme/cat_0.json").read_text())
+    assert drawn["imagePath"] == "cat_0.png"
     code, text = call("data", "check", "fixed", "--json")
     assert json.loads(text)["statistics"]["pairs"] == {"": 20}
 

@@ -120,6 +120,9 @@ def test_a_source_is_a_name_a_folder_or_a_config(tmp_path):
     assert config.source(str(tmp_path))["name"] == "folder"
     place = str(tmp_path / "drawn")
     assert config.source(place) == {"name": "labelme", "data_dir": place}
+    (tmp_path / "mine" / "images").mkdir(parents=True)
+    (tmp_path / "mine" / "split.json").write_text("{}")
+    assert config.source(str(tmp_path / "mine"))["name"] == "folder"
     assert config.source(str(tmp_path / "c.yaml")) == SMALL["data"]
     with pytest.raises(ArgumentError, match=r"d\.yaml: has no part data"):
         config.source(str(tmp_path / "d.yaml"))

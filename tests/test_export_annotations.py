@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,39 @@ def test_black_and_white_masks_and_splits(tmp_path):
     convert.convert("coco", tmp_path / "out", tmp_path / "back", class_names=names)
     back = np.array(Image.open(tmp_path / "back" / "val" / "masks" / "val.png"))
     np.testing.assert_array_equal(back, mask // 255)
+
+
+def test_a_polygon_has_the_corners_of_the_object_alone(tmp_path):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:35, 10:50] = 1
+    convert.export("coco", write(tmp_path / "scans", {"a": mask}), tmp_path / "out")
+    (one,) = json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]
+    assert len(one["segmentation"][0]) == 2 * 8  # each corner is cut by half a pixel
+
+
+def test_values_are_named_on_the_way_out_and_the_way_back_is_printed(tmp_path):
+    mask = np.zeros((8, 9), np.uint8)
+    mask[2:5, 3:7], mask[0] = 128, 7
+    root, values = write(tmp_path / "scans", {"a": mask}), "0=background,128=disc,7=ignore"
+    text = printed("data", "export", "coco", root, "-o", tmp_path / "out", "--values", values)
+    back = shlex.split(text.split("segkit ")[1])
+    call(*back[:-1], tmp_path / "back")
+    found = np.array(Image.open(tmp_path / "back" / "masks" / "a.png"))
+    np.testing.assert_array_equal(found, np.where(mask == 128, 1, np.where(mask == 7, 255, 0)))
+
+
+@pytest.mark.parametrize("form", ["coco", "labelme"])
+def test_folders_inside_come_back_as_well(form, tmp_path):
+    made = {"x/a": masks()["touch"], "y/a": masks()["lines"]}
+    for name, mask in made.items():
+        for part in ("images", "masks"):
+            file = tmp_path / "scans" / part / f"{name}.png"
+            file.parent.mkdir(parents=True)
+            Image.fromarray(mask).save(file)
+    convert.export(form, tmp_path / "scans", tmp_path / "out", class_names=NAMES)
+    back = read_back(form, tmp_path / "out", made)
+    for name, mask in made.items():
+        np.testing.assert_array_equal(back[name.replace("/", "_")], mask)
 
 
 def test_what_cannot_be_exported_writes_nothing(tmp_path):

@@ -245,6 +245,7 @@ def in_epoch(state):
         lambda state: state,
         lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
         lambda state: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()}},
         lambda state: in_epoch({"state_dict": state}),
         lambda state: in_epoch({"model_state_dict": state}),
         lambda state: in_epoch({"model": {f"_orig_mod.{k}": v for k, v in state.items()}}),

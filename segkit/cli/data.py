@@ -168,6 +168,7 @@ def _export(
     folder: Annotated[Path, Argument(help="Folder with images/ and masks/.")],
     out: Annotated[Path, Option("--out", "-o", help="New folder for images and annotations.")],
     classes: _Names = None,
+    values: Values = None,
     image_suffix: ImageSuffix = "",
     mask_suffix: MaskSuffix = "",
     as_json: AsJson = False,
@@ -181,12 +182,17 @@ def _export(
 
     with stoppable():
         settings = {"image_suffix": image_suffix, "mask_suffix": mask_suffix}
+        settings["values"] = value_map(values) or "auto"
         names, counts = convert.export(form, folder, out, class_names=_names(classes), **settings)
     if as_json:
         print_json({"out": out, "class_names": names, "counts": counts})
         return
     parts = ", ".join(f"{count} {split}".rstrip() for split, count in counts.items())
     print(f"{out}: {parts} images with annotations of the classes {', '.join(names)}")
+    if form in ("coco", "labelme"):
+        order = shlex.quote(",".join(names))
+        back = f"segkit data convert {form} {shlex.quote(str(out))} --classes {order}"
+        print(f"Back, with ids in this order: {back} --out NEW")
 
 
 @data.command("from-labelme", epilog=example("segkit data from-labelme drawn --out scans"))

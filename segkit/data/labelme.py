@@ -34,15 +34,15 @@ def find(
     Args:
         images: another folder to look for the images in.
     """
-    split_dirs = {split: source / split for split in folder.SPLITS if json_files(source / split)}
-    split_dirs = split_dirs or ({"": source} if json_files(source) else {})
+    split_dirs = {split: source / split for split in folder.SPLITS if _json_files(source / split)}
+    split_dirs = split_dirs or ({"": source} if _json_files(source) else {})
     if not split_dirs:
         wanted = "*.json are looked for in it, or in train, val and test inside it"
         raise NoDataError(f"{source.absolute()} holds no LabelMe files: {wanted}")
     examples: list[Example] = []
     issues: list[Issue] = []
     for split, place in split_dirs.items():
-        files, pictures = json_files(place), folder.pictures(images or place)
+        files, pictures = _json_files(place), folder.pictures(images or place)
 
         def example(file: Path, split: str = split, pictures: dict = pictures) -> Example | None:
             return attempt(issues, _example, file, split, pictures.get(file.stem, []), rules)
@@ -54,9 +54,15 @@ def find(
     return examples, issues
 
 
-def json_files(place: Path) -> list[Path]:
+def _json_files(place: Path) -> list[Path]:
     """Return the JSON files in a folder, in order; hidden ones are none."""
     return sorted(place.glob("[!.]*.json"))
+
+
+def is_labelme(root: Path) -> bool:
+    """Return whether a folder, or those of its splits, hold JSON files and no images/ beside."""
+    places = (root, *(root / split for split in folder.SPLITS))
+    return any(_json_files(place) and not (place / "images").is_dir() for place in places)
 
 
 def open_example(
