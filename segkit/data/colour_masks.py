@@ -116,10 +116,8 @@ def _labelmap(file: Path) -> dict[read.Colour, str]:
     for line in read.text_file(file).splitlines():
         if line.strip() and not line.startswith("#"):
             name, colour, *_ = [*line.split(":"), ""]
-            numbers = colour.split(",")
-            if len(numbers) != 3 or not all(
-                n.strip().isdecimal() and int(n) < 256 for n in numbers
-            ):
+            numbers = [number.strip() for number in colour.split(",")]
+            if len(numbers) != 3 or not all(n.isdecimal() and int(n) < 256 for n in numbers):
                 raise IssueError(issue("annotation-file", file, f"{line!r} is not name:r,g,b"))
             table[tuple(map(int, numbers))] = name.strip()
     return table
