@@ -4,7 +4,9 @@
 semantic part of https://github.com/dlmbl/semantic_segmentation: grey images as (x - 0.5) / 0.5,
 random crops of 256 pixels, batches of 5, a U-Net of depth 4 with 2 feature maps and without
 normalisation (https://github.com/ai-mbl/dlmbl-unet), sigmoid and binary cross-entropy, Adam at
-1e-3, 25 epochs. Then segkit's U-Net on the same crops for the same number of processor seconds.
+1e-3, 25 epochs, on the images of fluorescence alone, which are dark: with stained tissue, which is
+bright, among them, this network marks nothing after 25 epochs. Then segkit's U-Net on the same
+crops for the same number of processor seconds.
 Both are evaluated on the same test crops, as they are and with the salt-and-pepper noise that the
 exercise adds to its validation images. Three seeds; the record is dlmbl_record.json.
 """
@@ -30,6 +32,7 @@ from segkit.models import inspect
 
 FILE = paths.root() / "figures" / "results" / "dlmbl_record.json"
 CROP, BATCH, EPOCHS, SEEDS = 256, 5, 25, (0, 1, 2)
+DARK = -0.2  # mean of an image of fluorescence is below, that of stained tissue above
 NOISE = 0.05  # of the pixels: half white, half black
 
 
@@ -66,7 +69,7 @@ def _double(before: int, after: int) -> nn.Sequential:
 
 
 def load() -> list[tuple[Tensor, Tensor]]:
-    """Return all images (1, H, W), from -1 to 1, and masks (1, H, W) of 0 and 1, at full size."""
+    """Return dark images (1, H, W), from -1 to 1, and masks (1, H, W) of 0 and 1, at full size."""
     if not os.environ.get("SEGKIT_REAL_DATA"):
         sys.exit("Set SEGKIT_REAL_DATA to the folder that holds nuclei/images and nuclei/masks.")
     root = Path(os.environ["SEGKIT_REAL_DATA"]) / "nuclei"
@@ -77,7 +80,8 @@ def load() -> list[tuple[Tensor, Tensor]]:
         assert image.stem == mask.stem
         grey = image_ops.normalise(image_ops.read_image(image, 1)[0][None], (0.5,), (0.5,))[0]
         target = image_ops.read_image(mask, 1)[0] > 127
-        found.append((torch.from_numpy(grey), torch.from_numpy(target).float()[None]))
+        if grey.mean() < DARK:
+            found.append((torch.from_numpy(grey), torch.from_numpy(target).float()[None]))
     return found
 
 
@@ -154,8 +158,8 @@ def main() -> None:
         for one in rows[-2:]:
             print(one, flush=True)
     record = {
-        "data": "320 images of the 2018 Data Science Bowl, stage 1 (CC0), as grey, split at "
-        f"random: {len(train)} to train on, {len(test[0])} to test",
+        "data": f"{len(pairs)} of 320 images of the 2018 Data Science Bowl, stage 1 (CC0), those of "
+        f"fluorescence, split at random: {len(train)} to train on, {len(test[0])} to test",
         "protocol": f"crops of {CROP}, batches of {BATCH}; ours: BCE + Dice, AdamW, one-cycle, "
         "peak 1e-2, as many epochs as fit in the same processor time",
         "stated there": "Dice around 0.85 in validation",
@@ -195,19 +199,20 @@ def row(
 ) -> dict[str, object]:
     """Return a row of the record.
 
-    "dead": whether the logits are one number for all pixels, because no ReLU of the last block
-    passes anything: two feature maps are easily lost at the start, and never come back.
+    "spread" is the largest logit less the smallest over the test images. Where it is below 1, the
+    network has learned how many pixels are foreground, and not which: of two feature maps, ReLU
+    easily switches both off at the start.
     """
     images, masks, noisy = test
     with torch.inference_mode():
-        logits = model.eval()(images[:BATCH])
+        logits = model.eval()(images)
     return {
         "network": name,
         "seed": seed,
         "parameters": inspect.parameters(model),
         "epochs": epochs,
         "seconds": round(seconds),
-        "dead": bool(logits.max() - logits.min() < 1e-3),
+        "spread": round((logits.max() - logits.min()).item(), 2),
         "dice": dice(model, images, masks),
         "dice with noise": dice(model, noisy, masks),
     }
