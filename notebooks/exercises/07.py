@@ -185,7 +185,8 @@ iou_and_dice = Exercise(
             "1 would reward every class that the data lack. Return NaN: nothing was tested.",
         ),
     ),
-    hint="Write down the two formulas of section 2, and insert the counts of this case.",
+    hint="Return two numbers. Write down the two formulas of section 2, and insert the counts of "
+    "this case.",
 )
 
 
@@ -288,6 +289,10 @@ mean_iou = Exercise(
         Mistake(
             lambda pred, target, k: _scores(pred, target, k, dice=True).nanmean().item(),
             "That is the mean Dice. The denominator of IoU counts the intersection once.",
+        ),
+        Mistake(
+            lambda pred, target, k: _scores(pred, target, k),
+            "That is a score for each class. Return their mean, one number.",
         ),
         Mistake(
             _pooled,
