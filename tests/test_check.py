@@ -54,7 +54,7 @@ def test_every_solution_belongs_to_an_exercise():
 
 def test_only_exercises_and_what_lessons_draw_are_public():
     drawn = {"four_masks", "four_splits", "four_transforms", "five_curves", "CASES", "case"}
-    drawn.add("embryos_with_spots")
+    drawn |= {"embryos_with_spots", "draw_kinds"}
     names = [e.name for _, e in ALL]
     assert len(set(names)) == len(names)
     assert {*dir(check)} == {*check.__all__, *names, *drawn}
