@@ -159,7 +159,8 @@ def main() -> None:
             print(one, flush=True)
     record = {
         "data": f"{len(pairs)} images of fluorescence of 320 from the 2018 Data Science Bowl, "
-        f"stage 1 (CC0), as grey, split at random: {len(train)} to train on, {len(test[0])} to test",
+        "stage 1 (CC0), as grey, split at random: "
+        f"{len(train)} to train on, {len(test[0])} to test",
         "protocol": f"crops of {CROP}, batches of {BATCH}; ours: BCE + Dice, AdamW, one-cycle, "
         "peak 1e-2, as many epochs as fit in the same processor time",
         "stated there": "Dice around 0.85 in validation",
