@@ -96,7 +96,10 @@ def as_shapes(
     for shape in found:
         try:
             one = Shape(shape["label"], *_pixels(shape, height, width, rules.line_width))
-            problem = "" if one.inside.size else " lies outside the image, or has no area"
+            points = np.array(shape["points"], dtype=float)
+            within = ((points >= 0) & (points <= (width, height))).all(axis=1).any()
+            problem = " has no area" if within else " lies outside the image"
+            problem = "" if one.inside.any() else problem
         except (IssueError, image_ops.ImageError) as error:
             problem = f": {error}"
         if problem:
