@@ -340,7 +340,7 @@ def sliding_window(
     height, width = image.shape[:2]
     tall, wide = min(window, height), min(window, width)
     tops, lefts = tile_starts(height, tall, overlap), tile_starts(width, wide, overlap)
-    weight = gaussian_window(tall)[:, None] * gaussian_window(wide)
+    weight = _gaussian_window(tall)[:, None] * _gaussian_window(wide)
     sums, weights = np.zeros((1, tall, width)), np.zeros((tall, width))
     for top, following in zip(tops, [*tops[1:], height], strict=True):
         for first in range(0, len(lefts), batch_size):
@@ -367,7 +367,7 @@ def tile_starts(length: int, window: int, overlap: float) -> list[int]:
     return [*range(0, length - window, step), length - window]
 
 
-def gaussian_window(length: int) -> np.ndarray:
+def _gaussian_window(length: int) -> np.ndarray:
     """Return Gaussian weights along one side of a window, 1 at its middle, sigma `length` / 8."""
     distance = np.arange(length) - (length - 1) / 2
     return np.exp(-0.5 * (distance / (length / 8)) ** 2)

@@ -1,6 +1,10 @@
 """Exercises of lesson 17: inference and errors."""
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from segkit.check import Case, Exercise, Mistake
 
@@ -61,17 +65,40 @@ blend = Exercise(
     hint="Make the weights first, an array of `overlap` numbers; check them for 1 and 3 columns.",
 )
 
+
+def _by_letter(answer: object) -> dict[str, int] | str:
+    """Return the number of each image, from a dictionary or from the four in order."""
+    try:
+        pairs = answer if isinstance(answer, dict) else dict(zip("abcd", answer, strict=True))
+        return {str(letter): int(number) for letter, number in pairs.items()}
+    except (TypeError, ValueError):
+        return "not four numbers"
+
+
+def _failures_hint(answer: object) -> str:
+    found = _by_letter(answer)
+    if isinstance(found, str) or set(found) != set("abcd"):
+        return 'Give one number for each image: {"a": ..., "b": ..., "c": ..., "d": ...}.'
+    if len(set(found.values())) < 4:
+        return "Each of the numbers 1 to 4 is used once."
+    return (
+        "First ask whether too little was predicted (low recall) or too much (low precision); "
+        "then count components."
+    )
+
+
 failures = Exercise(
     name="failures",
     reference={"a": 4, "b": 2, "c": 1, "d": 3},
+    measure=_by_letter,
     mistakes=(
         Mistake(
             {"a": 1, "b": 2, "c": 4, "d": 3},
-            "In a and c recall is low. In one of them there are nine patches for nine cells.",
+            "In a and c recall is low. In one of them there are nine components for nine cells.",
         ),
         Mistake(
             {"a": 4, "b": 3, "c": 1, "d": 2},
-            "In b and d precision is low. What makes patches fewer, and what makes them more?",
+            "In b and d precision is low. What makes components fewer, and what makes them more?",
         ),
         Mistake(
             {"a": 2, "b": 4, "c": 3, "d": 1},
@@ -80,9 +107,91 @@ failures = Exercise(
         ),
         Mistake(
             {"a": 2, "b": 4, "c": 1, "d": 3},
-            "c and d are right. Cells merge into few patches, but are their pixels missed?",
+            "c and d are right. Cells merge into few components, but are their pixels missed?",
         ),
     ),
-    hint="First ask whether too little was predicted (low recall) or too much (low precision); "
-    "then count patches. Each number is used once.",
+    hint=_failures_hint,
+)
+
+
+_Model = Callable[[Tensor], Tensor]
+
+
+def _average(
+    turns: tuple[int, ...] = (0, 1, 2, 3),
+    mirrors: tuple[bool, ...] = (False, True),
+    back: bool = True,
+    reverse: bool = True,
+    combine: Callable[[Tensor], Tensor] = lambda versions: versions.mean(dim=0),
+) -> Callable[[_Model, Tensor], Tensor]:
+    """Return test-time augmentation over rotations and mirror images, right or wrong."""
+
+    def attempt(model: _Model, images: Tensor) -> Tensor:
+        versions = []
+        for mirrored in mirrors:
+            for turn in turns:
+                x = images.flip(-1) if mirrored else images
+                y = model(x.rot90(turn, dims=(-2, -1)))
+                if back and reverse:
+                    y = y.rot90(-turn, dims=(-2, -1))
+                    y = y.flip(-1) if mirrored else y
+                elif back:
+                    y = y.flip(-1) if mirrored else y
+                    y = y.rot90(-turn, dims=(-2, -1))
+                versions.append(y)
+        return combine(torch.stack(versions))
+
+    return attempt
+
+
+def _uneven(images: Tensor) -> Tensor:
+    """A model whose two channels depend on position and direction, and have no symmetry."""
+    difference = images - images.roll((1, 2), dims=(-2, -1))
+    ramp = torch.linspace(0.5, 2, images.shape[-1])
+    return torch.cat([difference * ramp, difference**2], dim=1)
+
+
+_IMAGES = torch.from_numpy(_RANDOM.normal(size=(2, 1, 4, 4))).float()
+_WIDE = torch.from_numpy(_RANDOM.normal(size=(2, 1, 3, 5))).float()
+
+symmetry_average = Exercise(
+    name="symmetry_average",
+    reference=_average(),
+    cases=(
+        Case("a model without context", (lambda images: 3 * images, _IMAGES)),
+        Case("a model that depends on the direction", (_uneven, _IMAGES)),
+        Case("images that are not square", (_uneven, _WIDE)),
+    ),
+    mistakes=(
+        Mistake(
+            _average(back=False),
+            "The predictions are averaged as they are. Transform each one back first.",
+        ),
+        Mistake(
+            _average(reverse=False),
+            "Undo the two steps in the reverse order: what came last is undone first.",
+        ),
+        Mistake(
+            _average(mirrors=(False,)),
+            "These are the four rotations. The mirror image of each is missing.",
+        ),
+        Mistake(
+            _average(turns=(0, 2)),
+            "These are four versions. The rotations by 90 and 270 degrees are missing.",
+        ),
+        Mistake(
+            _average(combine=lambda versions: versions.sum(dim=0)),
+            "That is the sum of the eight predictions: divide by 8.",
+        ),
+        Mistake(
+            _average(combine=lambda versions: versions.sigmoid().mean(dim=0)),
+            "That is a mean of probabilities. Here it is the mean of the logits.",
+        ),
+        Mistake(
+            lambda model, images: model(images),
+            "That is the prediction for the original image alone.",
+        ),
+    ),
+    hint="torch.rot90(x, turn, dims=(-2, -1)) rotates by turn * 90 degrees, and x.flip(-1) "
+    "mirrors. Test with a model that returns its input: the result must be the input.",
 )
