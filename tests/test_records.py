@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from segkit import models
+from segkit import models, paths
 from segkit.models.inspect import parameters
 
 RESULTS = Path(__file__).parent.parent / "figures" / "results"
@@ -92,6 +93,21 @@ def test_the_pets_record_has_three_seeds_of_each_method(name: str, pets: dict) -
             assert run["images"] == count and run["recipe"]["seed"] == seed
 
 
+@pytest.mark.parametrize(
+    "name", ["ablation, U-Net from scratch", "ablation, frozen", "final, final"]
+)
+def test_the_readme_states_the_pets_record(name: str, pets: dict) -> None:
+    runs = [pets["runs"][f"{name}, {seed}"] for seed in range(3)]
+    ious, minutes = (
+        [run["test_iou"] for run in runs],
+        np.mean([run["seconds"] for run in runs]) / 60,
+    )
+    half = 4.303 * np.std(ious, ddof=1) / np.sqrt(3)  # t of two degrees of freedom
+    minutes = f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}"
+    row = f"| {np.mean(ious):.3f} ± {half:.3f} | {minutes} |"
+    assert row in (paths.root() / "README.md").read_text("utf-8"), row
+
+
 def test_the_names_of_the_pets_record_fit_their_recipes(pets: dict) -> None:
     network = models.build("pretrained_unet")
     for name, run in pets["runs"].items():
@@ -102,3 +118,16 @@ def test_the_names_of_the_pets_record_fit_their_recipes(pets: dict) -> None:
             recipe.get("weights", "imagenet") is None or recipe["network"] not in TIMM
         )
         assert ("frozen" in name or name.startswith("final")) == (recipe["encoder_lr"] == 0)
+
+
+def test_the_dlmbl_record_has_both_networks_at_equal_time() -> None:
+    record = json.loads((RESULTS / "dlmbl_record.json").read_text(encoding="utf-8"))
+    assert not re.search(r"/(?:home|root|tmp|work|Users)/", json.dumps(record))
+    theirs, ours = record["rows"][::2], record["rows"][1::2]
+    assert [row["seed"] for row in theirs] == [row["seed"] for row in ours] == [0, 1, 2]
+    for one, other in zip(theirs, ours, strict=True):
+        assert one["parameters"] == 7705 and one["epochs"] == 25
+        assert other["seconds"] < 1.15 * one["seconds"]
+        assert other["dice"]["data set"] > one["dice"]["data set"]
+        # where the network of two feature maps says the same everywhere, it is not a score
+        assert (one["spread"] < 1) == (one["dice"]["data set"] < 0.1)

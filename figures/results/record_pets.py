@@ -71,7 +71,8 @@ ABLATION = {
 }  # fmt: skip
 STEPS = 200  # of 16 images, for each number of labels
 LABELS = {"from scratch": SCRATCH, "frozen": FROZEN, "fine-tuned": {}}
-FINAL = FROZEN | {"size": 256, "epochs": 40}  # chosen by validation scores
+# Chosen by validation scores: 256 pixels and 40 epochs reach .898, these in half the time too.
+FINAL = FROZEN | {"size": 384, "epochs": 24, "precision": "bf16"}
 
 
 class SmpUnet(WithEncoder):
@@ -115,7 +116,8 @@ def measure(recipe: dict, train: SegmentationDataset, val: SegmentationDataset |
     settings = {key: recipe[key] for key in keys if key in recipe}
     loss = Combined({BCELoss(): 1.0, DiceLoss(): 1.0})
     start = time.process_time()
-    history = fit(model, train, val, loss=loss, precision="fp32", log=None, **settings)
+    settings["precision"] = recipe.get("precision", "fp32")
+    history = fit(model, train, val, loss=loss, log=None, **settings)
     seconds = time.process_time() - start
     _, counts = evaluate(model, test, precision="fp32")
     iou = {"test_iou": counts.iou(), "test_iou_per_image": counts.iou("micro-imagewise")}
