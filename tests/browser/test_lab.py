@@ -105,5 +105,5 @@ def test_the_slider_redraws_the_mask(page: Page, lab: str):
         page.keyboard.press("ArrowRight")
     expect(words).not_to_have_text(before[0], timeout=60_000)
     expect(picture).not_to_have_attribute("src", before[1], timeout=60_000)
-    assert picture.evaluate("image => image.naturalWidth") > 0
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     assert page.complaints == []
